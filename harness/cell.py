@@ -1,0 +1,369 @@
+"""One cell, task x reward x seed, from start to finish: plan it without loading anything, then run it and store it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness import assets
+from harness.config import Settings
+from harness.contracts import HarnessError, Measure, RewardContext, Task, TaskContext
+from harness.registry import REWARDS, TASKS, unsupported
+from harness.results import CellRecord, CellStore, identity, write_atomic
+
+Notify = Callable[[dict[str, Any]], None]
+"""Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
+
+PACKAGES = ("torch", "transformers", "trl", "torchopt", "datasets", "fasttext", "sentence-transformers",
+            "python-Levenshtein", "rapidfuzz", "numpy", "pandas", "tokenizers", "accelerate")  # fmt: skip
+
+TRAIN_MEASURES = {
+    "reward_raw_mean": "", "reward_raw_std": "", "reward_scaled_mean": "", "reward_scaled_std": "", "zero_spread": "fraction",
+    "empty_fraction": "fraction", "distinct_fraction": "fraction",
+    "loss": "", "grad_norm": "", "entropy": "nats", "completion_tokens": "tokens", "clipped_tokens": "fraction",
+    "seconds_generation": "s", "seconds_reward": "s", "seconds_update": "s",
+}  # fmt: skip
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived; not an Exception, so that nothing on the way swallows it."""
+
+
+@dataclass(frozen=True)
+class CellPlan:
+    """All that is known of a cell before anything loads."""
+
+    profile: str
+    task: str
+    reward: str
+    seed: int
+    settings: Settings
+    variant: str = ""
+    given: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.task}/{self.reward}{f' {self.variant}' if self.variant else ''} seed {self.seed}"
+
+    @cached_property
+    def unsupported(self) -> str | None:
+        return unsupported(TASKS.get(self.task), REWARDS.get(self.reward))
+
+    @cached_property
+    def assets(self) -> dict[str, str]:
+        """Reference -> fingerprint for everything the cell reads. Raises HarnessError for what is missing."""
+        settings = self.settings
+        refs = [settings.generator.model, settings.target.model, settings.data.articles]
+        refs += [settings.data.validation_articles] if settings.data.validation_articles else []
+        refs += [settings.data.references] if TASKS.get(self.task).factory.offers.references else []
+        options = [*settings.task.options.values(), *settings.reward.options.values()]
+        refs += [value for value in options if isinstance(value, str) and assets.is_embedded(value)]
+        return {ref: assets.fingerprint(ref) for ref in dict.fromkeys(refs)}
+
+    def record(self) -> CellRecord:
+        """A fresh record, status "running" or "unsupported"."""
+        headline = TASKS.get(self.task).factory.headline
+        why = self.unsupported
+        found = {} if why else self.assets
+        return CellRecord(
+            profile=self.profile, task=self.task, reward=self.reward, variant=self.variant, seed=self.seed,
+            identity=identity(self.task, self.reward, self.seed, self.settings, found),
+            status="unsupported" if why else "running", reason=why or "", settings=self.settings.model_dump(mode="json"),
+            given=self.given, assets=found, measure=headline.name, unit=headline.unit, direction=headline.direction or "",
+            ceiling=headline.ceiling,
+        )  # fmt: skip
+
+
+def run_cell(plan: CellPlan, runs: Path, notify: Notify, *, report_to: str = "none") -> CellRecord:
+    """Runs the cell and stores it, whatever happens: `done`, `failed` (with the reason) or `interrupted`, the last with
+    all that was measured until then. Only `Interrupted` is raised again."""
+    record = plan.record()
+    store = CellStore.of(runs, record)
+    record.provenance = provenance()
+    store.write(record)
+    cell = _Cell(plan, record, store, notify, report_to)
+    try:
+        cell.run()
+        record.status = "done"
+    except (KeyboardInterrupt, Interrupted) as error:
+        record.status, record.reason = "interrupted", f"stopped by the user after step {record.steps_done}"
+        raise Interrupted from error
+    except HarnessError as error:
+        record.status, record.reason = "failed", str(error)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+        record.status, record.reason = "failed", f"{type(error).__name__}: {first} (see error.txt in the cell's folder)"
+        write_atomic(store.folder / "error.txt", traceback.format_exc())
+    finally:
+        cell.flush()
+    return record
+
+
+class _Cell:
+    def __init__(self, plan: CellPlan, record: CellRecord, store: CellStore, notify: Notify, report_to: str) -> None:
+        self.plan, self.record, self.store, self.notify, self.report_to = plan, record, store, notify, report_to
+        self.settings = plan.settings
+        self.rows: list[dict[str, Any]] = []
+        self.samples: list[dict[str, Any]] = []
+        self.zero_spread: list[float] = []
+        self.started = time.perf_counter()
+        for phase in ("load", "generation", "reward", "update", "validation"):
+            record.seconds[phase] = 0.0
+
+    # ------------------------------------------------------------------------------------------------ the whole run
+
+    def run(self) -> None:
+        import torch
+        from transformers import set_seed
+
+        from harness.grpo import make_trainer
+
+        _reset_peak_memory()
+        set_seed(self.plan.seed)
+        with self._phase("load"):
+            self._load()
+        self._validate(0)
+        mark = self._marks()
+        with tempfile.TemporaryDirectory() as scratch:
+            trainer = make_trainer(
+                self.generator, self.tokenizer, self.prompts, self.reward, advantage=self.advantage,
+                generator=self.settings.generator, grpo=self.settings.grpo, seed=self.plan.seed, scratch=scratch,
+                on_step=lambda step, logs: self._step(step, logs, trainer, mark), report_to=self.report_to,
+            )  # fmt: skip
+            mark.update(self._marks())
+            trainer.train()
+        if torch.cuda.is_available():
+            self.record.device_memory_bytes = torch.cuda.max_memory_allocated()
+
+    def _load(self) -> None:
+        from harness.grpo import build_prompt
+        from harness.inner import InnerTrainer
+
+        settings = self.settings
+        self.generator = assets.load_model(settings.generator.model, dtype=settings.generator.dtype, attention="sdpa")
+        self.tokenizer = assets.load_tokenizer(settings.generator.model)
+        _to_device(self.generator)
+        train, held_out = articles(settings)
+        self.prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in train]
+        self.validation_prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in held_out]
+
+        entry = TASKS.get(self.plan.task)
+        language = getattr(entry.factory, "language", "en")
+        self.task: Task = entry.factory(
+            TaskContext(
+                options=settings.task.options,
+                references=lambda split: assets.texts(settings.data.references, split=split, language=language),
+                asset=assets.resolve,
+            )
+        )
+        target = assets.load_model(settings.target.model, dtype=settings.target.dtype, untie_head=settings.target.untie_head)
+        _to_device(target)
+        target_tokenizer = assets.load_tokenizer(settings.target.model)
+        self.inner = InnerTrainer(target, target_tokenizer, settings.inner)
+        self.validation_inner = self.inner.with_steps(settings.validation.inner_steps or settings.inner.steps)
+        reward = REWARDS.get(self.plan.reward)
+        self.advantage = reward.advantage
+        self.reward = reward.factory(
+            RewardContext(
+                task=self.task, num_generations=settings.grpo.rollouts_per_prompt,
+                cross_group=settings.inner.cross_group, options=settings.reward.options,
+                load_inner=lambda: self.inner, load_tokenizer=lambda: target_tokenizer, asset=assets.resolve,
+            )
+        )  # fmt: skip
+
+    # ------------------------------------------------------------------------------------------------ during the run
+
+    def _marks(self) -> dict[str, float]:
+        return {"time": time.perf_counter(), "generation": 0.0, "reward": 0.0}
+
+    def _step(self, step: int, logs: dict[str, Any], trainer: Any, mark: dict[str, float]) -> None:
+        """After each GRPO step: log it, validate if due, store."""
+        now = time.perf_counter()
+        spent = {phase: trainer.seconds[phase] - mark[phase] for phase in ("generation", "reward")}
+        spent["update"] = now - mark["time"] - sum(spent.values())
+        for phase, seconds in spent.items():
+            self.record.seconds[phase] += seconds
+        self.record.steps_done = step
+        self.record.rollouts += int(trainer.rollout_stats["rollouts"])
+        self.zero_spread.append(trainer.rollout_stats["zero_spread"])
+        self.record.zero_spread = sum(self.zero_spread) / len(self.zero_spread)
+        known = trainer.rollout_stats | {f"seconds_{phase}": seconds for phase, seconds in spent.items()}
+        known |= {
+            "loss": logs["loss"], "grad_norm": logs.get("grad_norm"), "entropy": logs.get("entropy"),
+            "completion_tokens": logs.get("completions/mean_length"), "clipped_tokens": logs.get("clip_ratio/region_mean"),
+        }  # fmt: skip
+        for measure, unit in TRAIN_MEASURES.items():
+            if known.get(measure) is not None:
+                self._measure(step, "train", Measure(measure, unit), float(known[measure]))
+        total = self.settings.grpo.steps
+        if step % self.settings.validation.every == 0 or step == total:
+            self._validate(step)
+        else:
+            self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
+        mark.update(time=time.perf_counter(), **{phase: trainer.seconds[phase] for phase in ("generation", "reward")})
+
+    def _validate(self, step: int) -> None:
+        """Rollouts on held-out articles, looked at by the task; step 0 is the untuned generator, the floor."""
+        from harness.grpo import generate
+
+        with self._phase("validation"):
+            rollouts = generate(
+                self.generator, self.tokenizer, self.validation_prompts, self.settings.generator,
+                seed=10_000 * (self.plan.seed + 1) + step, greedy=getattr(type(self.task), "greedy_validation", False),
+            )  # fmt: skip
+            found = self.task.evaluate(rollouts, self.validation_inner)
+        declared = {measure.name: measure for measure in (self.task.headline, *self.task.measures)}
+        for name, value in found.values.items():
+            if name not in declared:
+                raise HarnessError(f"The task '{self.plan.task}' returned the undeclared measure '{name}'.")
+            self._measure(step, "validation", declared[name], float(value))
+        values = {name: float(value) for name, value in found.values.items()}
+        self.record.final, self.record.headline = values, values[self.task.headline.name]
+        if step == 0:
+            self.record.initial, self.record.floor = values, self.record.headline
+        for index, text in enumerate(rollouts[: self.settings.validation.samples]):
+            labels = {name: column[index] for name, column in found.labels.items()}
+            self.samples.append({"step": step, "index": index, "text": text, **labels})
+        for name, content in found.files.items():
+            self.store.write_file(step, name, content)
+        self.flush()
+        total = self.settings.grpo.steps
+        self.notify({"event": "validation", "step": step, "of": total, "headline": self.record.headline})
+
+    # ------------------------------------------------------------------------------------------------------- storing
+
+    def _measure(self, step: int, phase: str, measure: Measure, value: float) -> None:
+        self.rows.append(
+            {"step": step, "phase": phase, "measure": measure.name, "value": value, "unit": measure.unit,
+             "direction": measure.direction or ""}
+        )  # fmt: skip
+
+    @contextmanager
+    def _phase(self, name: str) -> Any:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.record.seconds[name] += time.perf_counter() - start
+
+    def flush(self) -> None:
+        """Stores what there is."""
+        self.record.seconds["total"] = time.perf_counter() - self.started
+        self.record.peak_memory_bytes = _peak_memory()
+        self.record.provenance["finished"] = _now()
+        if self.rows:
+            self.store.write_curves(self.record, self.rows)
+        if self.samples:
+            self.store.write_samples(self.samples)
+        self.store.write(self.record)
+
+
+def articles(settings: Settings) -> tuple[list[str], list[str]]:
+    """(training articles, held-out validation articles). Where the source knows no validation split, the last ones are
+    held out. Raises HarnessError if there are too few."""
+    data, wanted = settings.data, settings.validation.prompts
+    if data.validation_articles:
+        return (assets.texts(data.articles, split="train", limit=data.article_count),
+                assets.texts(data.validation_articles, split="validation", limit=wanted))  # fmt: skip
+    if assets.is_embedded(data.articles):
+        return (assets.texts(data.articles, split="train", limit=data.article_count),
+                assets.texts(data.articles, split="validation", limit=wanted))  # fmt: skip
+    every = assets.texts(data.articles, split="train")
+    if len(every) <= wanted:
+        raise HarnessError(
+            f"'{data.articles}' holds {len(every)} articles, too few to hold out validation.prompts={wanted}; "
+            "add articles or lower it."
+        )
+    return every[:-wanted][: data.article_count], every[-wanted:]
+
+
+# ----------------------------------------------------------------------------------------------------------- provenance
+
+
+@lru_cache(maxsize=1)
+def _static_provenance() -> str:
+    import torch
+
+    root = Path(__file__).resolve().parent.parent
+    cuda = torch.cuda.is_available()
+    found = {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": bool(_git(root, "status", "--porcelain", "--", "harness", "rewards", "tasks")),
+        "python": platform.python_version(), "platform": platform.platform(terse=True), "machine": platform.machine(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if cuda else "cpu", "cuda": torch.version.cuda if cuda else None,
+        "cores": os.cpu_count(),
+    }  # fmt: skip
+    return json.dumps(found)
+
+
+def provenance() -> dict[str, Any]:
+    """Where a result comes from: commit, dirty flag, versions, device, threads, time (UTC)."""
+    import torch
+
+    return json.loads(_static_provenance()) | {"threads": torch.get_num_threads(), "started": _now()}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        out = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return out.stdout.strip() if out.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+# --------------------------------------------------------------------------------------------------------------- device
+
+
+def _to_device(model: Any) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        model.to("cuda")
+
+
+def _reset_peak_memory() -> None:
+    """Starts the process's high-water mark anew (Linux), so that each cell of a worker reports its own peak."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # not Linux, or not allowed: the mark then covers the whole process, an upper bound
+
+
+def _peak_memory() -> int | None:
+    """Peak resident bytes of this process since the last reset."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,194 @@
+"""The command line. Each command reads its arguments, calls one function, prints; errors are a sentence and exit code 2."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.config import known_keys, load_profile, parse_assignment, profile_names
+from harness.contracts import HarnessError
+from harness.registry import REWARDS, TASKS
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Which reward signal trains a synthetic-data generator? Tasks x rewards through one GRPO runner, one table.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option("--out", help="Where results are kept; a second run continues there.")]
+
+
+@app.command()
+def run(
+    task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
+    reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",
+    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, or a YAML file.")] = "tiny",
+    seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'.")] = "0",
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grpo.steps=40 (repeatable).")
+    ] = None,
+    inner_steps: Annotated[
+        str, typer.Option(help="T as an axis of the grid, e.g. '1,8,96'; the number of examples seen stays equal.")
+    ] = "",
+    out: Out = Path("runs"),
+    workers: Annotated[int | None, typer.Option(min=0, help="Cells at a time; 0: in this process.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker.")] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and stop.")] = False,
+    track: Annotated[str, typer.Option(help="none, or TRL's own reporting: tensorboard, wandb, trackio.")] = "none",
+) -> None:
+    """Train a generator once per task, reward and seed; validate on held-out articles; print and store one table.
+
+    [bold]Examples[/bold]
+
+      python -m harness run --task lambada_es --reward all
+
+      python -m harness run --task lambada_de,lambada_it --reward adam_metagrad,naive --seeds 0-2
+
+      python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
+    """
+    from harness.grid import default_workers, plan_grid, preflight, run_grid
+    from harness.progress import Progress
+    from harness.results import load, write_atomic, write_frame
+
+    chosen = load_profile(profile)
+    given = dict(parse_assignment(text) for text in assignments or [])
+    steps = _numbers(inner_steps, "--inner-steps") if inner_steps else []
+    plans = plan_grid(
+        chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps
+    )
+    _check_tracker(track)
+    if dry_run:
+        return _show_plan(plans)
+    preflight(plans, out)
+    count = default_workers(len(plans)) if workers is None else workers
+    with Progress(plans, console) as progress:
+        run_grid(plans, out, progress, workers=count, threads=threads, fresh=fresh, report_to=track)
+    folder = out / chosen.name
+    wide, long = load(folder)
+    write_frame(folder / "wide", wide)
+    write_frame(folder / "long", long)
+    from reports import tables
+
+    write_atomic(folder / "table.md", tables.markdown(wide, long))
+    ours = wide[wide["identity"].isin({plan.record().identity for plan in plans})]
+    console.print(tables.rich(ours, long[long["identity"].isin(set(ours["identity"]))]))
+    console.print(f"Results: {folder} (table.md, wide.csv, long.csv, one folder a cell)", highlight=False)
+    if (ours["status"] == "failed").any():
+        raise typer.Exit(1)
+
+
+@app.command("list")
+def list_(
+    settings: Annotated[bool, typer.Option("--settings", help="Every setting that --set takes, with tiny's values.")] = False,
+) -> None:
+    """Tasks, rewards and profiles, a line each."""
+    if settings:
+        from harness.config import resolve
+
+        view = resolve(load_profile("tiny"), "", "").model_dump()
+        table = Table("setting", "tiny", title="Settings (--set KEY=VALUE)", title_justify="left")
+        for key in known_keys():
+            value = view
+            for part in key.split("."):
+                value = value[part]
+            table.add_row(key, escape(str(value)))
+        return console.print(table)
+    blocks = {
+        "Tasks": [(entry.name, entry.summary) for entry in TASKS],
+        "Rewards": [(entry.name, entry.summary) for entry in REWARDS],
+        "Profiles": [(name, load_profile(name).summary) for name in profile_names()],
+    }
+    for title, rows in blocks.items():
+        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+        for name, summary in rows:
+            table.add_row(f"[bold]{escape(name)}[/bold]", escape(summary))
+        console.print(table)
+        console.print()
+
+
+@app.command()
+def table(runs: Annotated[Path, typer.Argument(help="A results folder.")] = Path("runs")) -> None:
+    """Print the standard table of stored results again."""
+    from harness.results import load
+    from reports import tables
+
+    console.print(tables.rich(*load(runs)))
+
+
+# -------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _names(text: str, registry: object) -> list[str]:
+    names = registry.names() if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise HarnessError(f"Name at least one {registry.kind}, or 'all'.")
+    for name in names:
+        registry.get(name)
+    return list(dict.fromkeys(names))
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    found: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError as error:
+        raise HarnessError(f"{option} takes whole numbers such as 0,1,2 or 0-4, not '{text}'.") from error
+    if not found or min(found) < 0:
+        raise HarnessError(f"{option} takes at least one number, none below zero; given '{text}'.")
+    return list(dict.fromkeys(found))
+
+
+def _check_tracker(track: str) -> None:
+    if track not in ("none", "tensorboard", "wandb", "trackio"):
+        raise HarnessError(f"--track takes none, tensorboard, wandb or trackio, not '{track}'.")
+    if track != "none" and importlib.util.find_spec(track) is None:
+        raise HarnessError(f"--track {track} needs the package {track}; install it with `pip install {track}`.")
+
+
+def _show_plan(plans: list) -> None:
+    table = Table("cell", "steps", "rollouts", "what happens", title=f"{len(plans)} cells", title_justify="left")
+    for plan in plans:
+        grpo = plan.settings.grpo
+        note = f"unsupported: {plan.unsupported}" if plan.unsupported else "run"
+        table.add_row(plan.name, str(grpo.steps), str(grpo.steps * grpo.rollouts_per_step), note)
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point: HarnessError -> one sentence, exit code 2; interruption -> 130 (or 143 after SIGTERM)."""
+    from harness.cell import Interrupted
+
+    try:
+        app(standalone_mode=False)
+    except HarnessError as error:
+        errors.print(f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (typer.Abort, KeyboardInterrupt, Interrupted) as stop:
+        number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else 2
+        again = escape(shlex.join(["python", "-m", "harness", *sys.argv[1:]]))
+        errors.print(f"Interrupted; what was measured is stored. Run it again to go on: {again}", highlight=False)
+        sys.exit(128 + number)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.ClickException):
+            error.show()
+            sys.exit(error.exit_code)
+        raise

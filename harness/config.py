@@ -1,0 +1,279 @@
+"""Settings: one YAML profile, `--set a.b=c` on top, resolved per cell and validated before anything loads.
+
+A profile holds `settings` (what every cell starts from) and `overrides` (a list of `{when: {task, reward}, set: {...}}`
+with shell-style patterns, applied in order). What the command line says with `--set` comes last and wins.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.contracts import HarnessError
+from harness.registry import unknown
+
+NEUTRAL = {"identity": False}
+"""Marks a field that cannot change a number; it stays out of the cell's identity."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class GeneratorSettings(Section):
+    """The policy that writes training texts."""
+
+    model: str = Field(description="Asset: embedded:NAME, a local Hugging Face folder, or a hub id (ID@REVISION).")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    prompt: str = Field(description="The user message; <article> is replaced by the article (PAPER.md, Appendix G).")
+    max_prompt_tokens: int = Field(1024, ge=8, description="The article is cut so that the whole prompt fits.")
+    max_completion_tokens: int = Field(128, ge=1)
+    temperature: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _has_slot(self) -> GeneratorSettings:
+        if "<article>" not in self.prompt:
+            raise ValueError("the prompt must contain <article>")
+        return self
+
+
+class TargetSettings(Section):
+    """The model that is trained on the generator's texts."""
+
+    model: str
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    untie_head: bool = Field(False, description="Give the LM head its own weights, as the authors' loader does for gpt2.")
+
+
+class DataSettings(Section):
+    articles: str = Field(description="Articles to rephrase: embedded:articles, a JSON-lines file with `text`, or a hub set.")
+    validation_articles: str | None = Field(None, description="Default: held out from the end of `articles`.")
+    references: str = Field("embedded:passages", description="The task's texts (LAMBADA): embedded, file or hub set.")
+    article_count: int = Field(4096, ge=2, description="How many training articles to read at most.")
+
+
+class GrpoSettings(Section):
+    """The generator's training. TRL's names differ in places; grpo.py maps them."""
+
+    steps: int = Field(ge=1, description="GRPO steps = rollout batches.")
+    prompts_per_step: int = Field(ge=1)
+    rollouts_per_prompt: int = Field(4, ge=2)
+    updates_per_step: int = Field(1, ge=1, description="Optimizer updates on each rollout batch.")
+    microbatch: int | None = Field(None, ge=1, description="Rollouts per backward pass; default: all of an update.")
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    clip_low: float = Field(0.2, gt=0)
+    clip_high: float = Field(0.2, gt=0)
+    dual_clip: float | None = Field(3.0, description="Upper bound of the ratio for negative advantages.")
+    kl: float = Field(0.0, ge=0)
+    loss: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = Field("dapo", description="dapo: mean over tokens, as verl.")
+    advantage_eps: float = Field(1e-6, ge=0, description="Beside the standard deviation, after rewards were rescaled.")
+
+    @property
+    def rollouts_per_step(self) -> int:
+        return self.prompts_per_step * self.rollouts_per_prompt
+
+    @model_validator(mode="after")
+    def _divides(self) -> GrpoSettings:
+        if self.rollouts_per_step % self.updates_per_step:
+            raise ValueError(f"{self.rollouts_per_step} rollouts cannot be split into {self.updates_per_step} updates")
+        per_update = self.rollouts_per_step // self.updates_per_step
+        if self.microbatch and per_update % self.microbatch:
+            raise ValueError(f"{per_update} rollouts an update cannot be split into microbatches of {self.microbatch}")
+        return self
+
+
+class OptimizerSettings(Section):
+    """The optimizer of the inner training (InnerOptimizer of the engine)."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = Field(1e-8, ge=0)
+    eps_root: float = Field(1e-9, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    momentum: float = Field(0.0, ge=0)
+
+
+class InnerSettings(Section):
+    """The learning algorithm A: how the target is trained on rollouts."""
+
+    steps: int = Field(1, ge=1, description="T, optimizer steps of the training whose metagradient is taken.")
+    cross_group: bool = Field(True, description="All rollouts of a step train one target; off: one target per rollout rank.")
+    optimizer: OptimizerSettings
+    max_tokens: int = Field(128, ge=2)
+    prepend_bos: bool = Field(True, description="So that a text's first token is scored too.")
+    append_eos: bool = False
+    shuffle_seed: int | None = Field(42, description="One fixed order of the training set; null: as generated.")
+    fixed_length: int | None = Field(None, description="Authors: loss of an example = sum of token NLL / this number.")
+    summed_microbatches: int | None = Field(
+        None, description="Authors: an inner batch is this many microbatches whose mean gradients are summed."
+    )
+    microbatch: int | None = Field(None, ge=1, description="Examples per pass; equal numbers, less memory.")
+    memory_budget: int | None = Field(None, ge=1, description="Bytes for stored states.", json_schema_extra=NEUTRAL)
+
+
+class ValidationSettings(Section):
+    every: int = Field(5, ge=1, description="GRPO steps between validations; the last step is always validated.")
+    prompts: int = Field(64, ge=1, description="Held-out articles, one rollout each.")
+    inner_steps: int | None = Field(None, ge=1, description="T of the validation training; default: inner.steps.")
+    samples: int = Field(8, ge=0, description="Sampled texts kept at each validation.", json_schema_extra=NEUTRAL)
+
+
+class TaskSettings(Section):
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RewardSettings(Section):
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Settings(Section):
+    """Everything that one cell needs, resolved."""
+
+    generator: GeneratorSettings
+    target: TargetSettings
+    data: DataSettings
+    grpo: GrpoSettings
+    inner: InnerSettings
+    validation: ValidationSettings = ValidationSettings()
+    task: TaskSettings = TaskSettings()
+    reward: RewardSettings = RewardSettings()
+
+
+class When(Section):
+    task: str = "*"
+    reward: str = "*"
+
+
+class Override(Section):
+    when: When
+    set: dict[str, Any]
+
+
+class Profile(Section):
+    name: str
+    summary: str
+    settings: dict[str, Any]
+    overrides: list[Override] = []
+
+
+# ------------------------------------------------------------------------------------------------------------- loading
+
+
+def profile_names() -> list[str]:
+    """The built-in profiles, sorted."""
+    folder = resources.files("harness") / "profiles"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_profile(name: str) -> Profile:
+    """A built-in profile by name, or any YAML file by path. Raises HarnessError."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    elif name in profile_names():
+        path = Path(str(resources.files("harness") / "profiles" / f"{name}.yaml"))
+    else:
+        raise HarnessError(unknown("profile", name, profile_names()))
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HarnessError(f"The profile {name} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise HarnessError(f"The profile {name} is not valid YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(data, dict):
+        raise HarnessError(f"The profile {name} must be a mapping with name, summary, settings and overrides.")
+    return _validated(Profile, data, f"profile {name}")
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """`a.b=c` -> ("a.b", c) with c read as YAML. Raises HarnessError."""
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise HarnessError(f"--set takes KEY=VALUE (as in grpo.steps=40), not '{text}'.")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise HarnessError(f"The value of --set {key} is not valid YAML: {value!r}.") from error
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-5 as a string; nobody means that
+        try:
+            parsed = float(parsed)
+        except ValueError:
+            pass
+    return key.strip(), parsed
+
+
+def resolve(profile: Profile, task: str, reward: str, assignments: dict[str, Any] | None = None) -> Settings:
+    """The settings of one (task, reward) cell. Raises HarnessError for unknown keys, wrong types and ranges."""
+    tree = _deep_copy(profile.settings)
+    for override in profile.overrides:
+        if fnmatch.fnmatchcase(task, override.when.task) and fnmatch.fnmatchcase(reward, override.when.reward):
+            for key, value in override.set.items():
+                _assign(tree, key, value)
+    for key, value in (assignments or {}).items():
+        _assign(tree, key, value)
+    return _validated(Settings, tree, "settings")
+
+
+def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Every dotted key that `--set` takes."""
+    keys = []
+    for name, info in model.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            keys += known_keys(annotation, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
+    """Sets a dotted key; keys below `options` are the task's or the reward's own and are not checked here."""
+    *path, last = key.split(".")
+    free = len(path) >= 2 and path[:2] in (["task", "options"], ["reward", "options"])
+    if not free and key not in known_keys():
+        near = difflib.get_close_matches(key, known_keys(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`python -m harness list --settings` shows all."
+        raise HarnessError(f"There is no setting named '{key}'; {hint}")
+    node = tree
+    for part in path:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise HarnessError(f"The setting '{key}' goes below '{part}', which is a single value.")
+    node[last] = value
+
+
+def _validated(model: type[BaseModel], data: Any, what: str) -> Any:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or what
+        given = "" if isinstance(first.get("input"), dict) else f" (given: {first.get('input')!r})"
+        more = f" And {error.error_count() - 1} more." if error.error_count() > 1 else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise HarnessError(f"Bad setting {place}: {message}{given}.{more}") from error
+
+
+def _deep_copy(tree: Any) -> Any:
+    return {key: _deep_copy(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+
+
+def identity_view(section: BaseModel) -> dict[str, Any]:
+    """The section as plain data without the fields that cannot change a number."""
+    view: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, dict) and extra.get("identity") is False:
+            continue
+        value = getattr(section, name)
+        view[name] = identity_view(value) if isinstance(value, BaseModel) else value
+    return view

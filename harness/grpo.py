@@ -1,0 +1,261 @@
+"""The shared runner: TRL's `GRPOTrainer`, thinly subclassed, so that rewards differ and nothing else does.
+
+Where it departs from TRL as it comes, all of it:
+
+1. Rewards are checked (one finite number a completion) before they touch an advantage; a bad one ends the run with the
+   examples named. TRL drops NaN rewards in silence.
+2. Raw rewards are divided by their standard deviation over the whole batch, because metagradients are near 1e-9 and any
+   epsilon beside a group's deviation would swallow them (TRAPS.md). Raw and rescaled are both logged.
+3. Advantages come from `advantages()` below: one mean and deviation a group, or one for the whole batch ("groupless",
+   what `naive` needs; TRL has only the deviation of it). The epsilon is a setting.
+4. A step of this harness is one rollout batch with `updates_per_step` optimizer updates; TRL counts updates.
+5. Constant learning rate, no KL model, loss and clipping named in the profile.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from harness.config import GeneratorSettings, GrpoSettings
+from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Prompt = str | list[dict[str, str]]
+
+
+# ------------------------------------------------------------------------------------------------------- pure functions
+
+
+def rescale(raw: torch.Tensor) -> torch.Tensor:
+    """Rewards (N,) divided by their unbiased standard deviation; all-equal rewards become zeros. Works in float64, since
+    deviations near 1e-9 squared leave float32."""
+    wide = raw.double()
+    deviation = wide.std() if wide.numel() > 1 else wide.new_zeros(())
+    return wide / deviation if deviation > 0 else torch.zeros_like(wide)
+
+
+def advantages(rewards: torch.Tensor, group_size: int, kind: Advantage, eps: float) -> torch.Tensor:
+    """(r - mean) / (std + eps), (N,): within each group of `group_size` neighbours, or over the whole batch.
+
+    The deviation is unbiased, as in verl and TRL (PAPER.md, Generator settings).
+    """
+    groups = rewards.view(-1, group_size) if kind == "group" else rewards.view(1, -1)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    return (centred / (groups.std(dim=1, keepdim=True) + eps)).view(-1)
+
+
+def zero_spread(rewards: torch.Tensor, group_size: int) -> float:
+    """Share of groups whose (rescaled) rewards are equal up to 1e-6 of the batch's deviation: nothing to learn there."""
+    groups = rewards.view(-1, group_size)
+    return float((groups.amax(1) - groups.amin(1) <= 1e-6).double().mean())
+
+
+def check_rewards(name: str, values: Any, completions: Sequence[Any]) -> list[float]:
+    """`values` as floats. Raises SignalError naming the completions whose reward is missing, NaN or infinite."""
+    try:
+        values = [float(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise SignalError(f"The reward '{name}' must return a list of numbers ({error}).") from error
+    if len(values) != len(completions):
+        raise SignalError(f"The reward '{name}' returned {len(values)} numbers for {len(completions)} completions.")
+    bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
+    if bad:
+        shown = "; ".join(f"#{i} {values[i]} for {completion_text(completions[i])[:60]!r}" for i in bad[:3])
+        raise SignalError(f"The reward '{name}' is not finite for {len(bad)} of {len(values)} completions: {shown}.")
+    return values
+
+
+# ------------------------------------------------------------------------------------------------------------- prompts
+
+
+def build_prompt(tokenizer: PreTrainedTokenizerBase, settings: GeneratorSettings, article: str) -> Prompt:
+    """The prompt for one article, cut to `max_prompt_tokens`: a message list where the tokenizer has a chat template,
+    plain text otherwise. Raises HarnessError if the prompt alone is too long."""
+
+    def wrap(text: str) -> Prompt:
+        content = settings.prompt.replace("<article>", text)
+        return [{"role": "user", "content": content}] if tokenizer.chat_template else content
+
+    room = settings.max_prompt_tokens - len(encode_prompt(tokenizer, wrap("")))
+    if room <= 0:
+        raise HarnessError(
+            f"The prompt without any article fills generator.max_prompt_tokens={settings.max_prompt_tokens}; raise it."
+        )
+    ids = tokenizer(article, add_special_tokens=False)["input_ids"]
+    if len(ids) > room - 2:  # 2: a cut can tokenise to a little more at its seams
+        article = tokenizer.decode(ids[: max(1, room - 2)], skip_special_tokens=True)
+    return wrap(article)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids (P,) as TRL makes them of the same prompt."""
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"]
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    settings: GeneratorSettings,
+    *,
+    seed: int,
+    greedy: bool = False,
+    batch_size: int = 64,
+) -> list[str]:
+    """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched."""
+    was_training = model.training
+    model.eval()
+    devices = [model.device] if model.device.type == "cuda" else []
+    choice = {"do_sample": False} if greedy else {"do_sample": True, "temperature": settings.temperature, "top_k": 0}
+    texts = []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for start in range(0, len(prompts), batch_size):
+            rows = [encode_prompt(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
+            width = max(map(len, rows))
+            ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
+            mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+            out = model.generate(
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **choice,
+                max_new_tokens=settings.max_completion_tokens, pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )  # fmt: skip
+            texts += tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    model.train(was_training)
+    return texts
+
+
+# ------------------------------------------------------------------------------------------------------------- trainer
+
+
+class GeneratorTrainer(GRPOTrainer):
+    """See the module's docstring for every departure from TRL."""
+
+    def __init__(self, *, reward: RewardFunction, advantage: Advantage, eps: float, **kwargs: Any) -> None:
+        self._reward_name = getattr(reward, "__name__", "reward")
+        self._advantage, self._eps = advantage, eps
+        self.seconds = {"generation": 0.0, "reward": 0.0}
+        self.rollout_stats: dict[str, float] = {}
+
+        def checked(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+            return check_rewards(self._reward_name, reward(prompts=prompts, completions=completions, **columns), completions)
+
+        checked.__name__ = self._reward_name
+        super().__init__(reward_funcs=checked, **kwargs)
+
+    @contextmanager
+    def _timed(self, phase: str) -> Any:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            self.seconds[phase] += time.perf_counter() - start
+
+    def _generate(self, prompts: list) -> Any:
+        with self._timed("generation"):
+            return super()._generate(prompts)
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        with self._timed("reward"):
+            raw = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._rewards = rescale(raw[:, 0])
+        texts = [completion_text(completion).strip() for completion in completions]
+        self.rollout_stats = {
+            "reward_raw_mean": float(raw[:, 0].double().mean()),
+            "reward_raw_std": float(raw[:, 0].double().std()),
+            "reward_scaled_mean": float(self._rewards.mean()),
+            "reward_scaled_std": float(self._rewards.std()),
+            "zero_spread": zero_spread(self._rewards, self.num_generations),
+            "rollouts": float(len(self._rewards)),
+            "empty_fraction": sum(not text for text in texts) / len(texts),
+            "distinct_fraction": len(set(texts)) / len(texts),
+        }
+        return self._rewards.to(raw.dtype).unsqueeze(1)
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        mine = advantages(self._rewards, self.num_generations, self._advantage, self._eps)
+        count, rank = len(inputs), self.accelerator.process_index
+        output["advantages"] = mine[rank * count : (rank + 1) * count].to(output["advantages"])
+        return output
+
+
+class _Steps(TrainerCallback):
+    """Turns TRL's update log into one call a GRPO step."""
+
+    def __init__(self, updates: int, on_step: Callable[[int, dict[str, float]], None]) -> None:
+        self.updates, self.on_step = updates, on_step
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs and state.global_step % self.updates == 0:
+            self.on_step(state.global_step // self.updates, logs)
+
+
+def make_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    reward: RewardFunction,
+    *,
+    advantage: Advantage,
+    generator: GeneratorSettings,
+    grpo: GrpoSettings,
+    seed: int,
+    scratch: str,
+    on_step: Callable[[int, dict[str, float]], None],
+    report_to: str = "none",
+) -> GeneratorTrainer:
+    """A trainer ready for `.train()`. `on_step(step, logs)` is called after each GRPO step with TRL's averaged logs.
+
+    Raises HarnessError if the model cannot hold prompt + completion or the settings do not divide.
+    """
+    longest = getattr(model.config, "max_position_embeddings", None)
+    needed = generator.max_prompt_tokens + generator.max_completion_tokens
+    if longest and needed > longest:
+        raise HarnessError(
+            f"The generator reads {longest} tokens, but generator.max_prompt_tokens + max_completion_tokens is {needed}; "
+            "lower them."
+        )
+    if len(prompts) < grpo.prompts_per_step:
+        raise HarnessError(
+            f"There are {len(prompts)} training articles but grpo.prompts_per_step is {grpo.prompts_per_step}; "
+            "add articles or lower it."
+        )
+    per_update = grpo.rollouts_per_step // grpo.updates_per_step
+    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    microbatch = grpo.microbatch or per_update // world
+    accumulation = per_update // (microbatch * world)
+    bf16 = generator.dtype == "bfloat16"
+    config = GRPOConfig(
+        output_dir=scratch, seed=seed, data_seed=seed, report_to=report_to, disable_tqdm=True, save_strategy="no",
+        logging_strategy="steps", logging_steps=grpo.updates_per_step, use_cpu=not torch.cuda.is_available(),
+        bf16=bf16, fp16=False, gradient_checkpointing=False, disable_dropout=True, dataloader_pin_memory=False,
+        max_steps=grpo.steps * grpo.updates_per_step, per_device_train_batch_size=microbatch,
+        gradient_accumulation_steps=accumulation, steps_per_generation=grpo.updates_per_step * accumulation,
+        num_generations=grpo.rollouts_per_prompt, num_iterations=1, max_completion_length=generator.max_completion_tokens,
+        temperature=generator.temperature, beta=grpo.kl, learning_rate=grpo.lr, lr_scheduler_type="constant",
+        warmup_steps=0, optim="adamw_torch", adam_beta1=grpo.betas[0], adam_beta2=grpo.betas[1], adam_epsilon=1e-8,
+        weight_decay=grpo.weight_decay, max_grad_norm=grpo.max_grad_norm, loss_type=grpo.loss, epsilon=grpo.clip_low,
+        epsilon_high=grpo.clip_high, delta=grpo.dual_clip, scale_rewards="none", log_completions=False,
+    )  # fmt: skip
+    return GeneratorTrainer(
+        reward=reward, advantage=advantage, eps=grpo.advantage_eps, model=model, args=config,
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]), processing_class=tokenizer,
+        callbacks=[_Steps(grpo.updates_per_step, on_step)],
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""The learning algorithm A: texts -> batches -> a trained target, or the metagradient through that training.
+
+One walk for both: training and metagradients call the engine (`rewards.metagradient`) on the same batches, so what a
+reward differentiates is what a validation trains. Model and optimizer state start afresh at every call (PAPER.md).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.config import InnerSettings, OptimizerSettings
+from harness.contracts import HarnessError, Metric
+from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, metagradient, train
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class InnerTrainer:
+    """A bound to one target: the `InnerTraining` of harness/contracts.py.
+
+    model       loaded with eager attention, in evaluation mode; never changed
+    settings    the profile's `inner` section
+    steps       T; default `settings.steps` (validation may train longer)
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        settings: InnerSettings,
+        *,
+        steps: int | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.steps = settings.steps if steps is None else steps
+        if settings.prepend_bos and self._bos() is None:
+            raise HarnessError("The target's tokenizer has no beginning-of-text token; set inner.prepend_bos=false.")
+
+    # ---------------------------------------------------------------------------------------------- InnerTraining
+
+    def metagradient(self, texts: Sequence[str], metric: Metric) -> Metagradient:
+        """dPhi/dw_i at w = 1 for every text, (N,) in the order of `texts`. A text without a scored token gets 0: it has
+        no loss to weigh."""
+        order, batches = self._batches(texts)
+        result = metagradient(self.model, batches, metric, self._optimizer(), **self._options())
+        weights = torch.empty_like(result.weights)
+        weights[torch.tensor(order, device=weights.device)] = result.weights
+        return result.reordered(weights)
+
+    def train(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Theta_T after training on `texts` with unit weights."""
+        _, batches = self._batches(texts)
+        options = self._options()
+        options.pop("memory_budget")
+        return train(self.model, batches, self._optimizer(), **options)
+
+    def with_optimizer(self, **changes: Any) -> InnerTrainer:
+        settings = OptimizerSettings.model_validate(self.settings.optimizer.model_dump() | changes)
+        return InnerTrainer(
+            self.model, self.tokenizer, self.settings.model_copy(update={"optimizer": settings}), steps=self.steps
+        )
+
+    def with_steps(self, steps: int) -> InnerTrainer:
+        """The same training cut into `steps` optimizer steps."""
+        return InnerTrainer(self.model, self.tokenizer, self.settings, steps=steps)
+
+    # ---------------------------------------------------------------------------------------------------- batches
+
+    def _bos(self) -> int | None:
+        return self.tokenizer.bos_token_id
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text as the target sees it: [BOS] text [EOS], cut to `max_tokens`."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        if self.settings.prepend_bos:
+            ids = [self._bos(), *ids]
+        if self.settings.append_eos:
+            ids = [*ids, self.tokenizer.eos_token_id]
+        return ids[: self.settings.max_tokens]
+
+    def _batches(self, texts: Sequence[str]) -> tuple[list[int], list[dict[str, torch.Tensor]]]:
+        """(order, batches): position j of the concatenated batches holds `texts[order[j]]`. T batches of equal size;
+        fewer texts than steps is an error, a remainder is spread over the first batches."""
+        if len(texts) < self.steps:
+            raise HarnessError(
+                f"{len(texts)} texts cannot be split into {self.steps} inner steps; raise grpo.prompts_per_step or "
+                "lower inner.steps."
+            )
+        order = list(range(len(texts)))
+        if self.settings.shuffle_seed is not None and self.steps > 1:
+            random.Random(self.settings.shuffle_seed).shuffle(order)
+        size, extra = divmod(len(texts), self.steps)
+        batches, start = [], 0
+        for step in range(self.steps):
+            stop = start + size + (step < extra)
+            batches.append(self._batch([self.encode(texts[i]) for i in order[start:stop]]))
+            start = stop
+        return order, batches
+
+    def _batch(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+        """input_ids and labels, (B, S) int64, right-padded; padding is never scored."""
+        length = max(2, *(len(row) for row in rows)) if rows else 2
+        pad = self.tokenizer.pad_token_id
+        device = self.model.device
+        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=device)
+        labels = torch.tensor([row + [-100] * (length - len(row)) for row in rows], device=device)
+        return {"input_ids": ids, "labels": labels}
+
+    def _optimizer(self) -> InnerOptimizer:
+        return InnerOptimizer(**self.settings.optimizer.model_dump())
+
+    def _options(self) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "loss": LossConvention(
+                fixed_length=settings.fixed_length, summed_microbatches=settings.summed_microbatches or 1
+            ),
+            "microbatch": settings.microbatch,
+            "memory_budget": settings.memory_budget,
+        }

@@ -1,0 +1,1 @@
+"""The embedded miniature: a small world, and small models trained on it."""

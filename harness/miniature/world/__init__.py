@@ -1,0 +1,1 @@
+"""The texts of the embedded world, in five languages, made from templates."""

@@ -1,0 +1,152 @@
+"""Names -> tasks and rewards. Built-ins are found by looking into the folders, outside packages by entry points.
+
+    @register_reward("mine", needs=Needs(references=True), advantage="group", summary="one line")
+    def make(context): ...            # -> TRL reward callable
+
+    @register_task("my_task")
+    class MyTask: ...                 # the Task protocol of harness/contracts.py
+
+Nothing is imported before the first look-up, and what is imported then is light (a module imports torch inside the
+functions that need it).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from harness.contracts import Advantage, HarnessError, Needs, RewardFactory, Task
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RewardEntry:
+    """A registered reward: its factory and its declarations."""
+
+    name: str
+    factory: RewardFactory
+    needs: Needs
+    advantage: Advantage
+    summary: str
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """A registered task: the class (or a callable making the task) and what it declares on itself."""
+
+    name: str
+    factory: type[Task]
+    summary: str
+
+
+class Registry(Generic[T]):
+    """A mapping from unique names to entries, filled from a package's modules and an entry-point group on first use."""
+
+    def __init__(self, kind: str, package: str, group: str) -> None:
+        self.kind, self.package, self.group = kind, package, group
+        self._entries: dict[str, T] = {}
+        self._loaded = False
+
+    def add(self, name: str, entry: T) -> None:
+        """Raises HarnessError if the name is taken."""
+        if name in self._entries:
+            raise HarnessError(f"A {self.kind} named '{name}' is registered already; give yours another name.")
+        self._entries[name] = entry
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            # Sub-packages (the engine) register nothing and are heavy to import.
+            if not module.ispkg and not module.name.startswith("_"):
+                importlib.import_module(f"{self.package}.{module.name}")
+        for point in entry_points(group=self.group):
+            try:
+                point.load()
+            except Exception as error:
+                raise HarnessError(f"The {self.kind} package '{point.value}' could not be loaded: {error}.") from error
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        self._load()
+        return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[T]:
+        return (self._entries[name] for name in self.names())
+
+    def get(self, name: str) -> T:
+        """The entry; an unknown name raises HarnessError with the nearest names."""
+        self._load()
+        if name not in self._entries:
+            raise HarnessError(unknown(self.kind, name, self.names()))
+        return self._entries[name]
+
+
+def unknown(kind: str, name: str, names: list[str]) -> str:
+    """The sentence for a name that is not there: the nearest names, or all of them."""
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
+    return f"There is no {kind} named '{name}'; {hint}"
+
+
+TASKS: Registry[TaskEntry] = Registry("task", "tasks", "harness.tasks")
+REWARDS: Registry[RewardEntry] = Registry("reward", "rewards", "harness.rewards")
+
+
+def _first_line(obj: object, summary: str | None) -> str:
+    text = summary or getattr(obj, "summary", None) or (getattr(obj, "__doc__", None) or "").strip()
+    return text.splitlines()[0] if text else ""
+
+
+def register_reward(
+    name: str, *, needs: Needs | None = None, advantage: Advantage | None = None, summary: str | None = None
+) -> Callable[[RewardFactory], RewardFactory]:
+    """Register a reward's factory. `needs` and `advantage` may also be attributes of the factory; the defaults are
+    "needs nothing" and "group"."""
+
+    def register(factory: RewardFactory) -> RewardFactory:
+        entry = RewardEntry(
+            name,
+            factory,
+            needs if needs is not None else getattr(factory, "needs", Needs()),
+            advantage if advantage is not None else getattr(factory, "advantage", "group"),
+            _first_line(factory, summary),
+        )
+        if entry.advantage not in ("group", "batch"):
+            raise HarnessError(f"The reward '{name}' declares advantage={entry.advantage!r}; use 'group' or 'batch'.")
+        REWARDS.add(name, entry)
+        return factory
+
+    return register
+
+
+def register_task(name: str, *, summary: str | None = None) -> Callable[[type[Task]], type[Task]]:
+    """Register a task's class; one class may be registered under several names through subclasses."""
+
+    def register(factory: type[Task]) -> type[Task]:
+        TASKS.add(name, TaskEntry(name, factory, _first_line(factory, summary)))
+        return factory
+
+    return register
+
+
+def unsupported(task: TaskEntry, reward: RewardEntry) -> str | None:
+    """Why this pair cannot run, found from declarations alone; None if it can."""
+    offers, needs = task.factory.offers, reward.needs
+    if needs.references and not offers.references:
+        return "the task has no reference texts"
+    if needs.metric and not offers.metric:
+        return "the task has no differentiable metric"
+    missing = [package for package in needs.packages if importlib.util.find_spec(package) is None]
+    if missing:
+        return f"the package {', '.join(missing)} is not installed"
+    return None

@@ -1,0 +1,254 @@
+"""What is stored of a cell, and where: the schema, the identity, atomic files, and the two tables every report reads.
+
+    <runs>/<profile>/<task>/<reward>/seed<k>-<identity>/
+        cell.json        the record below: status and why, settings, provenance, seconds, headline value and floor
+        curves.parquet   long table: one measurement a row (step, phase, measure, value, unit, direction)
+        samples.jsonl    sampled texts at fixed steps, with the task's labels
+        step-<s>/...     files of the task's evaluation (pictures)
+    <runs>/<profile>/    wide.{parquet,csv} (one cell a row), long.{parquet,csv}, table.md
+
+Every file is written to a temporary name, flushed and renamed: it is whole or it is not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.config import Settings, identity_view
+from harness.contracts import HarnessError
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA_VERSION = 1
+IDENTITY_VERSION = 1
+Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
+
+LONG_COLUMNS = ["profile", "task", "reward", "variant", "seed", "identity", "step", "phase", "measure", "value", "unit",
+                "direction"]  # fmt: skip
+
+
+class CellRecord(BaseModel):
+    """`cell.json`: everything about one task x reward x seed but its curves and texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    profile: str
+    task: str
+    reward: str
+    variant: str = ""
+    """What a grid axis beside task, reward and seed set, e.g. "T=8"; empty where there is none."""
+    seed: int
+    identity: str
+    status: Status
+    reason: str = ""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    given: dict[str, Any] = Field(default_factory=dict)
+    """The `--set` assignments, as opposed to what the profile said."""
+    assets: dict[str, str] = Field(default_factory=dict)
+    """Asset reference -> fingerprint of its content."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    measure: str = ""
+    unit: str = ""
+    direction: str = ""
+    headline: float | None = None
+    floor: float | None = None
+    """The headline measure of the untuned generator on the same held-out prompts."""
+    ceiling: float | None = None
+    final: dict[str, float] = Field(default_factory=dict)
+    """Every measure of the last validation."""
+    initial: dict[str, float] = Field(default_factory=dict)
+    """The same of the untuned generator."""
+    steps_done: int = 0
+    rollouts: int = 0
+    zero_spread: float | None = None
+    """Share of groups whose raw rewards were all equal, over the whole training."""
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """Phase -> seconds: load, generation, reward, update, validation, total."""
+    peak_memory_bytes: int | None = None
+    device_memory_bytes: int | None = None
+    notes: list[str] = Field(default_factory=list)
+
+
+def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapping[str, str]) -> str:
+    """Ten hexadecimal digits over everything that changes a cell's numbers and nothing else (not paths, not names of
+    profiles, not what is merely stored). Assets count by content."""
+    view = identity_view(settings)
+    # An asset's place does not matter, its content does.
+    for section, key in (("generator", "model"), ("target", "model"), ("data", "articles"), ("data", "references"),
+                         ("data", "validation_articles")):  # fmt: skip
+        if view[section][key] is not None:
+            view[section][key] = assets.get(view[section][key], view[section][key])
+    for section in ("task", "reward"):
+        options = view[section]["options"]
+        view[section]["options"] = {key: assets.get(str(value), value) for key, value in options.items()}
+    whole = {"version": IDENTITY_VERSION, "task": task, "reward": reward, "seed": seed, "settings": view}
+    canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+# -------------------------------------------------------------------------------------------------------------- writing
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all. Raises HarnessError if the folder cannot be written."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise HarnessError(f"Cannot write {path}: {error.strerror}; choose another folder with --out.") from error
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_frame(path: Path, frame: pandas.DataFrame) -> None:
+    """A data frame as `path`.parquet and `path`.csv."""
+    import io
+
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_atomic(path.with_suffix(".parquet"), buffer.getvalue())
+    write_atomic(path.with_suffix(".csv"), frame.to_csv(index=False))
+
+
+def check_writable(folder: Path) -> None:
+    """Raises HarnessError unless files can be made in `folder` (made if missing)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise HarnessError(f"Cannot write into {folder}: {error.strerror}; choose another folder with --out.") from error
+
+
+# ------------------------------------------------------------------------------------------------------------- the store
+
+
+@dataclass
+class CellStore:
+    """One cell's folder."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, runs: Path, record: CellRecord) -> CellStore:
+        return cls(runs / record.profile / record.task / record.reward / f"seed{record.seed}-{record.identity}")
+
+    def read(self) -> CellRecord | None:
+        """The stored record, or None. Raises HarnessError if there is one that cannot be read."""
+        path = self.folder / "cell.json"
+        if not path.exists():
+            return None
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            version = data.get("schema_version") if isinstance(data, dict) else None
+            if not isinstance(version, int):
+                raise HarnessError(f"{path} is not a result of this harness; move it away or choose another --out.")
+            if version > SCHEMA_VERSION:
+                raise HarnessError(
+                    f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; update it."
+                )
+            return CellRecord.model_validate(data)
+        except (OSError, ValueError, ValidationError) as error:
+            raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove its folder to run it anew.") from error
+
+    def write(self, record: CellRecord) -> None:
+        write_json(self.folder / "cell.json", record.model_dump())
+
+    def write_curves(self, record: CellRecord, rows: list[dict[str, Any]]) -> None:
+        """`rows` hold step, phase, measure, value, unit, direction."""
+        import io
+
+        key = {name: getattr(record, name) for name in ("profile", "task", "reward", "variant", "seed", "identity")}
+        frame = _frame([{**key, **row} for row in rows])
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        write_atomic(self.folder / "curves.parquet", buffer.getvalue())
+
+    def write_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
+        """One JSON object a line: step, index, prompt, text and the task's labels."""
+        write_atomic(
+            self.folder / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in samples)
+        )
+
+    def write_file(self, step: int, name: str, content: bytes) -> None:
+        if not name or Path(name).name != name or name.startswith("."):
+            raise HarnessError(f"The task wants to store a file named {name!r}; use a plain file name.")
+        write_atomic(self.folder / f"step-{step}" / name, content)
+
+
+def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
+    import pandas
+
+    frame = pandas.DataFrame(rows, columns=LONG_COLUMNS)
+    return frame.astype({"seed": "int64", "step": "int64", "value": "float64"})
+
+
+def find_cells(runs: Path) -> list[CellStore]:
+    """Every stored cell below `runs` (a runs folder, a profile's folder, or several merged), sorted by path."""
+    if not runs.exists():
+        raise HarnessError(f"There is no folder {runs}; run `python -m harness run ...` first or name another one.")
+    return [CellStore(path.parent) for path in sorted(runs.rglob("cell.json"))]
+
+
+def load(runs: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """(wide, long): one cell a row, one measurement a row. Raises HarnessError for damaged or newer results."""
+    import pandas
+
+    wide, long = [], []
+    for store in find_cells(runs):
+        record = store.read()
+        assert record is not None
+        wide.append(wide_row(record, store.folder))
+        curves = store.folder / "curves.parquet"
+        if curves.exists():
+            try:
+                long.append(pandas.read_parquet(curves))
+            except (OSError, ValueError) as error:
+                raise HarnessError(f"{curves} is damaged; remove its folder to run it anew.") from error
+    return pandas.DataFrame(wide), pandas.concat(long, ignore_index=True) if long else _frame([])
+
+
+def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
+    """The wide table's row of one cell."""
+    row: dict[str, Any] = record.model_dump(
+        include={"profile", "task", "reward", "variant", "seed", "identity", "status", "reason", "measure", "unit",
+                 "direction", "headline", "floor", "ceiling", "steps_done", "rollouts", "zero_spread"}  # fmt: skip
+    )
+    for phase in ("load", "generation", "reward", "update", "validation", "total"):
+        row[f"seconds_{phase}"] = record.seconds.get(phase, math.nan)
+    row["peak_memory_bytes"] = record.peak_memory_bytes
+    row["device_memory_bytes"] = record.device_memory_bytes
+    row |= {f"final_{name}": value for name, value in record.final.items()}
+    row |= {f"initial_{name}": value for name, value in record.initial.items()}
+    row |= {f"provenance_{name}": _flat(value) for name, value in record.provenance.items()}
+    row["folder"] = str(folder)
+    return row
+
+
+def _flat(value: Any) -> Any:
+    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value

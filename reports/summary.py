@@ -1,0 +1,287 @@
+"""Cells -> one block a task with one row a reward: the plain data that the Markdown, terminal and HTML tables render.
+
+Cells are pooled over seeds only where profile, task, reward, variant and settings agree. Two sets of settings under one
+name are two rows, told apart by the key of their settings, never one median.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.config import Settings
+from harness.results import CellRecord, identity
+
+if TYPE_CHECKING:
+    import pandas
+
+STATUS_ORDER = ("done", "running", "interrupted", "failed", "unsupported")
+FEW_SEEDS = 5
+"""Below this many seeds the points themselves are shown instead of a range."""
+
+KEY_MEASURES = ("bigram_entropy", "distinct_2", "empty_fraction", "identical_fraction", "pixel_accuracy", "decodes",
+                "norm_change", "exact", "longest_match", "phi")  # fmt: skip
+"""Measures worth a column of the headline table beside the headline itself, most telling first."""
+MOST_MEASURES = 2
+RELATIVE = ("bigram_entropy",)
+"""Measures that say something only relative to the untuned generator (MEASURES: natural text)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One reward (and variant) on one task, over seeds. Arrays are float64, one entry a finished seed, in seed order."""
+
+    reward: str
+    variant: str
+    settings_key: str
+    seeds: tuple[int, ...]
+    """Seeds of finished cells, ascending; the axis of every array here."""
+    headline: np.ndarray
+    gain: np.ndarray
+    """Improvement over the same seed's untuned generator, in the headline's unit; positive is better."""
+    measures: dict[str, float] = field(default_factory=dict)
+    """Final value of a key measure, median over seeds (relative to the untuned generator for `RELATIVE`)."""
+    zero_spread: float = math.nan
+    seconds_step: float = math.nan
+    """Generation + reward + update of one GRPO step, median over seeds."""
+    seconds_total: float = math.nan
+    peak_memory_bytes: float = math.nan
+    """Largest over seeds; of the accelerator where one was used, else of the process."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Status -> number of cells, in STATUS_ORDER."""
+    reasons: tuple[str, ...] = ()
+    """Why cells are not `done`, each different reason once."""
+    shows_settings: bool = False
+
+    @property
+    def label(self) -> str:
+        extra = [self.variant] if self.variant else []
+        extra += [f"settings {self.settings_key}"] if self.shows_settings else []
+        return f"{self.reward} ({', '.join(extra)})" if extra else self.reward
+
+    @property
+    def median(self) -> float:
+        return median(self.headline)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One task of one profile: the untuned generator and every reward, best first."""
+
+    profile: str
+    task: str
+    measure: str
+    unit: str
+    direction: str
+    """"higher" or "lower" is better; "" where no cell got as far as to say."""
+    ceiling: float
+    floor: float
+    """Headline of the untuned generator: median over all finished cells' own floors."""
+    floors: np.ndarray
+    measures: tuple[str, ...]
+    """The key measures that have a column, in order."""
+    initial: dict[str, float]
+    """The same of the untuned generator (1 for `RELATIVE`)."""
+    rows: tuple[Row, ...]
+    """Finished rewards best first, then those without a finished cell by name."""
+
+
+def median(values: Iterable[float]) -> float:
+    """Median of the finite values; NaN if there are none."""
+    array = np.asarray(list(values), dtype=float)
+    array = array[np.isfinite(array)]
+    return float(np.median(array)) if array.size else math.nan
+
+
+def improvement(new: Any, old: Any, direction: str) -> Any:
+    """`new` - `old` with the sign that makes positive better. Works on numbers and arrays."""
+    return (old - new) if direction == "lower" else (new - old)
+
+
+def settings_key(record: CellRecord) -> str:
+    """Six hexadecimal digits that agree exactly where two cells differ in nothing but the seed: the identity at seed 0.
+
+    Results of another version of the harness, whose settings no longer validate, are keyed by what is stored.
+    """
+    try:
+        settings = Settings.model_validate(record.settings)
+    except ValueError:
+        import hashlib
+
+        stored = json.dumps([record.task, record.reward, record.settings, record.assets], sort_keys=True)
+        return hashlib.sha256(stored.encode()).hexdigest()[:6]
+    return identity(record.task, record.reward, 0, settings, record.assets)[:6]
+
+
+def read_records(wide: pandas.DataFrame) -> dict[str, CellRecord]:
+    """Folder -> `cell.json`, for every row of `wide` whose folder is at hand."""
+    records = {}
+    for folder in wide.get("folder", ()):
+        path = Path(folder) / "cell.json"
+        if path.exists():
+            records[folder] = CellRecord.model_validate_json(path.read_text(encoding="utf-8"))
+    return records
+
+
+def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
+    """`wide` with a `settings_key` column ("" where the folder is not at hand), without cells stored twice.
+
+    Results merged from several machines may hold one cell twice (same profile and identity): the most finished one stays.
+    """
+    if wide.empty or "settings_key" in wide:
+        return wide
+    records = read_records(wide)
+    keys = [settings_key(records[folder]) if folder in records else "" for folder in wide.get("folder", [""] * len(wide))]
+    frame = wide.assign(settings_key=keys)
+    frame["variant"] = frame["variant"].fillna("")
+    rank = frame["status"].map({status: position for position, status in enumerate(STATUS_ORDER)})
+    frame = frame.assign(_rank=rank).sort_values("_rank", kind="stable")
+    frame = frame.drop_duplicates(["profile", "task", "reward", "variant", "seed", "identity"])
+    return frame.drop(columns="_rank").sort_index()
+
+
+def blocks(wide: pandas.DataFrame) -> list[Block]:
+    """One block a (profile, task), sorted by name."""
+    if wide.empty:
+        return []
+    frame = prepared(wide)
+    return [_block(str(profile), str(task), part) for (profile, task), part in frame.groupby(["profile", "task"])]
+
+
+def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
+    done = frame[frame["status"] == "done"]
+    direction = _first(done if len(done) else frame, "direction")
+    measures = _key_measures(done, _first(done if len(done) else frame, "measure"))
+    rows = []
+    for (reward, variant), part in frame.groupby(["reward", "variant"]):
+        keys = sorted(part["settings_key"].unique())
+        for key in keys:
+            rows.append(_row(str(reward), str(variant), part[part["settings_key"] == key], direction, measures, len(keys) > 1))
+    rows.sort(key=lambda row: (not len(row.seeds), -improvement(row.median, 0.0, direction) if len(row.seeds) else 0, row.label))
+    floors = done["floor"].to_numpy(dtype=float) if len(done) else np.empty(0)
+    return Block(
+        profile=profile,
+        task=task,
+        measure=_first(done if len(done) else frame, "measure"),
+        unit=_first(done if len(done) else frame, "unit"),
+        direction=direction,
+        ceiling=median(frame["ceiling"].to_numpy(dtype=float)) if "ceiling" in frame else math.nan,
+        floor=median(floors),
+        floors=floors,
+        measures=measures,
+        initial={name: 1.0 if name in RELATIVE else median(_column(done, f"initial_{name}")) for name in measures},
+        rows=tuple(rows),
+    )
+
+
+def _row(reward: str, variant: str, cells: pandas.DataFrame, direction: str, measures: tuple[str, ...], shows: bool) -> Row:
+    done = cells[cells["status"] == "done"].sort_values("seed")
+    values = {}
+    for name in measures:
+        final = _column(done, f"final_{name}")
+        values[name] = median(final / _column(done, f"initial_{name}") if name in RELATIVE else final)
+    step = sum(_column(done, f"seconds_{phase}") for phase in ("generation", "reward", "update")) / _column(done, "steps_done")
+    device, process = _column(done, "device_memory_bytes"), _column(done, "peak_memory_bytes")
+    memory = device if np.isfinite(device).any() else process
+    counts = {status: int((cells["status"] == status).sum()) for status in STATUS_ORDER}
+    unfinished = cells[cells["status"] != "done"]
+    reasons = (f"{status}: {why or 'no reason stored'}" for status, why in
+               zip(unfinished["status"], unfinished["reason"], strict=True) if status != "running")  # fmt: skip
+    headline = _column(done, "headline")
+    return Row(
+        reward=reward,
+        variant=variant,
+        settings_key=str(cells["settings_key"].iloc[0]),
+        seeds=tuple(int(seed) for seed in done["seed"]),
+        headline=headline,
+        gain=improvement(headline, _column(done, "floor"), direction),
+        measures=values,
+        zero_spread=median(_column(done, "zero_spread")),
+        seconds_step=median(step),
+        seconds_total=median(_column(done, "seconds_total")),
+        peak_memory_bytes=float(np.nanmax(memory)) if np.isfinite(memory).any() else math.nan,
+        counts={status: count for status, count in counts.items() if count},
+        reasons=tuple(dict.fromkeys(reasons)),
+        shows_settings=shows,
+    )
+
+
+def _key_measures(done: pandas.DataFrame, headline: str) -> tuple[str, ...]:
+    known = [name for name in KEY_MEASURES if name != headline and np.isfinite(_column(done, f"final_{name}")).any()]
+    return tuple(known[:MOST_MEASURES])
+
+
+def _column(frame: pandas.DataFrame, name: str) -> np.ndarray:
+    """A column as float64 (rows,), NaN where it is missing."""
+    if name not in frame:
+        return np.full(len(frame), math.nan)
+    import pandas
+
+    return pandas.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float)
+
+
+def _first(frame: pandas.DataFrame, name: str) -> str:
+    """The first non-empty text of a column."""
+    return next((str(value) for value in frame.get(name, ()) if isinstance(value, str) and value), "")
+
+
+# ------------------------------------------------------------------------------------------------------ numbers as text
+
+
+def number(value: float | None, digits: int = 4) -> str:
+    """Four significant digits; an en-dash-like "-" for what is not there."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    if value == 0:
+        return "0"
+    return f"{value:.{digits}g}" if not 1e-3 <= abs(value) < 1e5 else f"{value:#.{digits}g}".rstrip("0").rstrip(".")
+
+
+def signed(value: float, digits: int = 3) -> str:
+    return ("+" if math.isfinite(value) and value >= 0 else "") + number(value, digits)
+
+
+def seconds(value: float) -> str:
+    """5.2 s, 12 min, 3.4 h."""
+    if not math.isfinite(value):
+        return "-"
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
+
+
+def size(value: float) -> str:
+    """Bytes as MiB or GiB."""
+    if not math.isfinite(value):
+        return "-"
+    return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.3g} GiB"
+
+
+def spread(values: np.ndarray) -> str:
+    """The median, and what lies behind it: the points of few seeds, the range of many."""
+    finite = np.sort(values[np.isfinite(values)])
+    if finite.size <= 1:
+        return number(median(finite))
+    if finite.size < FEW_SEEDS:
+        return f"{number(median(finite))} ({', '.join(number(value, 3) for value in finite)})"
+    return f"{number(median(finite))} [{number(finite[0], 3)} .. {number(finite[-1], 3)}]"
+
+
+def status(row: Row) -> str:
+    """done, or how many cells ended how."""
+    if set(row.counts) == {"done"}:
+        return "done"
+    if len(row.counts) == 1:
+        return next(iter(row.counts))
+    return ", ".join(f"{count} {name}" for name, count in row.counts.items())
+
+
+def title(measure: str) -> str:
+    """A column head: underscores as spaces, and what a relative measure is relative to."""
+    return measure.replace("_", " ") + (" / untuned" if measure in RELATIVE else "")

@@ -1,0 +1,17 @@
+"""Metagradients through Adam: the paper's own signal."""
+
+from __future__ import annotations
+
+from harness.contracts import Needs, RewardContext, RewardFunction
+from harness.registry import register_reward
+from rewards._metagrad import metagradient_reward
+
+
+@register_reward(
+    "adam_metagrad",
+    needs=Needs(metric=True),
+    advantage="group",
+    summary="metagradient of the target metric through inner training with Adam",
+)
+def make(context: RewardContext) -> RewardFunction:
+    return metagradient_reward(context, "adam_metagrad", "adam")

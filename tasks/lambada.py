@@ -1,0 +1,198 @@
+"""LAMBADA in four languages: texts whose last word only the wider context gives away (PAPER.md, The eight tasks).
+
+The generator is asked to rephrase in English; the target is to get better at passages of another language. Whether the
+generator finds out that it should write in that language is what is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from harness.contracts import (
+    Evaluation,
+    HarnessError,
+    Headline,
+    InnerTraining,
+    Measure,
+    Metric,
+    Offers,
+    TaskContext,
+)
+from harness.language import CODES, LABELS, NATURAL_FROM, FastTextJudge, Judge, OpenAIJudge, load_identifier
+from harness.registry import register_task, unknown
+from harness.text import bigram_entropy, distinct_n, empty_fraction, identical_fraction, mean_length
+from tasks._options import Options
+
+if TYPE_CHECKING:
+    import torch
+
+    from tasks._last_word import LastWordLikelihood
+
+
+def _measure_name(label: str) -> str:
+    """"Spanish" -> "fraction_spanish", "Not Natural Language" -> "fraction_not_natural"."""
+    return "fraction_" + label.lower().removesuffix(" language").replace(" ", "_")
+
+
+class Lambada:
+    """Phi = the mean over the train split's passages of the mean log-likelihood of the last word's tokens, in nats per
+    token: minus the LM loss with only the last word scored and every passage weighing the same.
+
+    Options (`task.options`): `metric_examples` and `validation_examples`, the first so many passages of the split
+    (default: all); `metric_microbatch`, passages per forward pass (64; no number depends on it); `prepend_bos` (true);
+    `judge`, "fasttext" (default, with `language_id` and `natural_from`) or "openai" (with `judge_base_url`,
+    `judge_model`, `judge_key_variable`, `judge_concurrency`). Raises HarnessError for a value of the wrong kind and
+    for a judge that cannot be asked.
+    """
+
+    language: str
+    """Two-letter code."""
+    offers = Offers(references=True, metric=True)
+    headline = Headline(
+        "target_language", "fraction", "higher", "validation rollouts judged to be in the target language", ceiling=1.0
+    )
+    measures = (
+        *(Measure(_measure_name(label), "fraction", None, f"rollouts judged to be {label}") for label in LABELS),
+        Measure("bigram_entropy", "bits", "higher", "entropy of the pooled word bigrams of all rollouts"),
+        Measure("distinct_1", "fraction", "higher", "distinct words over words, pooled"),
+        Measure("distinct_2", "fraction", "higher", "distinct word bigrams over bigrams, pooled"),
+        Measure("empty_fraction", "fraction", "lower", "rollouts without a word"),
+        Measure("identical_fraction", "fraction", "lower", "rollouts whose exact text another rollout has too"),
+        Measure("mean_length", "words", None, "mean length of a rollout"),
+        Measure("metric_before", "nats", "higher", "Phi on the validation split, untrained target"),
+        Measure("metric_after", "nats", "higher", "Phi on the validation split, target trained on the rollouts"),
+        Measure("perplexity_before", "per word", "lower", "LAMBADA perplexity, validation split, untrained target"),
+        Measure("perplexity_after", "per word", "lower", "LAMBADA perplexity, validation split, trained target"),
+    )
+    name: str
+    summary: str
+
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+        self._options = Options(context.options)
+        self._judge = self._make_judge()
+        # By id of the target, which each value keeps alive: what does not change between validations is done once.
+        self._validations: dict[int, _Validation] = {}
+
+    def references(self) -> list[str]:
+        """The train passages, all of them."""
+        return self._texts("train")
+
+    def metric(self, inner: InnerTraining) -> Metric:
+        """Phi on the train split for this target: (params) -> scalar, nats per token, at most 0."""
+        likelihood = self._likelihood(inner, "train", "metric_examples")
+        return likelihood.mean_log_likelihood
+
+    def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
+        """Judge the rollouts' languages, measure their variety, train a fresh target on them and put both targets to
+        the validation split. Perplexity = exp(-mean over passages of the summed log-likelihood of the last word), as
+        PAPER.md defines it. Raises ValueError for no rollouts."""
+        texts = list(rollouts)
+        if not texts:
+            raise ValueError("an evaluation needs at least one rollout")
+        languages = self._judge.judge(texts)
+        shares = {label: languages.count(label) / len(texts) for label in LABELS}
+        validation = self._validation(inner)
+        after = validation.measure(inner.train(texts))
+        values = {
+            "target_language": shares[CODES[self.language]],
+            **{_measure_name(label): share for label, share in shares.items()},
+            "bigram_entropy": bigram_entropy(texts),
+            "distinct_1": distinct_n(texts, 1),
+            "distinct_2": distinct_n(texts, 2),
+            "empty_fraction": empty_fraction(texts),
+            "identical_fraction": identical_fraction(texts),
+            "mean_length": mean_length(texts),
+            **{f"{name}_before": value for name, value in validation.before.items()},
+            **{f"{name}_after": value for name, value in after.items()},
+        }
+        return Evaluation(values=values, labels={"language": languages})
+
+    def _texts(self, split: str) -> list[str]:
+        if self._context.references is None:
+            raise HarnessError(f"The task {self.name} needs TaskContext.references; give it when you make the context.")
+        return self._context.references(split)
+
+    def _likelihood(self, inner: InnerTraining, split: str, limit: str) -> LastWordLikelihood:
+        from tasks._last_word import LastWordLikelihood
+
+        passages = self._texts(split)[: self._options.integer(limit, None)]
+        if not passages:
+            raise HarnessError(f"The task {self.name} found no passages in the split '{split}'; check data.references.")
+        return LastWordLikelihood(
+            inner.model,
+            inner.tokenizer,
+            passages,
+            microbatch=self._options.integer("metric_microbatch", 64),
+            prepend_bos=self._options.boolean("prepend_bos", True),
+        )
+
+    def _validation(self, inner: InnerTraining) -> _Validation:
+        if id(inner.model) not in self._validations:
+            likelihood = self._likelihood(inner, "validation", "validation_examples")
+            self._validations[id(inner.model)] = _Validation(likelihood)
+        return self._validations[id(inner.model)]
+
+    def _make_judge(self) -> Judge:
+        options = self._options
+        kind = options.text("judge", "fasttext")
+        if kind == "openai":
+            return OpenAIJudge(
+                base_url=options.text("judge_base_url", "https://api.openai.com/v1"),
+                model=options.text("judge_model", "gpt-4.1-nano"),
+                key_variable=options.text("judge_key_variable", "OPENAI_API_KEY"),
+                concurrency=options.integer("judge_concurrency", 4),
+            )
+        if kind != "fasttext":
+            raise HarnessError(unknown("judge", kind, ["fasttext", "openai"]))
+        if self._context.asset is None:
+            raise HarnessError(f"The task {self.name} needs TaskContext.asset; give it when you make the context.")
+        identifier = load_identifier(self._context.asset(options.text("language_id", "embedded:language_id")))
+        return FastTextJudge(identifier, options.number("natural_from", NATURAL_FROM))
+
+
+class _Validation:
+    """The validation split for one target."""
+
+    def __init__(self, likelihood: LastWordLikelihood) -> None:
+        self._likelihood = likelihood
+
+    def measure(self, params: Mapping[str, torch.Tensor]) -> dict[str, float]:
+        """metric: Phi in nats per token; perplexity: per last word."""
+        import torch
+
+        with torch.no_grad():
+            sums = self._likelihood.sums(params)
+            counts = self._likelihood.counts.to(sums.device)
+            return {"metric": float((sums / counts).mean()), "perplexity": float(torch.exp(-sums.mean()))}
+
+    @cached_property
+    def before(self) -> dict[str, float]:
+        """The same of the untrained target."""
+        return self.measure(dict(self._likelihood.model.named_parameters()))
+
+
+@register_task("lambada_de")
+class LambadaGerman(Lambada):
+    name, language = "lambada_de", "de"
+    summary = "last words of German passages: does the generator find out that it should write German?"
+
+
+@register_task("lambada_es")
+class LambadaSpanish(Lambada):
+    name, language = "lambada_es", "es"
+    summary = "last words of Spanish passages: does the generator find out that it should write Spanish?"
+
+
+@register_task("lambada_fr")
+class LambadaFrench(Lambada):
+    name, language = "lambada_fr", "fr"
+    summary = "last words of French passages: does the generator find out that it should write French?"
+
+
+@register_task("lambada_it")
+class LambadaItalian(Lambada):
+    name, language = "lambada_it", "it"
+    summary = "last words of Italian passages: does the generator find out that it should write Italian?"

@@ -1,0 +1,112 @@
+"""embedding, fasttext and levenshtein against plain loops over the raw models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.contracts import HarnessError, RewardContext
+from harness.registry import REWARDS
+
+ROLLOUTS = ["la noche era larga y el perro", "the dogs saw the garden", "el niño\nabrió la puerta", "x", ""]
+
+
+class SpanishTask:
+    def __init__(self, texts):
+        self.texts = texts
+
+    def references(self):
+        return self.texts
+
+
+@pytest.fixture
+def make(spanish, tokenizer, language_id, embedding):
+    """(reward name, references, options) -> rewards of ROLLOUTS."""
+    assets = {"embedded:embedding": embedding, "embedded:language_id": language_id}
+
+    def run(name, references=spanish, texts=ROLLOUTS, **options):
+        context = RewardContext(
+            SpanishTask(references), num_generations=1, cross_group=True, options=options,
+            load_tokenizer=lambda: tokenizer, asset=lambda ref: assets.get(ref, ref),
+        )  # fmt: skip
+        reward = REWARDS.get(name).factory(context)
+        return reward(["p"] * len(texts), list(texts), [[0]] * len(texts))
+
+    return run
+
+
+def edit_distance(a, b):
+    """Wagner and Fischer's table, written out."""
+    table = np.zeros((len(a) + 1, len(b) + 1), dtype=int)
+    table[:, 0], table[0, :] = range(len(a) + 1), range(len(b) + 1)
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            change = table[i - 1, j - 1] + (a[i - 1] != b[j - 1])
+            table[i, j] = min(change, table[i - 1, j] + 1, table[i, j - 1] + 1)
+    return table[-1, -1]
+
+
+def test_levenshtein_is_minus_the_mean_edit_distance_on_token_ids(make, spanish, tokenizer):
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    expected = [-np.mean([edit_distance(ids(text), ids(ref)) for ref in spanish]) for text in ROLLOUTS]
+    assert make("levenshtein") == pytest.approx(expected, rel=1e-12)
+    assert expected[-1] == -np.mean([len(ids(ref)) for ref in spanish])  # the empty rollout
+
+
+def test_levenshtein_counts_tokens_not_characters(make, tokenizer):
+    word = " jardín"
+    assert len(tokenizer(word)["input_ids"]) < len(word)
+    assert make("levenshtein", [word], [""]) == [-len(tokenizer(word)["input_ids"])]
+
+
+def test_embedding_is_the_mean_of_all_cosines(make, spanish, embedding):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(embedding), device="cpu")
+
+    def cosine(a, b):
+        a, b = model.encode(a).astype(float), model.encode(b).astype(float)
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    expected = [np.mean([cosine(text, ref) for ref in spanish]) for text in ROLLOUTS[:-1]] + [0.0]
+    assert make("embedding") == pytest.approx(expected, abs=1e-6)
+    assert make("embedding", texts=["", " \n"]) == [0.0, 0.0]
+
+
+def test_fasttext_is_the_probability_of_the_language_of_the_joined_references(make, spanish, english, language_id):
+    import fasttext_pybind
+
+    raw = fasttext_pybind.fasttext()
+    raw.loadModel(str(language_id / "model.bin"))
+    for references, label in ((spanish, "__label__es"), (english + spanish[:1], "__label__en")):
+        expected = []
+        for text in ROLLOUTS[:-1]:
+            found = {name: p for p, name in raw.predict(text.replace("\n", " ") + "\n", 2, 0.0, "strict")}
+            expected.append(found[label])
+        got = make("fasttext", references)
+        assert got == pytest.approx([*expected, 0.0], rel=1e-12)
+        assert max(got) - min(got[:-1]) > 0.1  # the fixture tells the languages apart
+
+
+def test_fasttext_takes_the_model_file_too(make, language_id):
+    assert make("fasttext", language_id=str(language_id / "model.bin")) == make("fasttext")
+
+
+@pytest.mark.parametrize("name", ["embedding", "fasttext", "levenshtein"])
+def test_no_references_is_a_clear_error(make, name):
+    with pytest.raises(HarnessError, match="data.references"):
+        make(name, [])
+
+
+def test_broken_assets_are_clear_errors(make, tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"no model")
+    with pytest.raises(HarnessError, match="not a supervised fastText model"):
+        make("fasttext", language_id=tmp_path)
+    with pytest.raises(HarnessError, match="must name an asset"):
+        make("fasttext", language_id=3)
+    with pytest.raises(HarnessError, match="sentence-transformers"):
+        make("embedding", embedding_model=str(tmp_path))
+    with pytest.raises(HarnessError, match="no fastText model at"):
+        make("fasttext", language_id=str(tmp_path / "absent"))
