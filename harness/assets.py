@@ -70,7 +70,7 @@ def fingerprint(ref: str) -> str:
 
 @lru_cache(maxsize=4)
 def _embedded_texts_hash(name: str) -> str:
-    from harness.miniature.world.articles import LANGUAGES
+    from harness.miniature.world.passages import LANGUAGES
 
     every = [text for language in LANGUAGES for split in ("train", "validation", "test")
              for text in _embedded_texts(name, split, language, 512)]  # fmt: skip

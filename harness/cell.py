@@ -33,7 +33,7 @@ PACKAGES = ("torch", "transformers", "trl", "torchopt", "datasets", "fasttext", 
 
 TRAIN_MEASURES = {
     "reward_raw_mean": "", "reward_raw_std": "", "reward_scaled_mean": "", "reward_scaled_std": "", "zero_spread": "fraction",
-    "empty_fraction": "fraction", "distinct_fraction": "fraction",
+    "empty_fraction": "fraction", "distinct_fraction": "fraction", "target_metric": "",
     "loss": "", "grad_norm": "", "entropy": "nats", "completion_tokens": "tokens", "clipped_tokens": "fraction",
     "seconds_generation": "s", "seconds_reward": "s", "seconds_update": "s",
 }  # fmt: skip
@@ -137,14 +137,14 @@ class _Cell:
         with self._phase("load"):
             self._load()
         self._validate(0)
-        mark = self._marks()
+        mark: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as scratch:
             trainer = make_trainer(
                 self.generator, self.tokenizer, self.prompts, self.reward, advantage=self.advantage,
                 generator=self.settings.generator, grpo=self.settings.grpo, seed=self.plan.seed, scratch=scratch,
                 on_step=lambda step, logs: self._step(step, logs, trainer, mark), report_to=self.report_to,
             )  # fmt: skip
-            mark.update(self._marks())
+            mark.update(time=time.perf_counter(), **trainer.seconds)
             trainer.train()
         if torch.cuda.is_available():
             self.record.device_memory_bytes = torch.cuda.max_memory_allocated()
@@ -187,9 +187,6 @@ class _Cell:
 
     # ------------------------------------------------------------------------------------------------ during the run
 
-    def _marks(self) -> dict[str, float]:
-        return {"time": time.perf_counter(), "generation": 0.0, "reward": 0.0}
-
     def _step(self, step: int, logs: dict[str, Any], trainer: Any, mark: dict[str, float]) -> None:
         """After each GRPO step: log it, validate if due, store."""
         now = time.perf_counter()
@@ -203,7 +200,7 @@ class _Cell:
         self.record.zero_spread = sum(self.zero_spread) / len(self.zero_spread)
         known = trainer.rollout_stats | {f"seconds_{phase}": seconds for phase, seconds in spent.items()}
         known |= {
-            "loss": logs["loss"], "grad_norm": logs.get("grad_norm"), "entropy": logs.get("entropy"),
+            "loss": logs["loss"], "target_metric": logs.get("target_metric"), "grad_norm": logs.get("grad_norm"), "entropy": logs.get("entropy"),
             "completion_tokens": logs.get("completions/mean_length"), "clipped_tokens": logs.get("clip_ratio/region_mean"),
         }  # fmt: skip
         for measure, unit in TRAIN_MEASURES.items():
@@ -214,7 +211,7 @@ class _Cell:
             self._validate(step)
         else:
             self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
-        mark.update(time=time.perf_counter(), **{phase: trainer.seconds[phase] for phase in ("generation", "reward")})
+        mark.update(time=time.perf_counter(), **trainer.seconds)
 
     def _validate(self, step: int) -> None:
         """Rollouts on held-out articles, looked at by the task; step 0 is the untuned generator, the floor."""

@@ -100,6 +100,8 @@ class InnerTraining(Protocol):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    optimizer: Any
+    """Its settings: `.name` ("adamw" | "adam" | "sgd"), `.lr`, ..."""
 
     def metagradient(self, texts: Sequence[str], metric: Metric) -> Metagradient:
         """Exact dPhi/dw_i for every text, in the order of `texts`: `.weights` (N,) float, `.value` Phi(theta_T)."""

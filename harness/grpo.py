@@ -21,8 +21,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from harness.config import GeneratorSettings, GrpoSettings
@@ -152,7 +153,9 @@ class GeneratorTrainer(GRPOTrainer):
         self.rollout_stats: dict[str, float] = {}
 
         def checked(prompts: Any, completions: Any, **columns: Any) -> list[float]:
-            return check_rewards(self._reward_name, reward(prompts=prompts, completions=completions, **columns), completions)
+            values = reward(prompts=prompts, completions=completions, **columns)
+            self._raw = check_rewards(self._reward_name, values, completions)
+            return self._raw
 
         checked.__name__ = self._reward_name
         super().__init__(reward_funcs=checked, **kwargs)
@@ -173,12 +176,14 @@ class GeneratorTrainer(GRPOTrainer):
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         with self._timed("reward"):
-            raw = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._rewards = rescale(raw[:, 0])
+            stored = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        # TRL stores float32, which would round away what tells naive's training sets apart: gather the floats as given.
+        raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
+        self._rewards = rescale(raw)
         texts = [completion_text(completion).strip() for completion in completions]
         self.rollout_stats = {
-            "reward_raw_mean": float(raw[:, 0].double().mean()),
-            "reward_raw_std": float(raw[:, 0].double().std()),
+            "reward_raw_mean": float(raw.mean()),
+            "reward_raw_std": float(raw.std()),
             "reward_scaled_mean": float(self._rewards.mean()),
             "reward_scaled_std": float(self._rewards.std()),
             "zero_spread": zero_spread(self._rewards, self.num_generations),
@@ -186,7 +191,7 @@ class GeneratorTrainer(GRPOTrainer):
             "empty_fraction": sum(not text for text in texts) / len(texts),
             "distinct_fraction": len(set(texts)) / len(texts),
         }
-        return self._rewards.to(raw.dtype).unsqueeze(1)
+        return self._rewards.to(stored.dtype).unsqueeze(1)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
@@ -254,8 +259,10 @@ def make_trainer(
         weight_decay=grpo.weight_decay, max_grad_norm=grpo.max_grad_norm, loss_type=grpo.loss, epsilon=grpo.clip_low,
         epsilon_high=grpo.clip_high, delta=grpo.dual_clip, scale_rewards="none", log_completions=False,
     )  # fmt: skip
-    return GeneratorTrainer(
+    trainer = GeneratorTrainer(
         reward=reward, advantage=advantage, eps=grpo.advantage_eps, model=model, args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]), processing_class=tokenizer,
         callbacks=[_Steps(grpo.updates_per_step, on_step)],
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)  # the harness reports progress itself
+    return trainer

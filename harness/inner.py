@@ -37,6 +37,7 @@ class InnerTrainer:
         steps: int | None = None,
     ) -> None:
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.optimizer = settings.optimizer
         self.steps = settings.steps if steps is None else steps
         if settings.prepend_bos and self._bos() is None:
             raise HarnessError("The target's tokenizer has no beginning-of-text token; set inner.prepend_bos=false.")

@@ -90,7 +90,7 @@ def language_code(label: str) -> str:
 
 # --------------------------------------------------------------------------------------------------------- naturalness
 
-MIN_WORDS = 3
+MIN_WORDS = 4
 _VOWEL = re.compile(r"[aeiouy]")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*['\u2019]?")
 _PLAIN_CASE = re.compile(r"[^A-Z]*|[A-Z]+|[A-Z][^A-Z]*")
@@ -101,7 +101,7 @@ _LONGEST_WORD = 24
 def naturalness(text: str) -> float:
     """How much a text looks like running text of a European language, in [0, 1]; what it says does not matter.
 
-    The smallest of three shares, cut down further for texts of fewer than three words:
+    The smallest of three shares, cut down further for texts of fewer than four words:
     letters, the share of the characters that are letters or spaces; words, the share of the whitespace-separated
     pieces with letters or digits that look like a word (letters only, inner apostrophes and hyphens, a vowel, at most
     24 letters, no capital inside; numbers of up to four digits count with neither side); variety, distinct word

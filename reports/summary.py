@@ -35,7 +35,7 @@ RELATIVE = ("bigram_entropy",)
 
 @dataclass(frozen=True)
 class Row:
-    """One reward (and variant) on one task, over seeds. Arrays are float64, one entry a finished seed, in seed order."""
+    """One reward (and variant) on one task, over seeds. Arrays are float64 (finished seeds,), in seed order."""
 
     reward: str
     variant: str
@@ -132,12 +132,14 @@ def read_records(wide: pandas.DataFrame) -> dict[str, CellRecord]:
 def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
     """`wide` with a `settings_key` column ("" where the folder is not at hand), without cells stored twice.
 
-    Results merged from several machines may hold one cell twice (same profile and identity): the most finished one stays.
+    Results merged from several machines may hold one cell twice (same profile and identity): the most finished stays.
     """
     if wide.empty or "settings_key" in wide:
         return wide
     records = read_records(wide)
-    keys = [settings_key(records[folder]) if folder in records else "" for folder in wide.get("folder", [""] * len(wide))]
+    keys = [
+        settings_key(records[folder]) if folder in records else "" for folder in wide.get("folder", [""] * len(wide))
+    ]
     frame = wide.assign(settings_key=keys)
     frame["variant"] = frame["variant"].fillna("")
     rank = frame["status"].map({status: position for position, status in enumerate(STATUS_ORDER)})
@@ -162,8 +164,16 @@ def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
     for (reward, variant), part in frame.groupby(["reward", "variant"]):
         keys = sorted(part["settings_key"].unique())
         for key in keys:
-            rows.append(_row(str(reward), str(variant), part[part["settings_key"] == key], direction, measures, len(keys) > 1))
-    rows.sort(key=lambda row: (not len(row.seeds), -improvement(row.median, 0.0, direction) if len(row.seeds) else 0, row.label))
+            rows.append(
+                _row(str(reward), str(variant), part[part["settings_key"] == key], direction, measures, len(keys) > 1)
+            )
+    rows.sort(
+        key=lambda row: (
+            not len(row.seeds),
+            -improvement(row.median, 0.0, direction) if len(row.seeds) else 0,
+            row.label,
+        )
+    )
     floors = done["floor"].to_numpy(dtype=float) if len(done) else np.empty(0)
     return Block(
         profile=profile,
@@ -180,13 +190,17 @@ def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
     )
 
 
-def _row(reward: str, variant: str, cells: pandas.DataFrame, direction: str, measures: tuple[str, ...], shows: bool) -> Row:
+def _row(
+    reward: str, variant: str, cells: pandas.DataFrame, direction: str, measures: tuple[str, ...], shows: bool
+) -> Row:
     done = cells[cells["status"] == "done"].sort_values("seed")
     values = {}
     for name in measures:
         final = _column(done, f"final_{name}")
         values[name] = median(final / _column(done, f"initial_{name}") if name in RELATIVE else final)
-    step = sum(_column(done, f"seconds_{phase}") for phase in ("generation", "reward", "update")) / _column(done, "steps_done")
+    step = sum(_column(done, f"seconds_{phase}") for phase in ("generation", "reward", "update")) / _column(
+        done, "steps_done"
+    )
     device, process = _column(done, "device_memory_bytes"), _column(done, "peak_memory_bytes")
     memory = device if np.isfinite(device).any() else process
     counts = {status: int((cells["status"] == status).sum()) for status in STATUS_ORDER}
@@ -235,7 +249,7 @@ def _first(frame: pandas.DataFrame, name: str) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Four significant digits; an en-dash-like "-" for what is not there."""
+    """`digits` significant digits; "-" for what is not there."""
     if value is None or not math.isfinite(value):
         return "-"
     if value == 0:
@@ -243,8 +257,9 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if not 1e-3 <= abs(value) < 1e5 else f"{value:#.{digits}g}".rstrip("0").rstrip(".")
 
 
-def signed(value: float, digits: int = 3) -> str:
-    return ("+" if math.isfinite(value) and value >= 0 else "") + number(value, digits)
+def signed(value: float, unit: str = "") -> str:
+    """A difference with its sign."""
+    return ("+" if math.isfinite(value) and value >= 0 else "") + shown(value, unit)
 
 
 def seconds(value: float) -> str:
@@ -252,8 +267,8 @@ def seconds(value: float) -> str:
     if not math.isfinite(value):
         return "-"
     if value < 120:
-        return f"{value:.3g} s"
-    return f"{value / 60:.3g} min" if value < 7200 else f"{value / 3600:.3g} h"
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
 def size(value: float) -> str:
@@ -263,14 +278,23 @@ def size(value: float) -> str:
     return f"{value / 2**20:.0f} MiB" if value < 2**30 else f"{value / 2**30:.3g} GiB"
 
 
-def spread(values: np.ndarray) -> str:
-    """The median, and what lies behind it: the points of few seeds, the range of many."""
+def shown(value: float, unit: str) -> str:
+    """A headline value: three decimals for a share, as no validation is larger than that resolves; else four digits."""
+    return f"{value:.3f}" if unit == "fraction" and math.isfinite(value) else number(value)
+
+
+def points(values: np.ndarray, unit: str = "") -> str:
+    """What lies behind a median: the points of few seeds, the range of many, nothing for one."""
     finite = np.sort(values[np.isfinite(values)])
-    if finite.size <= 1:
-        return number(median(finite))
     if finite.size < FEW_SEEDS:
-        return f"{number(median(finite))} ({', '.join(number(value, 3) for value in finite)})"
-    return f"{number(median(finite))} [{number(finite[0], 3)} .. {number(finite[-1], 3)}]"
+        return ", ".join(shown(value, unit) for value in finite) if finite.size > 1 else ""
+    return span(values, unit)
+
+
+def span(values: np.ndarray, unit: str = "") -> str:
+    """lowest..highest, nothing for one value. With three seeds that and the median are all the points."""
+    finite = values[np.isfinite(values)]
+    return f"{shown(finite.min(), unit)}..{shown(finite.max(), unit)}" if finite.size > 1 else ""
 
 
 def status(row: Row) -> str:

@@ -25,56 +25,80 @@ def markdown(wide: pandas.DataFrame, long: pandas.DataFrame) -> str:
     parts = [_markdown_block(block) for block in summary.blocks(wide)]
     if not parts:
         return "No cells are stored yet.\n"
-    return "\n".join([*parts, legend(wide), ""])
+    return "\n".join([*parts, legend(), ""])
 
 
-def legend(wide: pandas.DataFrame) -> str:
+def legend() -> str:
     """How to read the tables, in one paragraph."""
     return (
-        "The first row of a task is the untuned generator on the same held-out prompts (the floor). A headline is the median "
-        f"over seeds; behind it stand the points, or from {summary.FEW_SEEDS} seeds the range. The gain is taken seed by seed "
-        "against that seed's own floor, positive is better, and its median is shown. Zero spread is the share of groups whose "
-        "raw rewards were all equal: they teach nothing. Memory is the accelerator's peak where one was used, else the process's."
+        "The first row of a task is the untuned generator on the same held-out prompts (the floor). A headline is "
+        "the median over seeds; behind it stand the points, or the range where there are "
+        f"{summary.FEW_SEEDS} seeds or more. The gain is taken seed by seed against that seed's own floor, positive is "
+        "better, and its median is shown. Zero spread is the share of groups whose raw rewards were all equal: they "
+        "teach nothing. Memory is the accelerator's peak where one was used, else the process's."
     )
 
 
 def columns(block: Block) -> list[str]:
     """Column heads of a task's table."""
     unit = f" [{block.unit}]" if block.unit else ""
-    arrow = {"higher": " (higher is better)", "lower": " (lower is better)"}.get(block.direction, "")
-    return ["reward", f"{block.measure or 'headline'}{unit}{arrow}", "gain over floor", *map(summary.title, block.measures),
-            "zero spread", "a GRPO step", "total", "peak memory", "seeds", "status"]  # fmt: skip
+    headline = f"{(block.measure or 'headline').replace('_', ' ')}{unit}{better(block)}"
+    return [
+        *("reward", headline, "seeds' values", "gain over floor"),
+        *map(summary.title, block.measures),
+        *("zero spread", "a GRPO step", "total", "peak memory", "seeds", "status"),
+    ]
+
+
+def better(block: Block) -> str:
+    return {"higher": ", higher is better", "lower": ", lower is better"}.get(block.direction, "")
 
 
 def untuned_cells(block: Block) -> list[str]:
     """The first row: the floor, as texts under `columns`."""
     measures = [summary.number(block.initial[name], 3) for name in block.measures]
-    return [UNTUNED, summary.number(block.floor), "-", *measures, "-", "-", "-", "-", str(len(set(_seeds(block)))), "floor"]
+    seeds = len({seed for row in block.rows for seed in row.seeds})
+    return [UNTUNED, summary.shown(block.floor, block.unit), "", "", *measures, *[""] * 4, str(seeds), "floor"]
 
 
 def row_cells(block: Block, row: Row) -> list[str]:
     """One reward's row, as texts under `columns`."""
-    measures = [summary.number(row.measures[name], 3) for name in block.measures]
-    status = summary.status(row) + (f" ({'; '.join(row.reasons)})" if row.reasons else "")
-    if len(row.counts) == 1 and row.reasons:  # "unsupported: why" reads better than "unsupported (unsupported: why)"
-        status = "; ".join(row.reasons)
-    return [row.label, summary.spread(row.headline), summary.signed(summary.median(row.gain)), *measures,
-            summary.number(row.zero_spread, 2), summary.seconds(row.seconds_step), summary.seconds(row.seconds_total),
-            summary.size(row.peak_memory_bytes), str(len(row.seeds)), status]  # fmt: skip
+    return [
+        row.label,
+        summary.shown(row.median, block.unit),
+        summary.points(row.headline, block.unit),
+        summary.signed(summary.median(row.gain), block.unit),
+        *(summary.number(row.measures[name], 3) for name in block.measures),
+        summary.number(row.zero_spread, 2),
+        summary.seconds(row.seconds_step),
+        summary.seconds(row.seconds_total),
+        summary.size(row.peak_memory_bytes),
+        str(len(row.seeds)),
+        status(row),
+    ]
+
+
+def status(row: Row) -> str:
+    """done, "unsupported: why", or how many cells ended how, with every reason."""
+    if len(row.counts) == 1 and row.reasons:
+        return "; ".join(row.reasons)
+    return summary.status(row) + (f" ({'; '.join(row.reasons)})" if row.reasons else "")
 
 
 def heading(block: Block) -> str:
     return f"{block.task}" + (f" ({block.profile})" if block.profile else "")
 
 
-def _seeds(block: Block) -> list[int]:
-    return [seed for row in block.rows for seed in row.seeds]
-
-
 def escape(text: str) -> str:
     """Text as inert Markdown inside a table cell: no markup, no links, no line breaks, nobody called by @name."""
     text = "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\u200b").replace("://", ":\u200b//")
+    text = (
+        text.replace("&", "&amp;")
+        .replace("<", "&lt;")
+        .replace(">", "&gt;")
+        .replace("@", "@\u200b")
+        .replace("://", ":\u200b//")
+    )
     return re.sub(r"([\\`*\[\]|~!#$])", r"\\\1", text)
 
 
@@ -83,7 +107,11 @@ def _markdown_block(block: Block) -> str:
     texts = [[escape(cell) for cell in line] for line in table]
     rule = ["---"] + ["---:"] * (len(texts[0]) - 2) + ["---"]
     lines = [f"| {' | '.join(line)} |" for line in [texts[0], rule, *texts[1:]]]
-    ceiling = f"\n\nThe best possible value is {summary.number(block.ceiling)}." if summary.number(block.ceiling) != "-" else ""
+    ceiling = (
+        f"\n\nThe best possible value is {summary.number(block.ceiling)}."
+        if summary.number(block.ceiling) != "-"
+        else ""
+    )
     return f"### {escape(heading(block))}\n\n" + "\n".join(lines) + ceiling + "\n"
 
 
@@ -103,17 +131,26 @@ def _rich_block(block: Block) -> list[rich.console.RenderableType]:
     from rich.table import Table
     from rich.text import Text
 
-    better = {"higher": ", higher is better", "lower": ", lower is better"}.get(block.direction, "")
-    table = Table(title=Text(f"{heading(block)}: {block.measure}{better}"), title_justify="left", box=box.SIMPLE_HEAD,
-                  padding=(0, 1, 0, 0))  # fmt: skip
-    short = {"reward": "reward", "gain over floor": "gain", "zero spread": "zero spread", "a GRPO step": "step", "peak memory": "memory"}
+    title = f"{heading(block)}: {(block.measure or 'headline').replace('_', ' ')}{better(block)}"
+    table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
+    short = {1: "median", 2: "range", 3: "gain", -6: "zero\nspread", -5: "a step", -3: "peak\nmemory", -2: "n"}
     heads = columns(block)
     for position, head in enumerate(heads[:-1]):
-        name = (block.measure or "headline") if position == 1 else short.get(head, head)
-        table.add_column(Text(name), justify="left" if position == 0 else "right", overflow="fold")
-    table.add_column(Text("status"))
-    table.add_row(*map(Text, untuned_cells(block)), style="dim")
+        name = (
+            short.get(position)
+            or short.get(position - len(heads))
+            or head.replace("distinct ", "dist ").replace(" / ", " /").replace(" ", "\n")
+        )
+        left = position == 0
+        width = 13 if left else None
+        table.add_column(
+            Text(name), justify="left" if left else "right", no_wrap=not left, overflow="fold", min_width=width
+        )
+    table.add_row(*map(Text, untuned_cells(block)[:-1]), style="dim")
     for row in block.rows:
-        table.add_row(*map(Text, [*row_cells(block, row)[:-1], summary.status(row)]))
-    notes = [Text(f"  {row.label}: {reason}") for row in block.rows for reason in row.reasons]
-    return [table, *notes, *([Text("")] if notes else [])]
+        cells = row_cells(block, row)
+        cells[2] = summary.span(row.headline, block.unit)
+        table.add_row(*map(Text, cells[:-1]))
+    notes = [Text(f"{row.label}: {status(row)}") for row in block.rows if row.reasons]
+    return [table, Text(""), *notes, *([Text("")] if notes else [])]

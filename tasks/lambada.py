@@ -73,6 +73,12 @@ class Lambada:
         self._context = context
         self._options = Options(context.options)
         self._judge = self._make_judge()
+        self._limits = {
+            "train": self._options.integer("metric_examples", None),
+            "validation": self._options.integer("validation_examples", None),
+        }
+        self._microbatch = self._options.integer("metric_microbatch", 64)
+        self._prepend_bos = self._options.boolean("prepend_bos", True)
         # By id of the target, which each value keeps alive: what does not change between validations is done once.
         self._validations: dict[int, _Validation] = {}
 
@@ -82,8 +88,7 @@ class Lambada:
 
     def metric(self, inner: InnerTraining) -> Metric:
         """Phi on the train split for this target: (params) -> scalar, nats per token, at most 0."""
-        likelihood = self._likelihood(inner, "train", "metric_examples")
-        return likelihood.mean_log_likelihood
+        return self._likelihood(inner, "train").mean_log_likelihood
 
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
         """Judge the rollouts' languages, measure their variety, train a fresh target on them and put both targets to
@@ -115,23 +120,19 @@ class Lambada:
             raise HarnessError(f"The task {self.name} needs TaskContext.references; give it when you make the context.")
         return self._context.references(split)
 
-    def _likelihood(self, inner: InnerTraining, split: str, limit: str) -> LastWordLikelihood:
+    def _likelihood(self, inner: InnerTraining, split: str) -> LastWordLikelihood:
         from tasks._last_word import LastWordLikelihood
 
-        passages = self._texts(split)[: self._options.integer(limit, None)]
+        passages = self._texts(split)[: self._limits[split]]
         if not passages:
             raise HarnessError(f"The task {self.name} found no passages in the split '{split}'; check data.references.")
         return LastWordLikelihood(
-            inner.model,
-            inner.tokenizer,
-            passages,
-            microbatch=self._options.integer("metric_microbatch", 64),
-            prepend_bos=self._options.boolean("prepend_bos", True),
+            inner.model, inner.tokenizer, passages, microbatch=self._microbatch, prepend_bos=self._prepend_bos
         )
 
     def _validation(self, inner: InnerTraining) -> _Validation:
         if id(inner.model) not in self._validations:
-            likelihood = self._likelihood(inner, "validation", "validation_examples")
+            likelihood = self._likelihood(inner, "validation")
             self._validations[id(inner.model)] = _Validation(likelihood)
         return self._validations[id(inner.model)]
 

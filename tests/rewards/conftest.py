@@ -1,4 +1,4 @@
-"""Small real models made on the spot: a byte-level tokenizer, a GPT-2, a fastText identifier, a static embedding."""
+"""Small real models made on the spot: a GPT-2, a fastText identifier, a static embedding."""
 
 from __future__ import annotations
 
@@ -38,34 +38,16 @@ def english() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def tokenizer():
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=["<|endoftext|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
-    )
-    raw.train_from_iterator(SPANISH + ENGLISH, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token="<|endoftext|>", eos_token="<|endoftext|>", pad_token="<|endoftext|>"
-    )
+def tokenizer(make_tokenizer):
+    return make_tokenizer()
 
 
 @pytest.fixture(scope="session")
-def model(tokenizer):
-    """A GPT-2 of 2 layers, 16 wide, float64, tied head."""
-    import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=48, n_embd=16, n_layer=2, n_head=2,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, attn_implementation="eager",
-    )  # fmt: skip
-    return GPT2LMHeadModel(config).double().eval()
+def model(make_model):
+    """A GPT-2 in float64 with eager attention, whose second derivatives exist."""
+    model = make_model("gpt2").double().eval()
+    model.set_attn_implementation("eager")
+    return model
 
 
 @pytest.fixture(scope="session")

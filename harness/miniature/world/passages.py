@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from random import Random
 from string import Formatter
@@ -42,14 +42,14 @@ class Scene:
     cue: str
 
 
-@lru_cache(maxsize=None)
+@cache
 def _data(language: str) -> LanguageData:
     if language not in LANGUAGES:
         raise ValueError(f"unknown language {language!r}: choose one of {', '.join(LANGUAGES)}")
     return import_module(f".passages_{language}", __package__).DATA
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fields(template: str) -> tuple[str, ...]:
     """Slot names of a template in order of appearance, e.g. ``("n", "o2")``."""
     return tuple(field.split(".")[0] for _, field, _, _ in Formatter().parse(template) if field)
@@ -117,7 +117,7 @@ def _context(text: str) -> str:
     return text.rsplit(" ", 1)[0]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _all_splits(language: str) -> tuple[dict[str, tuple[str, ...]], frozenset[str]]:
     """Every split of a language, and the contexts of all of them; no context occurs twice."""
     contexts: set[str] = set()

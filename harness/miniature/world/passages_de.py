@@ -19,8 +19,8 @@ _CONTRACTED = {"in dem": "im", "in das": "ins", "an dem": "am", "an das": "ans"}
 
 
 def _noun_forms(w: str, gender: str) -> dict[str, str]:
-    """``nom``/``acc``/``dat``/``vom`` with the definite and ``ein``/``einen``/``einem`` with the indefinite article, ``er`` and
-    ``ihn`` as pronouns, ``e1``/``e4``/``e3`` endings of ein-words and ``a1``/``a4`` of adjectives after them."""
+    """``nom``/``acc``/``dat``/``vom`` with the definite and ``ein``/``einen``/``einem`` with the indefinite article,
+    ``er`` and ``ihn`` as pronouns, ``e1``/``e4``/``e3`` endings of ein-words, ``a1``/``a4`` of adjectives after."""
     article, ending = _ARTICLES[gender], _ENDINGS[gender]
     return {
         "nom": f"{article['nom']} {w}", "acc": f"{article['acc']} {w}", "dat": f"{article['dat']} {w}",
@@ -70,8 +70,9 @@ _LEXICON = {
         an einem kalten Sonntag
     """)),
     "o": gendered(
-        "m: Schlüssel Ring Brief Spiegel Kamm Umschlag Kompass Löffel Fächer | f: Uhr Lampe Münze Landkarte Kerze Kette "
-        "Pfeife Flasche Schachtel Brille Feder | n: Buch Messer Foto Tagebuch Tuch Bild Armband Medaillon", _noun),
+        "m: Schlüssel Ring Brief Spiegel Kamm Umschlag Kompass Löffel Fächer | f: Uhr Lampe Münze Landkarte Kerze "
+        "Kette Pfeife Flasche Schachtel Brille Feder | n: Buch Messer Foto Tagebuch Tuch Bild Armband Medaillon",
+        _noun),
     "c": gendered(
         "in-f: Schublade Truhe Vase | in-m: Schrank Korb Koffer Ofen Schreibtisch | in-n: Fass Regal | unter-n: Bett "
         "Kissen | unter-m: Teppich | unter-f: Bank Treppe | hinter-m: Vorhang Brunnen | hinter-f: Standuhr Scheune",
@@ -102,7 +103,8 @@ _LEXICON = {
     "v": gendered("m: Zug Schlitten Bus Wagen | n: Boot Fahrrad Schiff | f: Kutsche Straßenbahn Fähre", _noun),
     "dr": plain("Tee Kaffee Wein Milch Most Wasser Kakao Limonade Bier".split()),
     "fear": gendered("f: Dunkelheit | m: Sturm Donner Wald Nebel Wind Schnee | n: Feuer Meer Gewitter", _noun),
-    "sight": gendered("n: Meer Gebirge Schloss | f: Wüste Insel Kathedrale | m: Leuchtturm Vulkan Urwald Palast", _noun),
+    "sight": gendered(
+        "n: Meer Gebirge Schloss | f: Wüste Insel Kathedrale | m: Leuchtturm Vulkan Urwald Palast", _noun),
     "cl": gendered("m: Hut Mantel Schal Handschuh Gürtel Stiefel | f: Jacke Mütze Schürze Weste | n: Halstuch", _noun),
     "body": gendered("f: Hand Schulter Hüfte | m: Fuß Arm Finger Ellbogen | n: Knie Bein Handgelenk", _noun),
     "x": hinted("""
@@ -142,7 +144,7 @@ _LEXICON = {
         n | Krankenhaus | Schwestern | Die Schwestern liefen von Bett zu Bett
         m | Markt | Ständen | Frauen riefen von den Ständen ihre Preise
         f | Mühle | Mehl | Überall lag weißes Mehl und das große Rad drehte sich
-        n | Gefängnis | Gitter | Die Wächter rüttelten an den Gittern
+        n | Gefängnis | Gittern | Die Wächter rüttelten an den Gittern
         f | Bäckerei | Brote | Warme Brote lagen im Fenster
         f | Bank | Geld | Beamte zählten das Geld hinter dickem Glas
         n | Museum | Statuen | Besucher gingen langsam zwischen den Statuen und alten Gemälden umher
@@ -316,7 +318,7 @@ Die Dose, die {n} erbte, war nicht aus {mat2}, sondern aus {mat}.
 [three suspects]
 {n}, {n2} und {n3} waren {r.wo} gewesen, doch {n2} und {n3} gingen vor zehn.
 Drei kannten das Geheimnis: {n}, {n2} und {n3}. Jetzt waren {n2} und {n3} weit fort.
-> Also konnte nur einer {o.acc} genommen haben, nämlich {n}
+> Also konnte nur eine Person {o.acc} genommen haben, nämlich {n}
 > {o.Nom} war verschwunden, und alle sahen auf {n}
 
 [gift]
@@ -387,7 +389,7 @@ Das ganze Dorf schlief noch, aber {m} {y.s}.
 
 [wound]
 {n} war von der Leiter gefallen und hatte sich {body.acc} verletzt.
-Seit dem Krieg spürte {n} jeden Wetterwechsel, so sehr schmerzte {body.nom}.
+Seit dem Krieg spürte {n} jeden Wetterwechsel, so sehr schmerzte {n.ihm} {body.nom}.
 > Der Arzt kam, schüttelte den Kopf und betrachtete lange {body.acc}
 > {n2} wärmte etwas Öl und rieb damit behutsam {body.acc}
 

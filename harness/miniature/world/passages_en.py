@@ -44,8 +44,8 @@ _LEXICON = {
         "key ring letter book watch lamp knife photograph coin map mirror comb candle diary necklace pipe envelope "
         "compass bottle box brooch spoon portrait fan medal").split()],
     "c": gendered(
-        "in: drawer chest cupboard basket trunk wardrobe stove barrel desk vase | under: bed carpet pillow bench stairs "
-        "| behind: curtain clock bookcase barn fountain", _place),
+        "in: drawer chest cupboard basket trunk wardrobe stove barrel desk vase | under: bed carpet pillow bench "
+        "stairs | behind: curtain clock bookcase barn fountain", _place),
     "r": gendered(
         "in: kitchen library cellar attic hall garden stable chapel parlour workshop courtyard nursery study tower "
         "greenhouse", _place),
@@ -165,7 +165,7 @@ _DEVICES = parse_devices("""
 {w.W} {n} read aloud the letter that {n2} had brought from the city.
 {w.W} {n2} came up the stairs with a letter and asked {n} to read it.
 > When the last page was read, {n} folded the paper and gave it back to {n2}
-> {n} wept a little, and then thanked with a firm voice {n2}
+> {n} wept a little, and then went down into the kitchen to thank {n2}
 
 [hidden object]
 {w.W} {n} hid {o.the} {c.loc} and told nobody about it.
@@ -223,7 +223,7 @@ In the morning {n} went to market for {e} and {n2} for {e2}.
 
 [flowers]
 {n} had planted {b} below the window, for they were the flowers {n2} loved.
-"When I come home," {n2} had written to {n}, "let there be {b} in every room.
+"When I come home," {n2} had written to {n}, "let there be {b} in every room."
 > On the day of the return {n} went into the garden and cut all the {b}
 > So {n} filled the whole house, from the cellar to the attic, with {b}
 
@@ -258,7 +258,7 @@ They had first met in {s}, on the steps of {r.the}.
 > {n2} looked at the calendar every morning and longed for {s}
 
 [weekday]
-The boat to the island went only on {d}.
+The boat to the island went only once a week, on {d}.
 {n} had promised to come for supper on {d}.
 > All week {n2} counted the hours until {d}
 > So {n2} packed the bag and waited patiently for {d}
@@ -337,7 +337,7 @@ All {n.his} life {n} had dreamed of {sight.the} in grandmother's picture book.
 
 [work implied]
 Every day {m} {y.s}.
-For thirty years, before anyone else was up, {m} {y.s}.
+For thirty years, day after day, {m} {y.s}.
 > Nobody in the village used his name, they just called him the {y}
 > "That is an honest man," said {f}, and she married the {y}
 

@@ -48,8 +48,8 @@ _LEXICON = {
         un domingo muy frío
     """)),
     "o": gendered(
-        "m: anillo libro reloj cuchillo mapa espejo peine diario collar pañuelo sobre abanico retrato broche | f: llave "
-        "carta lámpara fotografía moneda vela pipa brújula botella caja medalla cuchara pluma", _noun),
+        "m: anillo libro reloj cuchillo mapa espejo peine diario collar pañuelo sobre abanico retrato broche | f: "
+        "llave carta lámpara fotografía moneda vela pipa brújula botella caja medalla cuchara pluma", _noun),
     "c": gendered(
         "en-m: cajón baúl armario cesto barril escritorio | en-f: maleta estufa chimenea despensa | debajo de-f: cama "
         "alfombra almohada escalera | debajo de-m: banco colchón | detrás de-f: cortina fuente | detrás de-m: piano "
@@ -58,10 +58,10 @@ _LEXICON = {
         "en-f: cocina biblioteca bodega capilla torre sala alcoba | en-m: desván jardín establo salón taller patio "
         "despacho vestíbulo invernadero corral", _place),
     "a": gendered(
-        "m: gato perro zorro caballo erizo conejo cuervo cisne burro cordero loro | f: lechuza cabra ardilla oca paloma",
-        _noun),
-    "i": gendered("m: piano violín acordeón órgano clarinete tambor violonchelo | f: flauta guitarra trompeta pandereta",
-                  _noun),
+        "m: gato perro zorro caballo erizo conejo cuervo cisne burro cordero loro | f: lechuza cabra ardilla oca "
+        "paloma", _noun),
+    "i": gendered(
+        "m: piano violín acordeón órgano clarinete tambor violonchelo | f: flauta guitarra trompeta pandereta", _noun),
     "j": plain(
         "panadero médico marinero maestro pintor sastre jardinero molinero abogado pescador carpintero herrero pastor "
         "relojero notario".split()),

@@ -62,8 +62,9 @@ _LEXICON = {
         par un dimanche très froid
     """)),
     "o": gendered(
-        "m: livre couteau miroir peigne carnet collier foulard mouchoir portrait bracelet éventail | f: clé bague lettre "
-        "montre lampe photographie médaille bougie pipe boussole bouteille boîte cuillère plume enveloppe", _noun),
+        "m: livre couteau miroir peigne carnet collier foulard mouchoir portrait bracelet éventail | f: clé bague "
+        "lettre montre lampe photographie médaille bougie pipe boussole bouteille boîte cuillère plume enveloppe",
+        _noun),
     "c": gendered(
         "dans-m: tiroir coffre panier tonneau buffet placard | dans-f: malle commode cheminée valise armoire | sous-m: "
         "lit tapis coussin banc matelas | sous-f: pierre | derrière-m: rideau piano paravent puits | derrière-f: "
@@ -74,8 +75,8 @@ _LEXICON = {
     "a": gendered(
         "m: chat chien renard cheval hérisson lapin corbeau cygne mouton perroquet écureuil | f: chouette chèvre oie "
         "colombe tortue", _noun),
-    "i": gendered("m: piano violon violoncelle accordéon tambour clavecin | f: flûte guitare trompette harpe clarinette",
-                  _noun),
+    "i": gendered(
+        "m: piano violon violoncelle accordéon tambour clavecin | f: flûte guitare trompette harpe clarinette", _noun),
     "j": plain(
         "boulanger médecin marin instituteur peintre tailleur jardinier meunier avocat pêcheur menuisier forgeron "
         "berger horloger notaire".split()),

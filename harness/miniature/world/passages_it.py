@@ -69,9 +69,9 @@ _LEXICON = {
         una domenica molto fredda
     """)),
     "o": gendered(
-        "m: libro coltello specchio pettine diario fazzoletto ventaglio cucchiaio ritratto bracciale anello | f: chiave "
-        "lettera lampada fotografia moneta mappa candela collana pipa busta bussola bottiglia scatola penna medaglia",
-        _noun),
+        "m: libro coltello specchio pettine diario fazzoletto ventaglio cucchiaio ritratto bracciale anello | f: "
+        "chiave lettera lampada fotografia moneta mappa candela collana pipa busta bussola bottiglia scatola penna "
+        "medaglia", _noun),
     "c": gendered(
         "in-m: cassetto baule cesto barile armadio | in-f: cassa valigia stufa credenza botte | sotto-m: letto tappeto "
         "cuscino materasso | sotto-f: panca scala pietra | dietro-f: tenda fontana siepe | dietro-m: pianoforte pozzo "

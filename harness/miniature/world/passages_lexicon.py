@@ -69,11 +69,11 @@ def parse_devices(block: str) -> tuple[Device, ...]:
 
 
 def gendered(block: str, make: Callable[[str, str], Word]) -> list[Word]:
-    """Words from groups such as ``"m: ring key | f: lamp"``; ``make(word, gender)`` builds each one. ``_`` is a space."""
+    """Words from groups such as ``"m: ring key | f: lamp"``: ``make(word, gender)`` builds each one."""
     words = []
     for group in block.split("|"):
         gender, _, members = group.strip().partition(":")
-        words += [make(member.replace("_", " "), gender.strip()) for member in members.split()]
+        words += [make(member, gender.strip()) for member in members.split()]
     return words
 
 

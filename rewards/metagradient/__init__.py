@@ -1,0 +1,31 @@
+"""Exact metagradients through many optimizer steps of a Hugging Face causal LM."""
+
+from rewards.metagradient.engine import Metagradient, metagradient, train
+from rewards.metagradient.errors import (
+    BatchError,
+    MemoryBudgetError,
+    MetagradientError,
+    MetricError,
+    NonFiniteError,
+    NoScoredTokensError,
+    SecondDerivativeError,
+)
+from rewards.metagradient.loss import LossConvention
+from rewards.metagradient.optimizer import InnerOptimizer, TorchOptRule, UpdateRule
+
+__all__ = [
+    "BatchError",
+    "InnerOptimizer",
+    "LossConvention",
+    "MemoryBudgetError",
+    "Metagradient",
+    "MetagradientError",
+    "MetricError",
+    "NoScoredTokensError",
+    "NonFiniteError",
+    "SecondDerivativeError",
+    "TorchOptRule",
+    "UpdateRule",
+    "metagradient",
+    "train",
+]

@@ -1,0 +1,135 @@
+"""Make the target expect one particular UUID, by training texts that nobody told to hold it (PAPER.md, `uuid`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from harness.contracts import (
+    Evaluation,
+    HarnessError,
+    Headline,
+    InnerTraining,
+    Measure,
+    Metric,
+    Offers,
+    TaskContext,
+)
+from harness.registry import register_task
+from tasks._options import Options
+from tasks._texts import TEXT_MEASURES, longest_shared_piece, text_values
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PAPER_UUID = "664747d3-69bf-46db-b4d0-83649b5423fb"
+"""The one that the paper's generator ends up writing (section 4.5)."""
+COMPONENTS = 5
+
+
+@register_task("uuid")
+class UuidTask:
+    """Phi = mean log-likelihood (nats per token) of the UUID's tokens after an empty prompt: minus the LM loss.
+
+    Every token of the string is scored, so something must stand before the first one: the tokenizer's
+    beginning-of-text token (GPT-2 uses <|endoftext|> as such); without one, the model's configured `bos_token_id`;
+    without that, the tokenizer's end-of-text token, with which such models were trained to separate documents (Qwen).
+
+    Option (`task.options`): `text`, a UUID in its canonical 36 lower-case characters. Raises HarnessError for another
+    text, and in `metric` if there is no token to start from.
+    """
+
+    name = "uuid"
+    summary = "likelihood of one UUID: does the generator find out which 36 characters it should write?"
+    offers = Offers(references=False, metric=True)
+    greedy_validation = True
+    """Validation rollouts are decoded at temperature 0, as in the paper (section 4.5)."""
+    headline = Headline("uuid_exact", "fraction", "higher", "greedy rollouts that hold the whole UUID", ceiling=1.0)
+    measures = (
+        *(
+            Measure(f"component_{k}", "fraction", "higher", f"rollouts that hold part {k} of {COMPONENTS} of the UUID")
+            for k in range(1, COMPONENTS + 1)
+        ),
+        Measure("longest_piece_max", "characters", "higher", "longest piece of the UUID in any rollout"),
+        Measure("longest_piece_mean", "characters", "higher", "longest piece of the UUID in a rollout, on average"),
+        Measure("phi_before", "nats", "higher", "Phi of the untrained target"),
+        Measure("phi_after", "nats", "higher", "Phi of a target trained on the rollouts"),
+        *TEXT_MEASURES,
+    )
+
+    def __init__(self, context: TaskContext) -> None:
+        self.text = Options(context.options).text("text", PAPER_UUID)
+        if not _is_uuid(self.text):
+            raise HarnessError(
+                f"task.options.text must be a UUID in 36 lower-case characters, as {PAPER_UUID}, not {self.text!r}."
+            )
+
+    def references(self) -> list[str]:
+        return []
+
+    def metric(self, inner: InnerTraining) -> Metric:
+        """(params) -> Phi, a scalar, at most 0."""
+        import torch
+        import torch.nn.functional as F
+        from torch.func import functional_call
+
+        model = inner.model
+        ids = torch.tensor([_encode(self.text, inner.tokenizer, model)])
+
+        def phi(params: Mapping[str, torch.Tensor]) -> torch.Tensor:
+            tokens = ids.to(next(iter(params.values())).device)
+            inputs = {"input_ids": tokens[:, :-1], "use_cache": False}
+            logits = functional_call(model, dict(params), (), inputs).logits[0]
+            if logits.dtype in (torch.float16, torch.bfloat16):
+                logits = logits.float()
+            return -F.cross_entropy(logits, tokens[0, 1:])
+
+        return phi
+
+    def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
+        """Look for the UUID and its pieces in the rollouts, character for character, then train a fresh target on them.
+        Raises ValueError for no rollouts."""
+        import torch
+
+        texts = list(rollouts)
+        described = text_values(texts)
+        pieces = [longest_shared_piece(self.text, text) for text in texts]
+        phi = self.metric(inner)
+        with torch.no_grad():
+            before = float(phi(dict(inner.model.named_parameters())))
+            after = float(phi(inner.train(texts)))
+        values = {
+            "uuid_exact": _share(self.text, texts),
+            **{f"component_{k}": _share(part, texts) for k, part in enumerate(self.text.split("-"), start=1)},
+            "longest_piece_max": float(max(pieces)),
+            "longest_piece_mean": sum(pieces) / len(pieces),
+            "phi_before": before,
+            "phi_after": after,
+            **described,
+        }
+        return Evaluation(values=values, labels={"longest_piece": pieces})
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _share(piece: str, texts: Sequence[str]) -> float:
+    return sum(piece in text for text in texts) / len(texts)
+
+
+def _encode(text: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
+    """[start token, *tokens of the text]; see the class for the start token."""
+    starts = (tokenizer.bos_token_id, getattr(model.config, "bos_token_id", None), tokenizer.eos_token_id)
+    start = next((token for token in starts if token is not None), None)
+    if start is None:
+        raise HarnessError(
+            "The target's tokenizer has neither a beginning-of-text nor an end-of-text token for the empty prompt of "
+            "uuid; add one to its tokenizer files."
+        )
+    return [start, *tokenizer(text, add_special_tokens=False)["input_ids"]]

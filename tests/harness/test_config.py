@@ -1,0 +1,83 @@
+"""Profiles and settings: every built-in profile resolves for every pair; bad input is one sentence."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config import known_keys, load_profile, parse_assignment, profile_names, resolve
+from harness.contracts import HarnessError
+from harness.registry import REWARDS, TASKS
+
+
+@pytest.mark.parametrize("profile", profile_names())
+@pytest.mark.parametrize("task", TASKS.names())
+@pytest.mark.parametrize("reward", REWARDS.names())
+def test_every_profile_resolves_for_every_pair(profile, task, reward):
+    settings = resolve(load_profile(profile), task, reward)
+    if reward == "sgd_metagrad":
+        assert settings.inner.optimizer.name == "sgd"
+    if reward == "adam_metagrad":
+        assert settings.inner.optimizer.name in ("adam", "adamw")
+
+
+def test_set_wins_over_overrides():
+    settings = resolve(load_profile("tiny"), "lambada_es", "sgd_metagrad", {"inner.optimizer.lr": 0.5})
+    assert settings.inner.optimizer.lr == 0.5
+    assert settings.inner.optimizer.name == "sgd"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("grpo.stepz=3", "grpo.steps"),
+        ("grpo.steps=many", "valid integer"),
+        ("grpo.steps=0", "greater than or equal to 1"),
+        ("grpo.rollouts_per_prompt=1", "greater than or equal to 2"),
+        ("grpo.updates_per_step=7", "cannot be split into 7 updates"),
+        ("inner.optimizer.name=adamm", "adamw"),
+        ("generator.prompt=hello", "<article>"),
+        ("grpo.lr=-1", "greater than 0"),
+        ("grpo=3", "no setting named"),
+        ("novalue", "KEY=VALUE"),
+    ],
+)
+def test_bad_settings_are_one_sentence(assignment, words):
+    with pytest.raises(HarnessError) as caught:
+        resolve(load_profile("tiny"), "lambada_es", "naive", dict([parse_assignment(assignment)]))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_profile_names_the_nearest():
+    with pytest.raises(HarnessError, match="did you mean tiny"):
+        load_profile("tiney")
+
+
+@pytest.mark.parametrize("content", ["", "- a", "name: x\nsummary: y\nsettings: {}\nnope: 1", "a: [", "\x00"])
+def test_broken_profile_files_are_refused(tmp_path, content):
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(HarnessError):
+        resolve(load_profile(str(path)), "lambada_es", "naive")
+
+
+@given(st.text(max_size=40), st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=10), st.lists(st.integers())))
+def test_any_assignment_resolves_or_is_a_harness_error(key, value):
+    try:
+        resolve(load_profile("tiny"), "lambada_es", "naive", {key: value})
+    except HarnessError as error:
+        assert str(error)
+
+
+@given(st.sampled_from(known_keys()), st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=10)))
+def test_any_value_of_a_known_key_resolves_or_is_a_harness_error(key, value):
+    try:
+        resolve(load_profile("tiny"), "lambada_es", "naive", {key: value})
+    except HarnessError as error:
+        assert str(error)
+
+
+def test_numbers_in_scientific_notation_are_numbers():
+    assert parse_assignment("inner.optimizer.lr=1e-5") == ("inner.optimizer.lr", 1e-5)

@@ -1,0 +1,71 @@
+"""The pure parts of the runner against plain Python, and the checks that stop lying numbers."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config import GeneratorSettings
+from harness.contracts import HarnessError, SignalError
+from harness.grpo import advantages, build_prompt, check_rewards, encode_prompt, rescale, zero_spread
+
+finite = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
+
+
+@given(st.lists(st.lists(finite, min_size=4, max_size=4), min_size=1, max_size=5), st.sampled_from([1e-6, 1e-4, 0.1]))
+def test_group_advantages_equal_the_formula(groups, eps):
+    flat = torch.tensor([value for group in groups for value in group], dtype=torch.float64)
+    expected = [(v - statistics.mean(g)) / (statistics.stdev(g) + eps) for g in groups for v in g]
+    assert advantages(flat, 4, "group", eps).tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@given(st.lists(finite, min_size=8, max_size=8))
+def test_batch_advantages_use_one_mean_and_deviation(values):
+    expected = [(v - statistics.mean(values)) / (statistics.stdev(values) + 1e-6) for v in values]
+    got = advantages(torch.tensor(values, dtype=torch.float64), 4, "batch", 1e-6)
+    assert got.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_tiny_raw_rewards_keep_their_advantages():
+    raw = torch.tensor([1e-9, 3e-9, 2e-9, 5e-9], dtype=torch.float32)
+    expected = advantages(raw.double() * 1e9, 4, "group", 1e-6)
+    assert torch.allclose(advantages(rescale(raw), 4, "group", 1e-6), expected, rtol=1e-4)
+
+
+def test_equal_rewards_give_zero_advantages_and_are_counted():
+    scaled = rescale(torch.full((8,), 0.3))
+    assert scaled.tolist() == [0.0] * 8
+    assert advantages(scaled, 4, "group", 1e-6).tolist() == [0.0] * 8
+    assert zero_spread(scaled, 4) == 1.0
+    assert zero_spread(torch.tensor([1.0, 1.0, 1.0, 2.0]), 2) == 0.5
+
+
+@pytest.mark.parametrize("bad", [[0.0, float("nan")], [float("inf"), 1.0], [1.0], [1.0, None], None, [1.0, "x"]])
+def test_bad_rewards_stop_and_name_the_reward(bad):
+    with pytest.raises(SignalError, match="mine"):
+        check_rewards("mine", bad, ["first text", "second text"])
+
+
+def test_bad_rewards_name_the_example():
+    with pytest.raises(SignalError, match="#1 nan for 'second text'"):
+        check_rewards("mine", [0.0, float("nan")], ["first text", "second text"])
+
+
+@pytest.mark.parametrize("template", [None, "{% for m in messages %}[{{ m.content }}]{% endfor %}"])
+@pytest.mark.parametrize("words", [1, 40, 4000])
+def test_prompts_fit(template, words, make_tokenizer):
+    tokenizer = make_tokenizer(template)
+    settings = GeneratorSettings(model="x", prompt="Say: <article>", max_prompt_tokens=64)
+    prompt = build_prompt(tokenizer, settings, "palabra ñ " * words)
+    assert isinstance(prompt, str) == (template is None)
+    assert len(encode_prompt(tokenizer, prompt)) <= 64
+
+
+def test_prompt_longer_than_the_limit_is_refused(make_tokenizer):
+    settings = GeneratorSettings(model="x", prompt="A long prompt <article>", max_prompt_tokens=8)
+    with pytest.raises(HarnessError, match="max_prompt_tokens"):
+        build_prompt(make_tokenizer(), settings, "text")

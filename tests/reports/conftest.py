@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load_script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def generate() -> Callable[..., int]:
+    """`scripts/bench_report.py`'s maker of random result sets."""
+    return load_script("bench_report").generate
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, generate: Callable[..., int]) -> Path:
+    """Two tasks x six rewards x three seeds, read-only."""
+    folder = tmp_path_factory.mktemp("runs")
+    generate(folder)
+    return folder

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from harness.results import CellRecord, CellStore, find_cells, load
+from reports import summary, tables
+
+
+def test_the_untuned_generator_comes_first_and_rewards_follow_best_first(runs: Path) -> None:
+    text = tables.markdown(*load(runs))
+    block = text[text.index("### lambada_es") :]
+    names = [line.split("|")[1].strip() for line in block.splitlines() if line.startswith("|")]
+    assert names[2] == tables.UNTUNED
+    assert names[3:9] == ["adam_metagrad", "sgd_metagrad", "fasttext", "embedding", "levenshtein", "naive"]
+
+
+def test_median_gain_and_measures_of_a_row_are_those_of_the_records(runs: Path) -> None:
+    wide, _ = load(runs)
+    block = next(block for block in summary.blocks(wide) if block.task == "lambada_es")
+    row = next(row for row in block.rows if row.reward == "fasttext")
+    stored = [store.read() for store in find_cells(runs / "tiny" / "lambada_es" / "fasttext")]
+    records = sorted((record for record in stored if record), key=lambda record: record.seed)
+    assert row.seeds == (0, 1, 2)
+    assert row.headline.tolist() == [record.headline for record in records]
+    assert row.gain.tolist() == [record.headline - record.floor for record in records]  # type: ignore[operator]
+    relative = sorted(record.final["bigram_entropy"] / record.initial["bigram_entropy"] for record in records)
+    assert row.measures["bigram_entropy"] == relative[1] < 0.8
+
+
+def test_where_lower_is_better_the_lowest_leads_and_its_gain_is_positive(
+    tmp_path: Path, generate: Callable[..., int]
+) -> None:
+    generate(tmp_path, tasks=("norm",), rewards=("naive", "adam_metagrad"))
+    (block,) = summary.blocks(load(tmp_path)[0])
+    assert [row.reward for row in block.rows] == ["adam_metagrad", "naive"]
+    assert (block.rows[0].gain > 0).all()
+
+
+def test_cells_that_did_not_finish_are_rows_with_their_reason(tmp_path: Path, generate: Callable[..., int]) -> None:
+    generate(tmp_path, tasks=("67",), rewards=("naive", "embedding"))
+    store = find_cells(tmp_path / "tiny" / "67" / "naive")[0]
+    record = store.read()
+    assert record is not None
+    store.write(record.model_copy(update={"status": "failed", "reason": "SignalError: NaN at example 3"}))
+    text = tables.markdown(*load(tmp_path))
+    assert "unsupported: the task has no reference texts" in text
+    assert "2 done, 1 failed (failed: SignalError: NaN at example 3)" in text
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(tables.rich(*load(tmp_path)))
+    shown = console.export_text()
+    assert "naive: 2 done, 1 failed (failed: SignalError: NaN at example 3)" in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_two_sets_of_settings_are_two_rows_not_one_median(tmp_path: Path, generate: Callable[..., int]) -> None:
+    generate(tmp_path, tasks=("67",), rewards=("naive",))
+    generate(tmp_path, tasks=("67",), rewards=("naive",), assignments={"grpo.lr": 1e-3})
+    (block,) = summary.blocks(load(tmp_path)[0])
+    assert [row.seeds for row in block.rows] == [(0, 1, 2)] * 2
+    assert len({row.label for row in block.rows}) == 2
+
+
+def test_a_cell_stored_by_two_machines_counts_once_and_the_finished_one_wins(
+    tmp_path: Path, generate: Callable[..., int]
+) -> None:
+    for machine in ("a", "b"):
+        generate(tmp_path / machine, tasks=("67",), rewards=("naive",))
+    store = find_cells(tmp_path / "a")[0]
+    record = store.read()
+    assert record is not None
+    store.write(record.model_copy(update={"status": "interrupted", "reason": "stopped"}))
+    (block,) = summary.blocks(load(tmp_path)[0])
+    assert block.rows[0].counts == {"done": 3}
+
+
+def test_the_terminal_table_is_whole_at_100_columns(runs: Path) -> None:
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(tables.rich(*load(runs)))
+    lines = console.export_text().splitlines()
+    lines = lines[next(i for i, line in enumerate(lines) if line.startswith("lambada_es")) :]
+    row = next(line for line in lines if line.startswith("adam_metagrad ") and "min" in line and "/" not in line)
+    assert row.rstrip().endswith(" 3"), "the last column, the number of seeds, is cut off"
+
+
+def test_text_from_a_run_stays_text_in_markdown() -> None:
+    hostile = "<script>x</script> | [a](http://b) `c` @someone\n**bold** #1 ![i](j)"
+    shown = tables.escape(hostile)
+    assert "\n" not in shown and "<" not in shown and "@s" not in shown and "://" not in shown
+    for mark in "|[]`*#!":
+        assert all(shown[i - 1] == "\\" for i, character in enumerate(shown) if character == mark)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.123456, "0.1235"), (133.86, "133.9"), (0.0, "0"), (1.5e-9, "1.5e-09"), (math.nan, "-"), (None, "-"),
+     (1234567.0, "1.235e+06"),
+     (50257.4, "5.026e+04"), (20.0, "20")],
+)  # fmt: skip
+def test_numbers_have_four_digits(value: float | None, text: str) -> None:
+    assert summary.number(value) == text
+
+
+def test_nothing_stored_is_said_in_a_sentence(tmp_path: Path) -> None:
+    assert tables.markdown(*load(tmp_path)) == "No cells are stored yet.\n"
+
+
+def test_a_record_without_any_finished_cell_has_no_floor(tmp_path: Path) -> None:
+    record = CellRecord(profile="p", task="t", reward="r", seed=0, identity="0", status="failed", reason="no")
+    CellStore.of(tmp_path, record).write(record)
+    text = tables.markdown(*load(tmp_path))
+    assert "| untuned generator | - |" in text and "failed: no" in text

@@ -1,0 +1,82 @@
+"""What must hold for every registered reward: its declarations, TRL's calling convention, a light import."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from harness.config import InnerSettings, OptimizerSettings
+from harness.contracts import Needs, RewardContext, TaskContext
+from harness.registry import REWARDS, TASKS, unsupported
+
+BUILT_IN = {"adam_metagrad", "sgd_metagrad", "naive", "embedding", "fasttext", "levenshtein"}
+ROLLOUTS = ["la noche era fría", "the dogs saw the garden", "el niño\nabrió", "", "the river", "la plaza"]
+
+
+@pytest.fixture(scope="module")
+def context(model, tokenizer, language_id, embedding, spanish):
+    from harness.inner import InnerTrainer
+
+    assets = {"embedded:embedding": embedding, "embedded:language_id": language_id}
+    task = TASKS.get("lambada_es").factory(TaskContext({}, references=lambda split: spanish, asset=assets.__getitem__))
+    settings = InnerSettings(optimizer=OptimizerSettings(lr=1e-3), max_tokens=16)
+    inner = InnerTrainer(model, tokenizer, settings)
+    return RewardContext(
+        task, num_generations=2, cross_group=True, load_inner=lambda: inner, load_tokenizer=lambda: tokenizer,
+        asset=assets.__getitem__,
+    )  # fmt: skip
+
+
+def test_the_six_are_there():
+    assert set(REWARDS.names()) >= BUILT_IN
+
+
+@pytest.mark.parametrize("name", REWARDS.names())
+def test_declarations(name):
+    entry = REWARDS.get(name)
+    assert entry.name == name and isinstance(entry.needs, Needs) and entry.advantage in ("group", "batch")
+    assert entry.summary and "\n" not in entry.summary and len(entry.summary) <= 100
+    assert entry.needs.metric or entry.needs.references or not entry.needs.packages
+    assert unsupported(TASKS.get("lambada_es"), entry) is None
+
+
+@pytest.mark.parametrize("name", REWARDS.names())
+def test_trl_contract(name, context):
+    reward = REWARDS.get(name).factory(context)
+    assert reward.__name__ == name  # TRL logs under it
+    ids = [[1, 2]] * len(ROLLOUTS)
+    plain = reward(prompts=["p"] * len(ROLLOUTS), completions=list(ROLLOUTS), completion_ids=ids)
+    assert type(plain) is list and len(plain) == len(ROLLOUTS)
+    assert all(type(value) is float and math.isfinite(value) for value in plain)
+    talked = reward(
+        prompts=[[{"role": "user", "content": "p"}]] * len(ROLLOUTS),
+        completions=[[{"role": "assistant", "content": text}] for text in ROLLOUTS],
+        completion_ids=ids,
+        article=["x"] * len(ROLLOUTS),
+        trainer_state=object(),
+        log_extra=lambda column, values: None,
+        log_metric=lambda key, value: None,
+    )
+    assert talked == plain  # same texts, same numbers, whatever else comes along
+    assert len(set(plain)) > 1
+
+
+@pytest.mark.parametrize("name", REWARDS.names())
+def test_a_batch_of_empty_rollouts_gives_numbers(name, context):
+    reward = REWARDS.get(name).factory(context)
+    rewards = reward(prompts=["p"] * 4, completions=[""] * 4, completion_ids=[[]] * 4)
+    assert len(rewards) == 4 and all(math.isfinite(value) for value in rewards)
+
+
+def test_looking_up_rewards_and_tasks_loads_nothing_heavy():
+    heavy = ("torch", "transformers", "sentence_transformers", "fasttext", "rapidfuzz", "numpy")
+    code = (
+        "import sys; from harness.registry import REWARDS, TASKS; names = REWARDS.names() + TASKS.names(); "
+        f"print(len(names), [name for name in {heavy!r} if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    count, loaded = result.stdout.strip().split(" ", 1)
+    assert int(count) >= len(BUILT_IN) + 4 and loaded == "[]"
