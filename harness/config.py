@@ -203,6 +203,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise HarnessError(f"The value of --set {key} is not valid YAML: {value!r}.") from error
+    if isinstance(parsed, dict) and not value.lstrip().startswith("{"):
+        parsed = value  # a text with a colon in it, not a mapping
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-5 as a string; nobody means that
         try:
             parsed = float(parsed)

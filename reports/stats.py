@@ -121,7 +121,7 @@ def mean_interval(values: np.ndarray, *, axis: str = "seeds", seed: int = 0, lev
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1, axis, "none", math.nan)
     error = float(values.std(ddof=1)) / math.sqrt(n)
-    # A standard error that is rounding alone is no spread: seeds that all differ by 0.1 would not come out at exactly 0.
+    # A standard error of rounding alone is no spread: seeds that all differ by 0.1 do not come out at exactly 0.
     if error <= 1e-12 * max(abs(mean), np.abs(values).max()):
         return Interval(mean, mean, mean, n, axis, "no spread", 1.0 if mean == 0 else 0.0)
     if n < BOOTSTRAP_FROM:

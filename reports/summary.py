@@ -25,8 +25,7 @@ STATUS_ORDER = ("done", "running", "interrupted", "failed", "unsupported")
 FEW_SEEDS = 5
 """Below this many seeds the points themselves are shown instead of a range."""
 
-KEY_MEASURES = ("bigram_entropy", "distinct_2", "empty_fraction", "identical_fraction", "pixel_accuracy", "decodes",
-                "norm_change", "exact", "longest_match", "phi")  # fmt: skip
+KEY_MEASURES = ("readable", "longest_piece_max", "norm_change_relative", "bigram_entropy", "distinct_2", "phi")
 """Measures worth a column of the headline table beside the headline itself, most telling first."""
 MOST_MEASURES = 2
 RELATIVE = ("bigram_entropy",)

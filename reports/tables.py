@@ -22,7 +22,7 @@ UNTUNED = "untuned generator"
 def markdown(wide: pandas.DataFrame, long: pandas.DataFrame) -> str:
     """The table of every task as GitHub Markdown, with a note of how to read it. `long` is not needed yet accepted, so
     that every view of results is called alike. An empty result set gives one sentence."""
-    parts = [_markdown_block(block) for block in summary.blocks(wide)]
+    parts = [markdown_block(block) for block in summary.blocks(wide)]
     if not parts:
         return "No cells are stored yet.\n"
     return "\n".join([*parts, legend(), ""])
@@ -102,7 +102,8 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*\[\]|~!#$])", r"\\\1", text)
 
 
-def _markdown_block(block: Block) -> str:
+def markdown_block(block: Block) -> str:
+    """One task as a heading and a table."""
     table = [columns(block), untuned_cells(block), *(row_cells(block, row) for row in block.rows)]
     texts = [[escape(cell) for cell in line] for line in table]
     rule = ["---"] + ["---:"] * (len(texts[0]) - 2) + ["---"]

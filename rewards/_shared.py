@@ -47,17 +47,3 @@ def given(value: Callable[..., Any] | None, reward: str, field: str) -> Callable
     if value is None:
         raise HarnessError(f"The reward {reward} needs RewardContext.{field}; give it when you make the context.")
     return value
-
-
-def ranks(count: int, num_generations: int, reward: str) -> list[range]:
-    """Training sets without cross-group batching: rollout k of every prompt is in set k (PAPER.md, Method).
-
-    Rollouts of a prompt are neighbours, so set k holds positions k, k + G, k + 2G, ... of the `count` rollouts.
-    Raises HarnessError if `count` is no multiple of G.
-    """
-    if count % num_generations:
-        raise HarnessError(
-            f"The reward {reward} got {count} rollouts, which is no multiple of num_generations={num_generations}; "
-            "hand it whole groups."
-        )
-    return [range(k, count, num_generations) for k in range(num_generations)]

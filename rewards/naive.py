@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from harness.contracts import Needs, RewardContext, RewardFunction
+from harness.contracts import InnerTraining, Metric, Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
-from rewards._shared import given, ranks, text_reward
+from rewards._metagrad import training_reward, untrained_value
+from rewards._shared import given
 
 
 @register_reward(
@@ -21,21 +19,19 @@ def make(context: RewardContext) -> RewardFunction:
 
     Rollout k of every prompt trains target k, whatever `context.cross_group` says: with one training set for all
     rollouts all rewards would be equal. Inside a group only rollouts of different sets differ, so advantages are
-    taken over the whole batch.
+    taken over the whole batch. A training set of empty rollouts trains nothing: its Phi is the untrained target's.
     """
     inner = given(context.load_inner, "naive", "load_inner")()
-    metric = context.task.metric(inner)
+    return training_reward(context, "naive", inner, _one_set, cross_group=False)
 
-    def score(texts: list[str]) -> Sequence[float]:
-        import torch
 
-        rewards: list[Any] = [None] * len(texts)
-        for members in ranks(len(texts), context.num_generations, "naive"):
-            trained = inner.train([texts[i] for i in members])
-            with torch.no_grad():
-                value = float(metric(trained))
-            for i in members:
-                rewards[i] = value
-        return rewards
+def _one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> tuple[float, list[float]]:
+    import torch
 
-    return text_reward("naive", score)
+    if not any(texts):
+        value = untrained_value(inner, metric)
+    else:
+        trained = inner.train(texts)
+        with torch.no_grad():
+            value = float(metric(trained))
+    return value, [value] * len(texts)

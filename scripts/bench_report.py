@@ -36,7 +36,7 @@ LEVEL = {
     "levenshtein": 0.1,
 }
 HEADLINES = {"67": ("pixel_accuracy", "fraction", "higher", 1.0), "qr": ("pixel_accuracy", "fraction", "higher", 1.0),
-             "norm": ("norm_change", "", "lower", None), "uuid": ("exact_uuid", "fraction", "higher", 1.0)}  # fmt: skip
+             "norm": ("norm_change", "", "lower", None), "uuid": ("uuid_exact", "fraction", "higher", 1.0)}  # fmt: skip
 NEEDS_REFERENCES = ("embedding", "fasttext", "levenshtein")
 WORDS = "la noche era fría y miró el jardín the old town lies north of a river and was founded in".split()
 
@@ -146,8 +146,8 @@ def _measures(record: CellRecord, grown: float, random: np.random.Generator, noi
             "norm_change_relative": float(-grown / 100),
         }
     if record.task == "uuid":
-        return {"exact_uuid": share(grown**4), **{f"component_{i}": share(grown ** (1 + i / 2)) for i in range(1, 6)},
-                "longest_match": float(36 * grown)}  # fmt: skip
+        return {"uuid_exact": share(grown**4), **{f"component_{i}": share(grown ** (1 + i / 2)) for i in range(1, 6)},
+                "longest_piece_max": float(36 * grown)}  # fmt: skip
     collapse = 0.5 if record.reward == "fasttext" else 0.1
     return {"target_language": share(0.02 + grown), "fraction_english": share(0.95 - grown),
             "bigram_entropy": float(9 * (1 - collapse * grown) + noise * random.normal()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +42,7 @@ class LastWordLikelihood:
         tokenizer: PreTrainedTokenizerBase,
         passages: Sequence[str],
         *,
-        microbatch: int = 64,
+        microbatch: int = 32,
         prepend_bos: bool = True,
     ) -> None:
         self.model = model
@@ -59,16 +59,28 @@ class LastWordLikelihood:
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def mean_log_likelihood(self, params: Params) -> torch.Tensor:
-        """Scalar: the mean over passages of the mean log-likelihood (nats) of the last word's tokens. Differentiable
-        once in `params`, which are keyed as `dict(model.named_parameters())`."""
-        sums = self.sums(params)
-        return (sums / self.counts.to(sums.device)).mean()
+        """Scalar: the mean over passages of the mean log-likelihood (nats) of the last word's tokens.
+
+        `params` are keyed as `dict(model.named_parameters())`. Differentiable in them, once, by reverse mode.
+        """
+        if len(self._batches) > 1 and torch.is_grad_enabled():
+            return _MeanOverBatches.apply(self, tuple(params), *params.values())
+        device = next(iter(params.values())).device
+        return (self.sums(params) / self.counts.to(device)).mean()
 
     def sums(self, params: Params) -> torch.Tensor:
         """(N,): summed log-likelihood (nats) of each last word, in the order of the passages."""
         device = next(iter(params.values())).device
         found = torch.cat([self._one(params, batch.to(device)) for batch in self._batches])
         return torch.zeros_like(found).index_copy(0, self._order.to(device), found)
+
+    def mean_parts(self, params: Params) -> Iterator[torch.Tensor]:
+        """One scalar a batch; they add up to `mean_log_likelihood`."""
+        device = next(iter(params.values())).device
+        for batch in self._batches:
+            batch.to(device)
+            counts = (batch.targets != -100).sum(dim=1)
+            yield (self._one(params, batch) / counts).sum() / len(self.counts)
 
     def _one(self, params: Params, batch: _Batch) -> torch.Tensor:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
@@ -81,6 +93,36 @@ class LastWordLikelihood:
             logits = logits.float()
         losses = F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=-100, reduction="none")
         return -losses.view(batch.targets.shape).sum(dim=1)
+
+
+class _MeanOverBatches(torch.autograd.Function):
+    """The mean log-likelihood with its gradient taken batch by batch on the way, so that one batch's graph is held at a
+    time and nothing is computed twice."""
+
+    @staticmethod
+    def forward(ctx: Any, likelihood: LastWordLikelihood, names: Sequence[str], *values: torch.Tensor) -> torch.Tensor:
+        needed = ctx.needs_input_grad[2:]
+        leaves = [value.detach().requires_grad_(need) for value, need in zip(values, needed, strict=True)]
+        wanted = [leaf for leaf in leaves if leaf.requires_grad]
+        sums: list[torch.Tensor | None] = [None] * len(wanted)
+        total = 0.0
+        with torch.enable_grad():
+            for part in likelihood.mean_parts(dict(zip(names, leaves, strict=True))):
+                grads = torch.autograd.grad(part, wanted, allow_unused=True)
+                sums = [a if b is None else b if a is None else a.add_(b) for a, b in zip(sums, grads, strict=True)]
+                total = total + part.detach()
+        found = iter(sums)
+        ctx.grads = [next(found) if need else None for need in needed]
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled():  # create_graph=True: what follows would silently lack its own derivative
+            raise RuntimeError(
+                "Phi over several batches has a first derivative only; to differentiate twice, raise "
+                "task.options.metric_microbatch to the number of passages."
+            )
+        return None, None, *(None if grad is None else grad * upstream for grad in ctx.grads)
 
 
 class _Batch:

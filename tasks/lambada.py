@@ -22,8 +22,8 @@ from harness.contracts import (
 )
 from harness.language import CODES, LABELS, NATURAL_FROM, FastTextJudge, Judge, OpenAIJudge, load_identifier
 from harness.registry import register_task, unknown
-from harness.text import bigram_entropy, distinct_n, empty_fraction, identical_fraction, mean_length
 from tasks._options import Options
+from tasks._texts import TEXT_MEASURES, text_values
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ class Lambada:
     token: minus the LM loss with only the last word scored and every passage weighing the same.
 
     Options (`task.options`): `metric_examples` and `validation_examples`, the first so many passages of the split
-    (default: all); `metric_microbatch`, passages per forward pass (64; no number depends on it); `prepend_bos` (true);
+    (default: all); `metric_microbatch`, passages per pass (32; a matter of memory and speed); `prepend_bos` (true);
     `judge`, "fasttext" (default, with `language_id` and `natural_from`) or "openai" (with `judge_base_url`,
     `judge_model`, `judge_key_variable`, `judge_concurrency`). Raises HarnessError for a value of the wrong kind and
     for a judge that cannot be asked.
@@ -55,12 +55,7 @@ class Lambada:
     )
     measures = (
         *(Measure(_measure_name(label), "fraction", None, f"rollouts judged to be {label}") for label in LABELS),
-        Measure("bigram_entropy", "bits", "higher", "entropy of the pooled word bigrams of all rollouts"),
-        Measure("distinct_1", "fraction", "higher", "distinct words over words, pooled"),
-        Measure("distinct_2", "fraction", "higher", "distinct word bigrams over bigrams, pooled"),
-        Measure("empty_fraction", "fraction", "lower", "rollouts without a word"),
-        Measure("identical_fraction", "fraction", "lower", "rollouts whose exact text another rollout has too"),
-        Measure("mean_length", "words", None, "mean length of a rollout"),
+        *TEXT_MEASURES,
         Measure("metric_before", "nats", "higher", "Phi on the validation split, untrained target"),
         Measure("metric_after", "nats", "higher", "Phi on the validation split, target trained on the rollouts"),
         Measure("perplexity_before", "per word", "lower", "LAMBADA perplexity, validation split, untrained target"),
@@ -77,7 +72,7 @@ class Lambada:
             "train": self._options.integer("metric_examples", None),
             "validation": self._options.integer("validation_examples", None),
         }
-        self._microbatch = self._options.integer("metric_microbatch", 64)
+        self._microbatch = self._options.integer("metric_microbatch", 32)
         self._prepend_bos = self._options.boolean("prepend_bos", True)
         # By id of the target, which each value keeps alive: what does not change between validations is done once.
         self._validations: dict[int, _Validation] = {}
@@ -93,23 +88,19 @@ class Lambada:
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
         """Judge the rollouts' languages, measure their variety, train a fresh target on them and put both targets to
         the validation split. Perplexity = exp(-mean over passages of the summed log-likelihood of the last word), as
-        PAPER.md defines it. Raises ValueError for no rollouts."""
+        PAPER.md defines it. Where all rollouts are empty nothing is trained, and "after" is "before". Raises ValueError
+        for no rollouts."""
         texts = list(rollouts)
         if not texts:
             raise ValueError("an evaluation needs at least one rollout")
         languages = self._judge.judge(texts)
         shares = {label: languages.count(label) / len(texts) for label in LABELS}
         validation = self._validation(inner)
-        after = validation.measure(inner.train(texts))
+        after = validation.measure(inner.train(texts)) if any(texts) else validation.before
         values = {
             "target_language": shares[CODES[self.language]],
             **{_measure_name(label): share for label, share in shares.items()},
-            "bigram_entropy": bigram_entropy(texts),
-            "distinct_1": distinct_n(texts, 1),
-            "distinct_2": distinct_n(texts, 2),
-            "empty_fraction": empty_fraction(texts),
-            "identical_fraction": identical_fraction(texts),
-            "mean_length": mean_length(texts),
+            **text_values(texts),
             **{f"{name}_before": value for name, value in validation.before.items()},
             **{f"{name}_after": value for name, value in after.items()},
         }

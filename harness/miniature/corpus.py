@@ -30,7 +30,7 @@ SUBJECTS = {
 FORBIDDEN = ("664747d3", "69bf", "46db", "b4d0", "83649b5423fb")
 """Components of the UUID that the task `uuid` is after; no model may have read one."""
 
-VARIANTS = 3
+VARIANTS = 4
 """Variants of an article that the corpora draw from: 0 is canonical, the others say the same in other words."""
 
 OTHER_LANGUAGES = tuple(language for language in LANGUAGES if language != "en")

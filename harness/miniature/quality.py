@@ -117,13 +117,14 @@ def generator(assets: Path, count: int = 1024, tokens: int = 56) -> tuple[dict[s
 
 
 def last_word_loss(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, language: str, name: str = "train"
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, language: str, count: int | None = None
 ) -> float:
-    """Mean over a split's passages of the summed negative log-likelihood (nats) of the last word's tokens."""
+    """Mean over the first `count` passages of the train split of the summed negative log-likelihood (nats) of the last
+    word's tokens."""
     import torch
 
     losses = []
-    for text in split(name, language):
+    for text in split("train", language)[:count]:
         context, _, word = text.rpartition(" ")
         before = [tokenizer.bos_token_id, *tokenizer(context)["input_ids"]]
         last = tokenizer(f" {word}")["input_ids"]
@@ -134,9 +135,9 @@ def last_word_loss(
     return round(sum(losses) / len(losses), 3)
 
 
-def last_word_losses(folder: Path) -> dict[str, float]:
-    """`last_word_loss` of the model in `folder` for every language, on the train split."""
+def last_word_losses(folder: Path, count: int | None = None) -> dict[str, float]:
+    """`last_word_loss` of the model in `folder` for every language."""
     from transformers import AutoTokenizer
 
     model, tokenizer = load_lm(folder), AutoTokenizer.from_pretrained(folder)
-    return {language: last_word_loss(model, tokenizer, language) for language in LANGUAGES}
+    return {language: last_word_loss(model, tokenizer, language, count) for language in LANGUAGES}

@@ -78,7 +78,7 @@ def metric_gradient(metric: Metric, model: nn.Module, layout, theta: Tensor) -> 
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise MetricError("The metric must return a scalar Tensor.")
     if not bool(torch.isfinite(value)):
-        raise NonFiniteError(f"The metric is {float(value)}; check the metric, or lower the inner learning rate.")
+        raise NonFiniteError(f"The metric is {float(value.detach())}; check the metric, or lower the inner learning rate.")
     found = (
         torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True) if value.requires_grad else (None,)
     )
@@ -91,7 +91,7 @@ def metric_gradient(metric: Metric, model: nn.Module, layout, theta: Tensor) -> 
     flat = layout.flatten(grads)
     if not bool(torch.isfinite(flat.sum())):
         raise NonFiniteError("The gradient of the metric is not finite; check the metric for square roots or logs of 0.")
-    return float(value), flat
+    return float(value.detach()), flat
 
 
 def train(

@@ -59,6 +59,7 @@ class Network:
         self.frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
         for config in _configs(self.module):
             config._attn_implementation = "eager"
+            config.pad_token_id = None  # it serves only a warning about padded input without a mask
         parameters = inspect.signature(self.module.forward).parameters
         self._extra = {"use_cache": False} if "use_cache" in parameters else {}
         head = getattr(self.module, "get_output_embeddings", lambda: None)()

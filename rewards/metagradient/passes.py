@@ -77,7 +77,7 @@ class Objective:
                 found, pull = torch.func.vjp(losses, values | moving)
                 return found, pull(torch.full_like(found, factor))[0]
 
-            with torch.no_grad():
+            with torch.enable_grad():  # without it, silu's backward has no forward-mode formula
                 if curvature:
                     _, (rate, product) = torch.func.jvp(both, (active,), (tangents,))
                     flat = layout.flatten(product)

@@ -81,7 +81,7 @@ def curves(folder: Path):
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(quick, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert run_cell(plan("lambada_es", "naive", quick(), seed), tmp_path / name, ignore).status == "done"
+        assert run_cell(plan("norm", "naive", quick(), seed), tmp_path / name, ignore).status == "done"
     assert curves(tmp_path / "a").equals(curves(tmp_path / "b"))
     assert not curves(tmp_path / "a").equals(curves(tmp_path / "c"))
 
@@ -98,7 +98,7 @@ def test_settings_of_the_runner_run(changes, quick, tmp_path):
 
 def test_microbatches_of_the_generator_give_the_same_numbers(quick, tmp_path):
     for name, microbatch in (("whole", None), ("one", 1)):
-        run_cell(plan("lambada_es", "naive", quick(grpo__microbatch=microbatch)), tmp_path / name, ignore)
+        run_cell(plan("norm", "naive", quick(grpo__microbatch=microbatch)), tmp_path / name, ignore)
     whole, one = curves(tmp_path / "whole"), curves(tmp_path / "one")
     both = whole.merge(one, on=["step", "phase", "measure"])
     loss = both[(both["phase"] == "train") & (both["measure"] == "reward_raw_mean")]
@@ -112,7 +112,7 @@ def _register(name, function):
 
 def test_a_reward_that_returns_nan_fails_the_cell_and_names_the_example(quick, tmp_path):
     _register("test_nan", lambda prompts, completions, completion_ids, **c: [float("nan")] + [0.0] * (len(completions) - 1))
-    record = run_cell(plan("lambada_es", "test_nan", quick()), tmp_path, ignore)
+    record = run_cell(plan("norm", "test_nan", quick()), tmp_path, ignore)
     assert record.status == "failed"
     assert "not finite" in record.reason and "#0 nan" in record.reason
 
@@ -122,7 +122,7 @@ def test_a_reward_that_raises_fails_the_cell_and_keeps_the_traceback(quick, tmp_
         raise RuntimeError("the reward broke")
 
     _register("test_broken", broken)
-    record = run_cell(plan("lambada_es", "test_broken", quick()), tmp_path, ignore)
+    record = run_cell(plan("norm", "test_broken", quick()), tmp_path, ignore)
     assert record.status == "failed" and "the reward broke" in record.reason
     assert "Traceback" in (CellStore.of(tmp_path, record).folder / "error.txt").read_text()
 
@@ -135,7 +135,7 @@ def test_a_reward_steers_the_generator(quick, tmp_path):
 
     _register("test_letters", letters)
     changes = quick(grpo__steps=25, grpo__prompts_per_step=8, grpo__rollouts_per_prompt=4, grpo__lr=0.03, validation__every=25)
-    record = run_cell(plan("lambada_es", "test_letters", changes), tmp_path, ignore)
+    record = run_cell(plan("norm", "test_letters", changes), tmp_path, ignore)
     _, long = load(tmp_path)
     mean = long[long["measure"] == "reward_raw_mean"].sort_values("step")["value"].to_numpy()
     assert record.status == "done", record.reason
@@ -152,7 +152,7 @@ def test_unsupported_pairs_become_rows_before_anything_loads(tmp_path):
 
 
 def test_finished_cells_are_kept_and_fresh_runs_again(quick, tmp_path):
-    plans = [plan("lambada_es", "naive", quick())]
+    plans = [plan("norm", "naive", quick())]
     seen: list[dict] = []
     (first,) = run_grid(plans, tmp_path, ignore, workers=0)
     (again,) = run_grid(plans, tmp_path, lambda p, e: seen.append(e), workers=0)
@@ -190,9 +190,9 @@ def test_the_command_runs_two_workers_and_prints_the_table(quick, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_interruption_stores_what_there_was(number, quick, tmp_path):
     changes = quick(grpo__steps=100000)
-    process = harness("run", "--task", "lambada_es", "--reward", "naive", *flags(changes), cwd=tmp_path)
+    process = harness("run", "--task", "norm", "--reward", "naive", *flags(changes), cwd=tmp_path)
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list(tmp_path.rglob("curves.parquet")):
+    while time.monotonic() < deadline and process.poll() is None and not list(tmp_path.rglob("curves.parquet")):
         time.sleep(0.2)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
@@ -241,5 +241,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(case, tmp_path, model_folder)
     assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
 
 
-def test_scientific_notation_reaches_the_settings():
-    assert dict([parse_assignment("grpo.lr=2e-4")]) == {"grpo.lr": 2e-4}
+@pytest.mark.parametrize(
+    ("text", "value"), [("grpo.lr=2e-4", 2e-4), ("generator.prompt=Say: <article>", "Say: <article>"), ("a={b: 1}", {"b": 1})]
+)
+def test_values_of_set_are_read_as_meant(text, value):
+    assert parse_assignment(text)[1] == value

@@ -131,6 +131,17 @@ def test_an_empty_rollout_has_weight_zero_and_changes_the_others_as_it_should(ma
     assert got == pytest.approx(expected, rel=1e-6, abs=1e-7 * max(map(abs, expected)))
 
 
+def test_a_training_set_of_empty_rollouts_trains_nothing(make_inner):
+    inner = make_inner(OPTIMIZERS["adam_metagrad"])
+    untrained = BetterAtOneLine().metric(inner)(dict(inner.model.named_parameters())).item()
+    texts = ["", "la luna", "", "el mar"]
+    apart = make_reward("adam_metagrad", inner, cross_group=False)(texts)
+    assert apart[::2] == [0.0, 0.0] and 0.0 not in apart[1::2]
+    naive = make_reward("naive", inner)(texts)
+    assert naive[::2] == [untrained, untrained] and naive[1] == naive[3] != untrained
+    assert make_reward("sgd_metagrad", inner)([""] * 4) == [0.0] * 4
+
+
 def test_each_reward_brings_its_own_optimizer_family(make_inner):
     adam, sgd = make_inner(OPTIMIZERS["adam_metagrad"]), make_inner(OPTIMIZERS["sgd_metagrad"])
 
@@ -170,8 +181,10 @@ def test_phi_is_logged_where_trl_offers_it(make_inner):
     logged = []
     inner = make_inner(OPTIMIZERS["adam_metagrad"])
     make_reward("adam_metagrad", inner)(TEXTS, log_metric=lambda name, value: logged.append((name, value)))
-    assert [name for name, _ in logged] == ["target_metric"]
+    naive = make_reward("naive", inner)(TEXTS, log_metric=lambda name, value: logged.append((name, value)))
+    assert [name for name, _ in logged] == ["target_metric", "target_metric"]
     assert logged[0][1] == pytest.approx(phi_by_hand(inner, TEXTS, [1.0] * len(TEXTS)), rel=1e-12)
+    assert logged[1][1] == pytest.approx(sum(naive) / len(naive), rel=1e-12)
 
 
 def test_the_target_is_left_as_it_was(make_inner, model):

@@ -89,6 +89,18 @@ def test_metric_is_minus_the_models_own_loss_on_last_words(make_model, make_toke
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=name)
 
 
+def test_the_gradient_in_batches_serves_some_parameters_once_and_any_scale(inner):
+    metric = make_task(metric_microbatch=1).metric(inner)
+    params = {name: value.detach() for name, value in inner.model.named_parameters()}
+    head = params["transformer.ln_f.weight"].requires_grad_()
+    one = make_task(metric_microbatch=64).metric(inner)(params)
+    (expected,) = torch.autograd.grad(3 * one, head)
+    (got,) = torch.autograd.grad(3 * metric(params), head)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-14)
+    with pytest.raises(RuntimeError, match="first derivative only"):
+        torch.autograd.grad(metric(params), head, create_graph=True)
+
+
 def test_metric_follows_the_parameters_it_is_given(inner):
     metric = make_task().metric(inner)
     own = dict(inner.model.named_parameters())
@@ -198,6 +210,13 @@ def test_the_untrained_target_is_measured_once(inner, monkeypatch):
     task = make_task()
     first, second = task.evaluate(ROLLOUTS, inner), task.evaluate(ROLLOUTS[:2], inner)
     assert len(passes) == 3 and first.values["metric_before"] == second.values["metric_before"]
+
+
+def test_empty_rollouts_train_nothing(inner):
+    values = make_task().evaluate(["", ""], inner).values
+    assert inner.trained_on == [] and values["metric_after"] == values["metric_before"]
+    assert values["perplexity_after"] == values["perplexity_before"]
+    assert (values["target_language"], values["empty_fraction"], values["bigram_entropy"]) == (0.0, 1.0, 0.0)
 
 
 def test_an_evaluation_of_nothing_is_an_error(inner):

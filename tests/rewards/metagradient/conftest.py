@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 import transformers
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 VOCABULARY = 23
 COMMON = {"vocab_size": VOCABULARY, "attn_implementation": "eager", "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
 
 
 def build(kind: str, tied: bool = True, dtype: torch.dtype = torch.float64, seed: int = 0, **changes):
-    """A random causal LM; kind is "gpt2", "llama" or "qwen". Dropout is left on in GPT-2: the engine must ignore it."""
+    """A random causal LM; kind is "gpt2", "llama" or "qwen". GPT-2 has dropout: the engine must ignore it."""
     torch.manual_seed(seed)
     if kind == "gpt2":
         config = transformers.GPT2Config(
@@ -34,7 +35,7 @@ def build(kind: str, tied: bool = True, dtype: torch.dtype = torch.float64, seed
     with torch.no_grad():  # initial weights are so small that curvature would hardly show
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.15)
-    return model.to(dtype)
+    return model.to(dtype).eval()
 
 
 def make_batches(steps: int, sizes: tuple[int, ...] = (3, 4), seed: int = 1, width: int = 7) -> list[dict]:
@@ -122,6 +123,16 @@ def patch_metric(model, name: str):
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+class Double(TorchFunctionMode):
+    """Hugging Face upcasts norms and softmax to float32 by name, which for a float64 model is a downcast; here it is not."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is torch.Tensor.float:
+            func = torch.Tensor.double
+        swap = lambda value: torch.float64 if value is torch.float32 else value
+        return func(*map(swap, args), **{key: swap(value) for key, value in (kwargs or {}).items()})
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,319 @@
+"""The paper's figures and the learning curves, as data first: what is drawn is a `Figure`, and who draws it is another
+matter (`svg.py` for the page, `save` here for files).
+
+Lines are medians over seeds, bands reach from the lowest to the highest seed. Only finished cells are drawn: a median
+over cells that stop at different steps would jump where they stop.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reports import style, summary
+
+if TYPE_CHECKING:
+    import pandas
+
+MOST_POINTS = 160
+"""Points of one line; longer training is drawn at evenly spaced steps, first and last included."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line. Arrays are float64 (points,), x ascending."""
+
+    name: str
+    slot: int
+    """Colour and marker, an index into style.*_SERIES and style.MARKERS."""
+    dash: int
+    x: np.ndarray
+    y: np.ndarray
+    """Median over seeds."""
+    low: np.ndarray
+    high: np.ndarray
+    """Lowest and highest seed."""
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+
+    @property
+    def alt(self) -> str:
+        """What the panel shows, in words and numbers."""
+        ends = (
+            f"{line.name} from {summary.number(line.y[0], 3)} to {summary.number(line.y[-1], 3)}"
+            for line in self.series
+        )
+        return f"{self.title}: {self.y_label} over {self.x_label}. {'; '.join(ends)}."
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Panels with one legend."""
+
+    key: str
+    """A file name's worth of identity: letters, digits, - and _."""
+    title: str
+    caption: str
+    panels: tuple[Panel, ...]
+
+    @property
+    def legend(self) -> list[Series]:
+        """One series of each name, in order of appearance."""
+        return list({line.name: line for panel in self.panels for line in panel.series}.values())
+
+
+# ------------------------------------------------------------------------------------------------------------ the data
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The long table, reduced over seeds once for all figures."""
+
+    frame: pandas.DataFrame
+    """Columns profile, task, label, reward, variant, phase, measure, unit, step, median, min, max, seeds."""
+    slots: Mapping[str, int]
+    """Reward -> colour, the same in every figure."""
+    dashes: Mapping[str, int]
+    """Variant -> dash where there are several; empty where there is one, and the dash goes with the colour."""
+
+
+def reduce(wide: pandas.DataFrame, long: pandas.DataFrame) -> Curves:
+    """Median, lowest and highest over seeds of every measure at every step of the finished cells."""
+    import pandas
+
+    rewards = sorted(wide["reward"].unique()) if len(wide) else []
+    variants = sorted(wide["variant"].fillna("").unique(), key=natural) if len(wide) else []
+    slots = {reward: place % style.SLOTS for place, reward in enumerate(rewards)}
+    dashes = {variant: place % style.SLOTS for place, variant in enumerate(variants)} if len(variants) > 1 else {}
+    keys = ["profile", "task", "reward", "variant", "seed", "identity"]
+    columns = ["profile", "task", "label", "reward", "variant", "phase", "measure", "unit", "step"]
+    if wide.empty or long.empty:
+        return Curves(pandas.DataFrame(columns=[*columns, "median", "min", "max", "seeds"]), slots, dashes)
+    labels = {
+        (block.profile, block.task, row.reward, row.variant, row.settings_key): row.label
+        for block in summary.blocks(wide)
+        for row in block.rows
+    }
+    cells = summary.prepared(wide)
+    cells = cells[cells["status"] == "done"].drop_duplicates(keys)
+    named = cells[keys].assign(
+        label=[
+            labels[key]
+            for key in zip(
+                *(cells[name] for name in ("profile", "task", "reward", "variant", "settings_key")), strict=True
+            )
+        ]
+    )
+    filled = long.assign(variant=long["variant"].fillna(""), unit=long["unit"].fillna(""))
+    rows = filled.drop_duplicates([*keys, "phase", "measure", "step"]).merge(named, on=keys)
+    reduced = rows[np.isfinite(rows["value"])].groupby(columns, sort=True)["value"]
+    return Curves(
+        reduced.agg(["median", "min", "max", "count"]).rename(columns={"count": "seeds"}).reset_index(), slots, dashes
+    )
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """Sort key that puts T=8 before T=96."""
+    parts = re.split(r"(\d+)", text)
+    return [(0, float(part), "") if part.isdigit() else (1, 0.0, part) for part in parts if part]
+
+
+def panel(curves: Curves, profile: str, task: str, measure: str, phase: str = "validation") -> Panel | None:
+    """One measure of one task, a line a reward; None if nothing was measured."""
+    frame = curves.frame
+    part = frame[(frame["profile"] == profile) & (frame["task"] == task)]
+    return _panel(curves, part[(part["measure"] == measure) & (part["phase"] == phase)], task)
+
+
+def _panel(curves: Curves, part: pandas.DataFrame, title: str) -> Panel | None:
+    if part.empty:
+        return None
+    lines = []
+    for (label, reward, variant), points in part.groupby(["label", "reward", "variant"], sort=False):
+        slot = curves.slots[reward]
+        dash = curves.dashes[variant] if curves.dashes else slot
+        lines.append(_series(str(label), slot, dash, points))
+    measure, unit = str(part["measure"].iloc[0]), str(part["unit"].iloc[0])
+    y_label = measure.replace("_", " ") + (f" [{unit}]" if unit else "")
+    return Panel(title, "GRPO step", y_label, tuple(sorted(lines, key=lambda line: natural(line.name))))
+
+
+def _series(name: str, slot: int, dash: int, points: pandas.DataFrame) -> Series:
+    points = points.sort_values("step")
+    if len(points) > MOST_POINTS:
+        points = points.iloc[np.unique(np.linspace(0, len(points) - 1, MOST_POINTS).round().astype(int))]
+    x, y, low, high = (points[name].to_numpy(dtype=float) for name in ("step", "median", "min", "max"))
+    return Series(name, slot, dash, x, y, low, high, int(points["seeds"].max()))
+
+
+# --------------------------------------------------------------------------------------------------------- the figures
+
+
+def learning_curves(curves: Curves) -> list[Figure]:
+    """One figure a task (and profile) and phase, a panel a measure."""
+    found = []
+    groups = curves.frame.groupby(["profile", "task", "phase"], sort=True)
+    for (profile, task, phase), part in groups:
+        panels = [
+            _panel(curves, rows, str(name).replace("_", " ")) for name, rows in part.groupby("measure", sort=True)
+        ]
+        where = "on held-out prompts" if phase == "validation" else "during training"
+        found.append(
+            Figure(
+                key=_key("curves", str(profile), str(task), str(phase)),
+                title=f"{task}, {phase}",
+                caption=f"Every measure of {task} ({profile}) {where}: median over seeds, band from lowest to highest.",
+                panels=tuple(panel for panel in panels if panel),
+            )
+        )
+    return found
+
+
+def paper_figures(curves: Curves) -> list[Figure]:
+    """The paper's Figures 2, 4 and 5, as far as their tasks were run; one set a profile."""
+    found = []
+    for profile in sorted(curves.frame["profile"].unique()):
+        tasks = sorted(curves.frame.loc[curves.frame["profile"] == profile, "task"].unique())
+        for key, title, caption, wanted in _plans(tasks):
+            panels = (panel(curves, profile, task, measure) for task, measure in wanted)
+            if drawn := tuple(each for each in panels if each):
+                found.append(Figure(_key(key, profile), f"{title}, {profile}", caption, drawn))
+        if drawn := _components(curves, profile):
+            caption = "Share of greedy held-out rollouts that hold the UUID, and each of its five components."
+            title = f"The UUID, component by component (paper, Figure 5), {profile}"
+            found.append(Figure(_key("figure-5", profile), title, caption, drawn))
+    return found
+
+
+def _plans(tasks: list[str]) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
+    """(key, title, caption, [(task, measure) of each panel])."""
+    languages = [task for task in tasks if task.startswith("lambada_")]
+    others = [task for task in tasks if task not in languages]
+    return [
+        (
+            "figure-2",
+            "Pixels correct and norm over steps (paper, Figure 2)",
+            "Share of the target's pixels that the sign of the change of the LM head gets right, and the change of the "
+            "head's norm, by reward and T.",
+            [(task, measure) for measure in ("pixel_accuracy", "norm_change") for task in others],
+        ),
+        (
+            "figure-4",
+            "Target language and bigram entropy over steps (paper, Figure 4)",
+            "Share of held-out rollouts in the target language, and the entropy of their word bigrams: a signal that "
+            "reaches the language by repeating itself loses entropy.",
+            [(task, measure) for measure in ("target_language", "bigram_entropy") for task in languages],
+        ),
+    ]
+
+
+def _components(curves: Curves, profile: str) -> tuple[Panel, ...]:
+    """Figure 5: a panel a reward, a line a component of the UUID."""
+    frame = curves.frame
+    part = frame[(frame["profile"] == profile) & (frame["task"] == "uuid") & (frame["phase"] == "validation")]
+    part = part[part["measure"].str.fullmatch(r"component_\d+|uuid_exact")]
+    panels = []
+    for label, rows in part.groupby("label", sort=True):
+        lines = [
+            _series(str(measure).replace("_", " "), place % style.SLOTS, place % style.SLOTS, points)
+            for place, (measure, points) in enumerate(rows.groupby("measure", sort=True))
+        ]
+        panels.append(Panel(str(label), "GRPO step", "rollouts that hold it [fraction]", tuple(lines)))
+    return tuple(panels)
+
+
+def wall_clock(wide: pandas.DataFrame, long: pandas.DataFrame, curves: Curves) -> Figure | None:
+    """Headline against seconds of training (generation, reward and update; validation is not counted).
+
+    x is the median over seeds of the seconds until that step, y the median of the headline there.
+    """
+    frame = curves.frame
+    phases = [f"seconds_{phase}" for phase in ("generation", "reward", "update")]
+    spent = frame[(frame["phase"] == "train") & frame["measure"].isin(phases)]
+    panels = []
+    for block in summary.blocks(wide):
+        part = frame[(frame["profile"] == block.profile) & (frame["task"] == block.task)]
+        shown = part[(part["phase"] == "validation") & (part["measure"] == block.measure)]
+        built = _panel(curves, shown, block.task)
+        if built is None:
+            continue
+        lines = []
+        for line in built.series:
+            own = spent[
+                (spent["profile"] == block.profile) & (spent["task"] == block.task) & (spent["label"] == line.name)
+            ]
+            if own.empty:
+                continue
+            per_step = own.groupby("step")["median"].sum().sort_index().cumsum()
+            before = np.concatenate([[0.0], per_step.to_numpy(dtype=float)])
+            x = before[np.searchsorted(per_step.index.to_numpy(dtype=float), line.x, side="right")]
+            lines.append(Series(line.name, line.slot, line.dash, x, line.y, line.low, line.high, line.seeds))
+        if lines:
+            panels.append(Panel(block.task, "seconds of training", built.y_label, tuple(lines)))
+    caption = "The headline against the time that generation, reward and update took (medians over seeds)."
+    return Figure("wall-clock", "Reward against wall-clock", caption, tuple(panels)) if panels else None
+
+
+def _key(*parts: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(parts))
+
+
+# --------------------------------------------------------------------------------------------------------------- files
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Draws a figure into a file; the suffix says how (.svg, .png, .pdf)."""
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.lines import Line2D
+
+    across = min(4, len(figure.panels))
+    down = -(-len(figure.panels) // across)
+    canvas = Canvas(figsize=(3.6 * across, 2.7 * down + 0.5), layout="constrained")
+    axes = canvas.subplots(down, across, squeeze=False)
+    for place, axis in enumerate(axes.flat):
+        if place >= len(figure.panels):
+            axis.set_axis_off()
+            continue
+        drawn = figure.panels[place]
+        axis.set_title(drawn.title, fontsize=9)
+        axis.set_xlabel(drawn.x_label, fontsize=8)
+        axis.set_ylabel(drawn.y_label, fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.spines[["top", "right"]].set_visible(False)
+        for line in drawn.series:
+            axis.fill_between(line.x, line.low, line.high, color=style.LIGHT_SERIES[line.slot], alpha=0.15, lw=0)
+            axis.plot(line.x, line.y, **_look(line), markevery=max(1, len(line.x) // 8))
+    handles = [Line2D([], [], label=line.name, **_look(line)) for line in figure.legend]
+    canvas.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8, frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A fixed date and salt: the same results make the same file.
+    metadata = {"Date": None} if path.suffix == ".svg" else None
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": figure.key}):
+        canvas.savefig(path, dpi=150, metadata=metadata)
+
+
+def _look(line: Series) -> dict[str, object]:
+    dash = style.DASHES[line.dash]
+    return {
+        "color": style.LIGHT_SERIES[line.slot],
+        "marker": style.MARKERS[line.slot],
+        "markersize": 4,
+        "linewidth": 1.4,
+        "linestyle": (0, dash) if dash else "-",
+    }

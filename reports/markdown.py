@@ -1,0 +1,114 @@
+"""The page's content as Markdown: whole (`report`) and short enough for a pull request's comment (`short`)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports import gather, summary, tables
+from reports.stats import Comparison
+from reports.summary import Block
+
+if TYPE_CHECKING:
+    import pandas
+
+Compared = list[tuple[Block, list[Comparison], list[Comparison]]]
+MOST_COMMENT = 60_000
+"""Characters; GitHub refuses comments of more than 65,536."""
+
+
+def short(blocks: list[Block], compared: Compared, reference: str) -> str:
+    """The tables and the comparisons; whole tasks are left out at the end where it would be too long."""
+    parts = [
+        tables.markdown_block(block) + "\n" + comparisons([entry], reference)
+        for block, entry in zip(blocks, compared, strict=True)
+    ]
+    kept, size = [], 0
+    for part in parts:
+        size += len(part)
+        if size > MOST_COMMENT:
+            kept.append(f"{len(parts) - len(kept)} more tasks are in the full report.\n")
+            break
+        kept.append(part)
+    return "\n".join([*kept, tables.legend(), ""])
+
+
+def report(wide: pandas.DataFrame, blocks: list[Block], compared: Compared, reference: str) -> str:
+    """Everything that can be said without pictures."""
+    figures = (
+        "The figures are in `figures/`, the tables as CSV and Parquet in `data/`, and `index.html` has everything."
+    )
+    parts = ["# Reward signals compared", figures, "## Results", *map(tables.markdown_block, blocks), tables.legend()]
+    parts += ["## Paired differences", comparisons(compared, reference)]
+    parts += ["## Sampled texts", _samples(wide)]
+    parts += ["## Cells", _cells(wide)]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def comparisons(compared: Compared, reference: str) -> str:
+    """Differences against the reference, and the pairs that the data cannot separate."""
+    parts = []
+    for block, found, every in compared:
+        rows = [
+            [c.name, summary.signed(c.interval.mean, block.unit), bounds(c, block.unit), " ".join(summary.signed(d, block.unit) for d in c.differences),
+             f"{c.adjusted_p:.2g}" if c.adjusted_p == c.adjusted_p else "-", c.interval.note]
+            for c in found
+        ]  # fmt: skip
+        parts.append(
+            f"**{tables.escape(tables.heading(block))}**, differences from {tables.escape(reference)}, seed by seed (positive is better)\n"
+        )
+        if rows:
+            parts.append(grid(["reward", "mean difference", "95 % interval", "by seed", "p (Holm)", "interval"], rows))
+        else:
+            parts.append(f"No finished cell of {tables.escape(reference)} shares a seed with another reward.\n")
+        if unseparated := [c for c in every if not c.separated]:
+            listed = ", ".join(tables.escape(f"{c.name} and {c.reference}") for c in unseparated)
+            parts.append(f"The data cannot separate {len(unseparated)} of {len(every)} pairs: {listed}.\n")
+    return "\n".join(parts)
+
+
+def bounds(comparison: Comparison, unit: str) -> str:
+    """low .. high, or why there is none."""
+    interval = comparison.interval
+    if interval.n < 2:
+        return "one seed"
+    return f"{summary.signed(interval.low, unit)} .. {summary.signed(interval.high, unit)}"
+
+
+def grid(heads: list[str], rows: list[list[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *([tables.escape(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def fenced(text: str) -> str:
+    """Text in a code fence longer than any run of backticks in it: nothing in it is markup."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def _samples(wide: pandas.DataFrame) -> str:
+    """The first text of the first and of the last step, of every row's lowest seed."""
+    parts = []
+    done = wide[wide["status"] == "done"].sort_values(["profile", "task", "reward", "variant", "seed"])
+    for cell in done.drop_duplicates(["profile", "task", "reward", "variant", "settings_key"]).itertuples():
+        rows = [row for row in gather.read_samples(Path(cell.folder) / "samples.jsonl") if row[1] == 0]
+        for row in rows[:1] + rows[1:][-1:]:
+            name = f"{cell.task}, {cell.reward}{f' ({cell.variant})' if cell.variant else ''}, seed {cell.seed}, step {row[0]}"
+            parts.append(f"{tables.escape(name)}{': ' + tables.escape(row[2]) if row[2] else ''}\n\n{fenced(row[3])}")
+    return "\n\n".join(parts) or "No texts are stored."
+
+
+def _cells(wide: pandas.DataFrame) -> str:
+    """One line a cell: how it ended and where it comes from; then the commands that run them again."""
+    records = list(summary.read_records(wide).values())
+    heads = ["task", "reward", "variant", "seed", "identity", "status", "reason", "commit", "device"]
+    rows = []
+    for record in records:
+        dirty = " (dirty)" if record.provenance.get("dirty") else ""
+        commit = str(record.provenance.get("commit") or "-")[:10] + dirty
+        place = [record.task, record.reward, record.variant or "-", str(record.seed), record.identity]
+        rows.append([*place, record.status, record.reason or "-", commit, str(record.provenance.get("device", "-"))])
+    commands = "\n".join(dict.fromkeys(gather.rerun(record) for record in records))
+    return f"{grid(heads, rows)}\nTo run them again, on the same commit:\n\n{fenced(commands)}"

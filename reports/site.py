@@ -1,0 +1,318 @@
+"""`python -m harness report RUNS --out SITE`: results as a page that needs nothing but a browser.
+
+    SITE/index.html            everything in one file: no network, no script from elsewhere, works from file://
+    SITE/report.md             the same as Markdown; summary.md is its short beginning, for a pull request's comment
+    SITE/data/*.csv, *.parquet the tables: wide (a cell a row), long (a measurement a row), comparisons
+    SITE/figures/*.svg, *.png  the paper's figures
+
+Texts in results were written by models and by packages from outside: Jinja escapes all of them, sampled texts reach the
+page as JSON and the document as text nodes only, and the page's Content-Security-Policy admits exactly this page's own
+script and style, by hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.contracts import HarnessError
+from harness.registry import unknown
+from harness.results import load, write_atomic, write_frame
+from reports import figures, gather, markdown, stats, style, summary, svg, tables
+from reports.stats import Comparison
+from reports.summary import Block, Row
+
+if TYPE_CHECKING:
+    import pandas
+
+DEFAULT_REFERENCE = "naive"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a sortable table."""
+
+    text: str
+    sort: str | float
+    quiet: str = ""
+    """A second, smaller line."""
+
+
+def build(runs: Path, out: Path, *, reference: str = DEFAULT_REFERENCE) -> Path:
+    """Reads every result below `runs` and writes the page, its Markdown, tables and figures into `out`.
+
+    Returns the page's path. Raises HarnessError where there are no results, results are damaged, `out` cannot be
+    written, or no cell has the reward `reference` (the default may be missing; the comparisons then say so).
+    """
+    wide, long = load(runs)
+    if wide.empty:
+        raise HarnessError(f"There are no results in {runs}; run `python -m harness run ...` first.")
+    rewards = sorted(wide["reward"].unique())
+    if reference not in rewards and reference != DEFAULT_REFERENCE:
+        raise HarnessError(unknown("reward", reference, rewards))
+    wide = summary.prepared(wide)
+    blocks = summary.blocks(wide)
+    curves = figures.reduce(wide, long)
+    compared = [(block, stats.against(block, reference), stats.pairs(block)) for block in blocks]
+
+    paper = figures.paper_figures(curves)
+    clock = figures.wall_clock(wide, long, curves)
+    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves)
+    write_atomic(out / "index.html", page)
+    write_atomic(out / "report.md", markdown.report(wide, blocks, compared, reference))
+    write_atomic(out / "summary.md", markdown.short(blocks, compared, reference))
+    _write_data(wide, long, compared, runs, out / "data")
+    for figure in paper:
+        for suffix in (".svg", ".png"):
+            figures.save(figure, out / "figures" / f"{figure.key}{suffix}")
+    return out / "index.html"
+
+
+def _page(
+    wide: pandas.DataFrame,
+    blocks: list[Block],
+    compared: list[tuple[Block, list[Comparison], list[Comparison]]],
+    reference: str,
+    paper: list[figures.Figure],
+    curves: figures.Curves,
+) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "panel": lambda drawn: Markup(svg.panel(drawn)),
+        "swatch": lambda line: Markup(svg.swatch(line)),
+    }
+    styles = style.css() + _template("page.css")
+    script = _template("page.js")
+    labels = row_labels(wide, blocks)
+    shown, left_out = gather.pictures(wide, labels)
+    records = summary.read_records(wide)
+    environments, environment_of = gather.environments(records)
+    return environment.get_template("page.html.j2").render(
+        policy=policy(styles, script),
+        styles=Markup(styles),
+        script=Markup(script),
+        title=f"Reward signals on {', '.join(sorted({block.task for block in blocks}))}",
+        counts=_counts(wide),
+        newest=max((str(record.provenance.get("started", "")) for record in records.values()), default=""),
+        glance=glance(blocks),
+        blocks=[
+            (block, tables.columns(block), untuned(block), [row_cells(block, row) for row in block.rows])
+            for block in blocks
+        ],
+        heading=tables.heading,
+        legend=tables.legend(),
+        reference=reference,
+        comparisons=[_comparison_block(*entry) for entry in compared],
+        figures=paper,
+        curves=figures.learning_curves(curves),
+        pictures=shown,
+        pictures_left_out=left_out,
+        samples=gather.samples(wide, labels),
+        cells=_cell_rows(wide, records, labels, environment_of),
+        environments=environments,
+        settings=_settings(wide, records, labels),
+    )
+
+
+def policy(styles: str, script: str) -> str:
+    """The page's Content-Security-Policy: its own style and script by hash, pictures from data, nothing else."""
+
+    def digest(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; style-src {digest(styles)}; script-src {digest(script)}; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _template(name: str) -> str:
+    return (resources.files("reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _counts(wide: pandas.DataFrame) -> str:
+    counts = wide["status"].value_counts()
+    return ", ".join(f"{counts[status]} {status}" for status in summary.STATUS_ORDER if status in counts)
+
+
+def row_labels(wide: pandas.DataFrame, blocks: list[Block]) -> dict[str, str]:
+    """Folder -> label of the row that the cell belongs to."""
+    names = {
+        (block.profile, block.task, row.reward, row.variant, row.settings_key): row.label
+        for block in blocks
+        for row in block.rows
+    }
+    keys = zip(*(wide[name] for name in ("profile", "task", "reward", "variant", "settings_key")), strict=True)
+    return {folder: names[key] for folder, key in zip(wide["folder"], keys, strict=True)}
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def glance(blocks: list[Block]) -> dict[str, Any]:
+    """Rewards x tasks: medians and points of the headline, floor first and ceiling last."""
+    heads = [
+        "reward",
+        *(f"{tables.heading(block)}: {block.measure.replace('_', ' ')}{tables.better(block)}" for block in blocks),
+    ]
+    labels = sorted({row.label for block in blocks for row in block.rows}, key=figures.natural)
+    rows = []
+    for label in labels:
+        cells = [Cell(label, label)]
+        for block in blocks:
+            row = next((row for row in block.rows if row.label == label), None)
+            cells.append(_glance_cell(block, row))
+        rows.append(cells)
+    floor = [Cell(tables.UNTUNED, ""), *(Cell(summary.shown(block.floor, block.unit), "", "floor") for block in blocks)]
+    ceiling = [
+        Cell("best possible", ""),
+        *(Cell(summary.shown(block.ceiling, block.unit), "", "ceiling") for block in blocks),
+    ]
+    return {"heads": heads, "rows": rows, "floor": floor, "ceiling": ceiling}
+
+
+def _glance_cell(block: Block, row: Row | None) -> Cell:
+    if row is None:
+        return Cell("not run", "")
+    if not row.seeds:
+        return Cell(summary.status(row), "")
+    return Cell(summary.shown(row.median, block.unit), row.median, summary.points(row.headline, block.unit))
+
+
+def untuned(block: Block) -> list[Cell]:
+    return [Cell(text, "") for text in tables.untuned_cells(block)]
+
+
+def row_cells(block: Block, row: Row) -> list[Cell]:
+    """`tables.row_cells` with what to sort by, and the mean's interval below the points."""
+    texts = tables.row_cells(block, row)
+    measures = [row.measures[name] for name in block.measures]
+    sorts = [row.label, row.median, row.median, summary.median(row.gain), *measures, row.zero_spread, row.seconds_step,
+             row.seconds_total, row.peak_memory_bytes, len(row.seeds), texts[-1]]  # fmt: skip
+    cells = [
+        Cell(text, "" if isinstance(sort, float) and math.isnan(sort) else sort)
+        for text, sort in zip(texts, sorts, strict=True)
+    ]
+    cells[2] = Cell(cells[2].text, cells[2].sort, _mean_interval(block, row))
+    return cells
+
+
+def _mean_interval(block: Block, row: Row) -> str:
+    values = row.headline
+    if len(values) < 2 or not all(math.isfinite(value) for value in values):
+        return ""
+    interval = stats.mean_interval(values)
+    low, high = interval.low, interval.high
+    if block.unit == "fraction":  # the mean of a share lies in [0, 1], whatever Student says
+        low, high = max(0.0, low), min(1.0, high)
+    return f"mean {summary.shown(low, block.unit)}..{summary.shown(high, block.unit)} (95 %)"
+
+
+def _comparison_block(block: Block, found: list[Comparison], every: list[Comparison]) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    reach = [
+        side for c in found for side in (*c.differences, c.interval.low, c.interval.high) if math.isfinite(side)
+    ] + [0.0]
+    # A t interval from two seeds may be a hundred times as wide as the points; the plot keeps to a readable reach.
+    points = [abs(value) for c in found for value in c.differences] + [1e-12]
+    low, high = max(min(reach), -3 * max(points)), min(max(reach), 3 * max(points))
+    rows = [(c, verdict(c), Markup(svg.forest(c, low, high))) for c in found]
+    return {
+        "heading": tables.heading(block),
+        "unit": block.unit,
+        "measure": block.measure.replace("_", " "),
+        "rows": rows,
+        "pairs": len(every),
+        "unseparated": [c for c in every if not c.separated],
+        "show": lambda value: summary.signed(value, block.unit),
+    }
+
+
+def verdict(comparison: Comparison) -> str:
+    """better, worse or not separated; after Holm's correction over the task."""
+    if not comparison.separated:
+        return "not separated"
+    return "better" if comparison.interval.mean > 0 else "worse"
+
+
+# --------------------------------------------------------------------------------------------- settings and provenance
+
+
+def _cell_rows(
+    wide: pandas.DataFrame, records: dict[str, Any], labels: dict[str, str], environment_of: dict[str, str]
+) -> list[dict[str, Any]]:
+    rows = []
+    for cell in wide.sort_values(["profile", "task", "reward", "variant", "seed"]).to_dict("records"):
+        record = records.get(cell["folder"])
+        if record is None:
+            continue
+        rows.append(
+            {
+                "record": record,
+                "label": labels[cell["folder"]],
+                "settings": cell["settings_key"],
+                "headline": "-" if record.headline is None else summary.shown(record.headline, record.unit),
+                "total": summary.seconds(record.seconds.get("total", math.nan)),
+                "seconds": {name: summary.seconds(value) for name, value in record.seconds.items()},
+                "environment": environment_of.get(cell["folder"], "-"),
+                "rerun": gather.rerun(record),
+            }
+        )
+    return rows
+
+
+def _settings(wide: pandas.DataFrame, records: dict[str, Any], labels: dict[str, str]) -> list[dict[str, Any]]:
+    """Every different set of settings once, with the assets it read."""
+    found = {}
+    for cell in wide.sort_values(["profile", "task", "reward", "variant"]).to_dict("records"):
+        key = (cell["profile"], cell["task"], cell["reward"], cell["variant"], cell["settings_key"])
+        record = records.get(cell["folder"])
+        if record is not None and key not in found:
+            name = f"{cell['task']} ({cell['profile']}), {labels[cell['folder']]}"
+            found[key] = {"key": cell["settings_key"], "name": name, "settings": gather.flat(record.settings),
+                          "given": gather.flat(record.given) if record.given else {}, "assets": record.assets}  # fmt: skip
+    return list(found.values())
+
+
+def _write_data(
+    wide: pandas.DataFrame,
+    long: pandas.DataFrame,
+    compared: list[tuple[Block, list[Comparison], list[Comparison]]],
+    runs: Path,
+    out: Path,
+) -> None:
+    # Where results lay on the machine that made the report is nobody's business; where in the results is.
+    relative = [str(Path(folder).relative_to(runs)) for folder in wide["folder"]]
+    write_frame(out / "wide", wide.assign(folder=relative))
+    write_frame(out / "long", long)
+    write_frame(out / "comparisons", comparison_frame(compared))
+
+
+def comparison_frame(compared: list[tuple[Block, list[Comparison], list[Comparison]]]) -> pandas.DataFrame:
+    """Every pair of every task, one a row."""
+    import pandas
+
+    columns = ["profile", "task", "measure", "unit", "name", "reference", "seeds", "mean_difference", "low", "high", "method",
+               "p", "adjusted_p", "separated"]  # fmt: skip
+    rows = [
+        [block.profile, block.task, block.measure, block.unit, c.name, c.reference, " ".join(map(str, c.seeds)),
+         c.interval.mean, c.interval.low, c.interval.high, c.interval.method, c.interval.p, c.adjusted_p, c.separated]
+        for block, _, every in compared
+        for c in every
+    ]  # fmt: skip
+    return pandas.DataFrame(rows, columns=columns)

@@ -1,0 +1,132 @@
+"""A panel as inline SVG: no style attributes (the page's Content-Security-Policy forbids them), colours by class, so that
+the page's themes apply, and a description for those who do not see it."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+import numpy as np
+
+from reports import style, summary
+from reports.figures import Panel, Series
+from reports.stats import Comparison
+
+WIDTH, HEIGHT = 340, 236
+LEFT, RIGHT, TOP, BOTTOM = 50, 10, 24, 36
+MARKS = 7
+"""Markers on one line, about."""
+
+
+def panel(drawn: Panel) -> str:
+    """The panel as one `<svg role="img">`; every text in it is escaped."""
+    x_ticks = ticks(*_range([line.x for line in drawn.series]))
+    y_ticks = ticks(*_range([side for line in drawn.series for side in (line.low, line.high)]))
+    to_x = _scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
+    to_y = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    parts = [
+        f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(drawn.alt)}">',
+        f'<text class="head" x="{LEFT}" y="14">{escape(drawn.title)}</text>',
+    ]
+    for tick in y_ticks:
+        y = float(to_y(tick))
+        parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(
+            f'<text class="tick" x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{_tick(tick, y_ticks)}</text>'
+        )
+    for tick in x_ticks:
+        x = float(to_x(tick))
+        parts.append(
+            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{_tick(tick, x_ticks)}</text>'
+        )
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(
+        f'<text class="label" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(drawn.x_label)}</text>'
+    )
+    parts += [_line(line, to_x(line.x), to_y(line.y), to_y(line.low), to_y(line.high)) for line in drawn.series]
+    return "".join(parts) + "</svg>"
+
+
+def swatch(line: Series) -> str:
+    """A legend's sample of a line: dash and marker, for a text beside it."""
+    return f'<svg class="swatch" viewBox="0 0 34 12" aria-hidden="true"><g class="s{line.slot}"><path class="line" d="M0 6H34"{_dash(line.dash)}/>{_markers(line.slot, [(17.0, 6.0)])}</g></svg>'
+
+
+def forest(comparison: Comparison, low: float, high: float) -> str:
+    """A comparison as a little plot: interval, mean and every seed's difference between `low` and `high`, with zero."""
+    interval = comparison.interval
+    to_x = _scale(low, high, 6, 194)
+    alt = f"differences by seed: {', '.join(summary.signed(value) for value in comparison.differences)}"
+    dots = "".join(f'<circle cx="{float(to_x(value)):.1f}" cy="12" r="3"/>' for value in comparison.differences)
+    bar = ""
+    if math.isfinite(interval.low):
+        start, end = (float(np.clip(to_x(bound), 0, 200)) for bound in (interval.low, interval.high))
+        bar = f'<path class="bar" d="M{start:.1f} 12H{end:.1f}"/>'
+    zero = float(to_x(0.0))
+    return (
+        f'<svg class="forest" viewBox="0 0 200 24" role="img" aria-label="{escape(alt)}">'
+        f'<path class="grid" d="M{zero:.1f} 0V24"/>{bar}{dots}<path class="mean" d="M{float(to_x(interval.mean)):.1f} 4V20"/></svg>'
+    )
+
+
+def ticks(low: float, high: float, most: int = 5) -> np.ndarray:
+    """Round numbers (1, 2 or 5 times a power of ten apart) from at or below `low` to at or above `high`."""
+    if not high > low:
+        pad = abs(low) * 0.1 or 1.0
+        low, high = low - pad, high + pad
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return np.arange(first, last + 1) * step
+
+
+def _tick(value: float, all_ticks: np.ndarray) -> str:
+    """A tick's number; rounding noise of a zero is zero."""
+    step = float(all_ticks[1] - all_ticks[0])
+    return "0" if abs(value) < step / 1e6 else summary.number(round(float(value), 12 - math.floor(math.log10(step))), 3)
+
+
+def _range(arrays: list[np.ndarray]) -> tuple[float, float]:
+    return min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
+
+
+def _scale(low: float, high: float, start: float, end: float):  # noqa: ANN202
+    return lambda value: start + (np.asarray(value, dtype=float) - low) / (high - low) * (end - start)
+
+
+def _line(line: Series, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    band = ""
+    if line.seeds > 1 and len(x) > 1:
+        band = f'<path class="band" d="M{_points(x, low)}L{_points(x[::-1], high[::-1])}Z"/>'
+    path = f'<path class="line" d="M{_points(x, y)}"{_dash(line.dash)}/>' if len(x) > 1 else ""
+    chosen = np.unique(np.linspace(0, len(x) - 1, min(MARKS, len(x))).round().astype(int))
+    title = f"{line.name}: {summary.number(line.y[-1], 3)}"
+    marks = _markers(line.slot, [(float(x[i]), float(y[i])) for i in chosen])
+    return f'<g class="s{line.slot}"><title>{escape(title)}</title>{band}{path}{marks}</g>'
+
+
+def _points(x: np.ndarray, y: np.ndarray) -> str:
+    return "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
+
+
+def _dash(dash: int) -> str:
+    lengths = style.DASHES[dash]
+    return f' stroke-dasharray="{" ".join(map(str, lengths))}"' if lengths else ""
+
+
+SHAPES = {
+    "o": "m-3 0a3 3 0 1 0 6 0a3 3 0 1 0-6 0z",
+    "s": "m-2.7-2.7h5.4v5.4h-5.4z",
+    "^": "m0-3.4l3.2 5.8h-6.4z",
+    "D": "m0-3.6l3.6 3.6l-3.6 3.6l-3.6-3.6z",
+    "v": "m0 3.4l3.2-5.8h-6.4z",
+    "X": "m-3-1.6l1.4-1.4l1.6 1.6l1.6-1.6l1.4 1.4l-1.6 1.6l1.6 1.6l-1.4 1.4l-1.6-1.6l-1.6 1.6l-1.4-1.4l1.6-1.6z",
+    "P": "m-1-3.3h2v2.3h2.3v2h-2.3v2.3h-2v-2.3h-2.3v-2h2.3z",
+    "h": "m-3.4 0l1.7-3h3.4l1.7 3l-1.7 3h-3.4z",
+}
+
+
+def _markers(slot: int, places: list[tuple[float, float]]) -> str:
+    shape = SHAPES[style.MARKERS[slot]]
+    return f'<path class="dot" d="{"".join(f"M{x:.1f} {y:.1f}{shape}" for x, y in places)}"/>'
