@@ -105,7 +105,9 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(ref: str, *, dtype: str = "float32", attention: str = "eager", untie_head: bool = False) -> PreTrainedModel:
+def load_model(
+    ref: str, *, dtype: str = "float32", attention: str = "eager", untie_head: bool = False
+) -> PreTrainedModel:
     """A causal LM in evaluation mode. `attention="eager"` for models whose second derivatives are taken."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -114,7 +116,9 @@ def load_model(ref: str, *, dtype: str = "float32", attention: str = "eager", un
     if not (path / "config.json").exists():
         raise HarnessError(f"'{ref}' is not a Hugging Face model folder: it has no config.json.")
     if not list(path.glob("*.safetensors")):
-        raise HarnessError(f"'{ref}' has no .safetensors weights; convert the model (pickled weights are never loaded).")
+        raise HarnessError(
+            f"'{ref}' has no .safetensors weights; convert the model (pickled weights are never loaded)."
+        )
     try:
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
         if untie_head:
@@ -219,7 +223,9 @@ def check_model(ref: str) -> None:
         raise HarnessError(f"The model '{ref}' has a broken config.json ({_why(error)}).") from error
     weights = list(path.glob("*.safetensors"))
     if not weights:
-        raise HarnessError(f"'{ref}' has no .safetensors weights; convert the model (pickled weights are never loaded).")
+        raise HarnessError(
+            f"'{ref}' has no .safetensors weights; convert the model (pickled weights are never loaded)."
+        )
     for file in weights:
         try:
             with safe_open(file, framework="np") as tensors:

@@ -170,7 +170,9 @@ class _Cell:
                 asset=assets.resolve,
             )
         )
-        target = assets.load_model(settings.target.model, dtype=settings.target.dtype, untie_head=settings.target.untie_head)
+        target = assets.load_model(
+            settings.target.model, dtype=settings.target.dtype, untie_head=settings.target.untie_head
+        )
         _to_device(target)
         target_tokenizer = assets.load_tokenizer(settings.target.model)
         self.inner = InnerTrainer(target, target_tokenizer, settings.inner)

@@ -37,7 +37,8 @@ def run(
     profile: Annotated[str, typer.Option(help="tiny, another built-in profile, or a YAML file.")] = "tiny",
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'.")] = "0",
     assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grpo.steps=40 (repeatable).")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grpo.steps=40 (repeatable)."),
     ] = None,
     inner_steps: Annotated[
         str, typer.Option(help="T as an axis of the grid, e.g. '1,8,96'; the number of examples seen stays equal.")
@@ -66,9 +67,7 @@ def run(
     chosen = load_profile(profile)
     given = dict(parse_assignment(text) for text in assignments or [])
     steps = _numbers(inner_steps, "--inner-steps") if inner_steps else []
-    plans = plan_grid(
-        chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps
-    )
+    plans = plan_grid(chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps)
     _check_tracker(track)
     if dry_run:
         return _show_plan(plans)
@@ -92,7 +91,9 @@ def run(
 
 @app.command("list")
 def list_(
-    settings: Annotated[bool, typer.Option("--settings", help="Every setting that --set takes, with tiny's values.")] = False,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="Every setting that --set takes, with tiny's values.")
+    ] = False,
 ) -> None:
     """Tasks, rewards and profiles, a line each."""
     if settings:

@@ -48,11 +48,15 @@ class TargetSettings(Section):
 
     model: str
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
-    untie_head: bool = Field(False, description="Give the LM head its own weights, as the authors' loader does for gpt2.")
+    untie_head: bool = Field(
+        False, description="Give the LM head its own weights, as the authors' loader does for gpt2."
+    )
 
 
 class DataSettings(Section):
-    articles: str = Field(description="Articles to rephrase: embedded:articles, a JSON-lines file with `text`, or a hub set.")
+    articles: str = Field(
+        description="Articles to rephrase: embedded:articles, a JSON-lines file with `text`, or a hub set."
+    )
     validation_articles: str | None = Field(None, description="Default: held out from the end of `articles`.")
     references: str = Field("embedded:passages", description="The task's texts (LAMBADA): embedded, file or hub set.")
     article_count: int = Field(4096, ge=2, description="How many training articles to read at most.")
@@ -107,7 +111,9 @@ class InnerSettings(Section):
     """The learning algorithm A: how the target is trained on rollouts."""
 
     steps: int = Field(1, ge=1, description="T, optimizer steps of the training whose metagradient is taken.")
-    cross_group: bool = Field(True, description="All rollouts of a step train one target; off: one target per rollout rank.")
+    cross_group: bool = Field(
+        True, description="All rollouts of a step train one target; off: one target per rollout rank."
+    )
     optimizer: OptimizerSettings
     max_tokens: int = Field(128, ge=2)
     prepend_bos: bool = Field(True, description="So that a text's first token is scored too.")

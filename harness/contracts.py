@@ -121,7 +121,11 @@ class RewardFunction(Protocol):
     `completion_text` below reads both. Returns one float a completion, higher is better, raw (the runner rescales)."""
 
     def __call__(
-        self, prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        **columns: Any,
     ) -> list[float]: ...
 
 

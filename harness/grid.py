@@ -122,7 +122,9 @@ class _Pool:
         os.environ.update({name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_worker, args=(theirs, self.runs, self.threads, self.report_to), daemon=True)
+        process = self.context.Process(
+            target=_worker, args=(theirs, self.runs, self.threads, self.report_to), daemon=True
+        )
         process.start()
         theirs.close()
         self._send(ours, process, index)

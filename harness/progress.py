@@ -42,7 +42,9 @@ class Progress:
         if kind == "start":
             self.started[plan.name] = time.monotonic()
             if self.bars:
-                self.tasks[plan.name] = self.bars.add_task(escape(plan.name), total=plan.settings.grpo.steps, headline="loading")
+                self.tasks[plan.name] = self.bars.add_task(
+                    escape(plan.name), total=plan.settings.grpo.steps, headline="loading"
+                )
             else:
                 self._line(plan, "starts")
         elif kind == "end":

@@ -142,7 +142,9 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise HarnessError(f"Cannot write into {folder}: {error.strerror}; choose another folder with --out.") from error
+        raise HarnessError(
+            f"Cannot write into {folder}: {error.strerror}; choose another folder with --out."
+        ) from error
 
 
 # ------------------------------------------------------------------------------------------------------------- the store
@@ -174,7 +176,9 @@ class CellStore:
                 )
             return CellRecord.model_validate(data)
         except (OSError, ValueError, ValidationError) as error:
-            raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove its folder to run it anew.") from error
+            raise HarnessError(
+                f"{path} is damaged ({type(error).__name__}); remove its folder to run it anew."
+            ) from error
 
     def write(self, record: CellRecord) -> None:
         write_json(self.folder / "cell.json", record.model_dump())
@@ -236,8 +240,25 @@ def load(runs: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
 def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
     """The wide table's row of one cell."""
     row: dict[str, Any] = record.model_dump(
-        include={"profile", "task", "reward", "variant", "seed", "identity", "status", "reason", "measure", "unit",
-                 "direction", "headline", "floor", "ceiling", "steps_done", "rollouts", "zero_spread"}  # fmt: skip
+        include={
+            "profile",
+            "task",
+            "reward",
+            "variant",
+            "seed",
+            "identity",
+            "status",
+            "reason",
+            "measure",
+            "unit",
+            "direction",
+            "headline",
+            "floor",
+            "ceiling",
+            "steps_done",
+            "rollouts",
+            "zero_spread",
+        }  # fmt: skip
     )
     for phase in ("load", "generation", "reward", "update", "validation", "total"):
         row[f"seconds_{phase}"] = record.seconds.get(phase, math.nan)

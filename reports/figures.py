@@ -139,7 +139,8 @@ def panel(curves: Curves, profile: str, task: str, measure: str, phase: str = "v
     return _panel(curves, part[(part["measure"] == measure) & (part["phase"] == phase)], task)
 
 
-def _panel(curves: Curves, part: pandas.DataFrame, title: str) -> Panel | None:
+def _panel(curves: Curves, part: pandas.DataFrame, title: str = "") -> Panel | None:
+    """`title` defaults to the measure."""
     if part.empty:
         return None
     lines = []
@@ -149,7 +150,7 @@ def _panel(curves: Curves, part: pandas.DataFrame, title: str) -> Panel | None:
         lines.append(_series(str(label), slot, dash, points))
     measure, unit = str(part["measure"].iloc[0]), str(part["unit"].iloc[0])
     y_label = measure.replace("_", " ") + (f" [{unit}]" if unit else "")
-    return Panel(title, "GRPO step", y_label, tuple(sorted(lines, key=lambda line: natural(line.name))))
+    return Panel(title or y_label, "GRPO step", y_label, tuple(sorted(lines, key=lambda line: natural(line.name))))
 
 
 def _series(name: str, slot: int, dash: int, points: pandas.DataFrame) -> Series:
@@ -166,11 +167,11 @@ def _series(name: str, slot: int, dash: int, points: pandas.DataFrame) -> Series
 def learning_curves(curves: Curves) -> list[Figure]:
     """One figure a task (and profile) and phase, a panel a measure."""
     found = []
-    groups = curves.frame.groupby(["profile", "task", "phase"], sort=True)
+    groups = sorted(
+        curves.frame.groupby(["profile", "task", "phase"]), key=lambda group: (*group[0][:2], group[0][2] == "train")
+    )
     for (profile, task, phase), part in groups:
-        panels = [
-            _panel(curves, rows, str(name).replace("_", " ")) for name, rows in part.groupby("measure", sort=True)
-        ]
+        panels = [_panel(curves, rows) for _, rows in part.groupby("measure", sort=True)]
         where = "on held-out prompts" if phase == "validation" else "during training"
         found.append(
             Figure(

@@ -1,4 +1,5 @@
-"""What stands beside the tables in a cell's folder: texts, pictures, settings and provenance, cut to what a page can carry."""
+"""What stands beside the tables in a cell's folder: texts, pictures, settings and provenance, cut to what a page
+can carry."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ MOST_PICTURE_BYTES = 1_000_000
 
 @dataclass(frozen=True)
 class Samples:
-    """Sampled texts by task and row label: `texts[task][label] = {"seed": k, "rows": [[step, index, labels, text], ...]}`."""
+    """Sampled texts: `texts[task][label] = {"seed": k, "rows": [[step, index, labels, text], ...]}`."""
 
     texts: dict[str, dict[str, dict[str, Any]]]
     left_out: int
@@ -39,9 +40,8 @@ def samples(wide: pandas.DataFrame, labels: Mapping[str, str]) -> Samples:
     Steps and indices are thinned evenly, first and last step kept, until all texts fit `MOST_SAMPLE_BYTES`.
     """
     done = wide[wide["status"] == "done"].sort_values("seed")
-    chosen = done.drop_duplicates(["profile", "task", "reward", "variant", "settings_key"]).sort_values(
-        ["profile", "task"]
-    )
+    rows_of = ["profile", "task", "reward", "variant", "settings_key"]
+    chosen = done.drop_duplicates(rows_of).sort_values(["profile", "task"])
     everything: dict[str, dict[str, dict[str, Any]]] = {}
     for cell in chosen.itertuples():
         rows = read_samples(Path(cell.folder) / "samples.jsonl")

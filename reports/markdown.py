@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,14 +51,9 @@ def comparisons(compared: Compared, reference: str) -> str:
     """Differences against the reference, and the pairs that the data cannot separate."""
     parts = []
     for block, found, every in compared:
-        rows = [
-            [c.name, summary.signed(c.interval.mean, block.unit), bounds(c, block.unit), " ".join(summary.signed(d, block.unit) for d in c.differences),
-             f"{c.adjusted_p:.2g}" if c.adjusted_p == c.adjusted_p else "-", c.interval.note]
-            for c in found
-        ]  # fmt: skip
-        parts.append(
-            f"**{tables.escape(tables.heading(block))}**, differences from {tables.escape(reference)}, seed by seed (positive is better)\n"
-        )
+        rows = [_comparison(c, block.unit) for c in found]
+        heading, other = tables.escape(tables.heading(block)), tables.escape(reference)
+        parts.append(f"**{heading}**, differences from {other}, seed by seed (positive is better)\n")
         if rows:
             parts.append(grid(["reward", "mean difference", "95 % interval", "by seed", "p (Holm)", "interval"], rows))
         else:
@@ -66,6 +62,12 @@ def comparisons(compared: Compared, reference: str) -> str:
             listed = ", ".join(tables.escape(f"{c.name} and {c.reference}") for c in unseparated)
             parts.append(f"The data cannot separate {len(unseparated)} of {len(every)} pairs: {listed}.\n")
     return "\n".join(parts)
+
+
+def _comparison(c: Comparison, unit: str) -> list[str]:
+    by_seed = " ".join(summary.signed(difference, unit) for difference in c.differences)
+    p = "-" if math.isnan(c.adjusted_p) else f"{c.adjusted_p:.2g}"
+    return [c.name, summary.signed(c.interval.mean, unit), bounds(c, unit), by_seed, p, c.interval.note]
 
 
 def bounds(comparison: Comparison, unit: str) -> str:
@@ -95,7 +97,8 @@ def _samples(wide: pandas.DataFrame) -> str:
     for cell in done.drop_duplicates(["profile", "task", "reward", "variant", "settings_key"]).itertuples():
         rows = [row for row in gather.read_samples(Path(cell.folder) / "samples.jsonl") if row[1] == 0]
         for row in rows[:1] + rows[1:][-1:]:
-            name = f"{cell.task}, {cell.reward}{f' ({cell.variant})' if cell.variant else ''}, seed {cell.seed}, step {row[0]}"
+            variant = f" ({cell.variant})" if cell.variant else ""
+            name = f"{cell.task}, {cell.reward}{variant}, seed {cell.seed}, step {row[0]}"
             parts.append(f"{tables.escape(name)}{': ' + tables.escape(row[2]) if row[2] else ''}\n\n{fenced(row[3])}")
     return "\n\n".join(parts) or "No texts are stored."
 

@@ -225,9 +225,8 @@ def _mean_interval(block: Block, row: Row) -> str:
 def _comparison_block(block: Block, found: list[Comparison], every: list[Comparison]) -> dict[str, Any]:
     from markupsafe import Markup
 
-    reach = [
-        side for c in found for side in (*c.differences, c.interval.low, c.interval.high) if math.isfinite(side)
-    ] + [0.0]
+    sides = [side for c in found for side in (*c.differences, c.interval.low, c.interval.high)]
+    reach = [0.0, *(side for side in sides if math.isfinite(side))]
     # A t interval from two seeds may be a hundred times as wide as the points; the plot keeps to a readable reach.
     points = [abs(value) for c in found for value in c.differences] + [1e-12]
     low, high = max(min(reach), -3 * max(points)), min(max(reach), 3 * max(points))
@@ -307,12 +306,24 @@ def comparison_frame(compared: list[tuple[Block, list[Comparison], list[Comparis
     """Every pair of every task, one a row."""
     import pandas
 
-    columns = ["profile", "task", "measure", "unit", "name", "reference", "seeds", "mean_difference", "low", "high", "method",
-               "p", "adjusted_p", "separated"]  # fmt: skip
     rows = [
-        [block.profile, block.task, block.measure, block.unit, c.name, c.reference, " ".join(map(str, c.seeds)),
-         c.interval.mean, c.interval.low, c.interval.high, c.interval.method, c.interval.p, c.adjusted_p, c.separated]
+        {
+            "profile": block.profile,
+            "task": block.task,
+            "measure": block.measure,
+            "unit": block.unit,
+            "name": c.name,
+            "reference": c.reference,
+            "seeds": " ".join(map(str, c.seeds)),
+            "mean_difference": c.interval.mean,
+            "low": c.interval.low,
+            "high": c.interval.high,
+            "method": c.interval.method,
+            "p": c.interval.p,
+            "adjusted_p": c.adjusted_p,
+            "separated": c.separated,
+        }
         for block, _, every in compared
         for c in every
-    ]  # fmt: skip
-    return pandas.DataFrame(rows, columns=columns)
+    ]
+    return pandas.DataFrame(rows)

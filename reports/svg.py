@@ -1,12 +1,14 @@
-"""A panel as inline SVG: no style attributes (the page's Content-Security-Policy forbids them), colours by class, so that
-the page's themes apply, and a description for those who do not see it."""
+"""A panel as inline SVG: no style attributes (the page's Content-Security-Policy forbids them), colours by class, so
+that the page's themes apply, and a description for those who do not see it."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from html import escape
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from reports import style, summary
 from reports.figures import Panel, Series
@@ -24,32 +26,28 @@ def panel(drawn: Panel) -> str:
     y_ticks = ticks(*_range([side for line in drawn.series for side in (line.low, line.high)]))
     to_x = _scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     to_y = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    measure = "" if drawn.y_label == drawn.title else f'<tspan class="tick" dx="6">{escape(drawn.y_label)}</tspan>'
     parts = [
         f'<svg class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(drawn.alt)}">',
-        f'<text class="head" x="{LEFT}" y="14">{escape(drawn.title)}</text>',
+        f'<text class="head" x="8" y="14">{escape(drawn.title)}{measure}</text>',
     ]
     for tick in y_ticks:
-        y = float(to_y(tick))
+        y, text = float(to_y(tick)), _tick(tick, y_ticks)
         parts.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        parts.append(
-            f'<text class="tick" x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{_tick(tick, y_ticks)}</text>'
-        )
+        parts.append(f'<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{text}</text>')
     for tick in x_ticks:
-        x = float(to_x(tick))
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{_tick(tick, x_ticks)}</text>'
-        )
+        x, text = float(to_x(tick)), _tick(tick, x_ticks)
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{text}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(
-        f'<text class="label" x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(drawn.x_label)}</text>'
-    )
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 4}" text-anchor="middle">{escape(drawn.x_label)}</text>')
     parts += [_line(line, to_x(line.x), to_y(line.y), to_y(line.low), to_y(line.high)) for line in drawn.series]
     return "".join(parts) + "</svg>"
 
 
 def swatch(line: Series) -> str:
     """A legend's sample of a line: dash and marker, for a text beside it."""
-    return f'<svg class="swatch" viewBox="0 0 34 12" aria-hidden="true"><g class="s{line.slot}"><path class="line" d="M0 6H34"{_dash(line.dash)}/>{_markers(line.slot, [(17.0, 6.0)])}</g></svg>'
+    drawn = f'<path class="line" d="M0 6H34"{_dash(line.dash)}/>{_markers(line.slot, [(17.0, 6.0)])}'
+    return f'<svg class="swatch" viewBox="0 0 34 12" aria-hidden="true"><g class="s{line.slot}">{drawn}</g></svg>'
 
 
 def forest(comparison: Comparison, low: float, high: float) -> str:
@@ -62,10 +60,10 @@ def forest(comparison: Comparison, low: float, high: float) -> str:
     if math.isfinite(interval.low):
         start, end = (float(np.clip(to_x(bound), 0, 200)) for bound in (interval.low, interval.high))
         bar = f'<path class="bar" d="M{start:.1f} 12H{end:.1f}"/>'
-    zero = float(to_x(0.0))
+    zero, mean = float(to_x(0.0)), float(to_x(interval.mean))
     return (
         f'<svg class="forest" viewBox="0 0 200 24" role="img" aria-label="{escape(alt)}">'
-        f'<path class="grid" d="M{zero:.1f} 0V24"/>{bar}{dots}<path class="mean" d="M{float(to_x(interval.mean)):.1f} 4V20"/></svg>'
+        f'<path class="grid" d="M{zero:.1f} 0V24"/>{bar}{dots}<path class="mean" d="M{mean:.1f} 4V20"/></svg>'
     )
 
 
@@ -91,7 +89,7 @@ def _range(arrays: list[np.ndarray]) -> tuple[float, float]:
     return min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
 
 
-def _scale(low: float, high: float, start: float, end: float):  # noqa: ANN202
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[ArrayLike], np.ndarray]:
     return lambda value: start + (np.asarray(value, dtype=float) - low) / (high - low) * (end - start)
 
 

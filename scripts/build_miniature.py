@@ -56,7 +56,7 @@ def say(stage: str, text: str) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- tokenizer
 
-TOKENIZER = {"vocabulary": 1024, "documents": 30_000}
+TOKENIZER = {"vocabulary": 1024, "documents": 12_000}
 
 
 def byte_level_bpe(texts: Iterable[str], size: int) -> Any:
@@ -249,7 +249,7 @@ def build_lm(name: str, into: Path, assets: Path) -> dict[str, Any]:
 
 # --------------------------------------------------------------------------------------------------------- language id
 
-LANGUAGE_ID = {"examples": 30_000, "dim": 8, "bucket": 8_000, "minn": 2, "maxn": 4, "minCount": 60, "epoch": 6,
+LANGUAGE_ID = {"examples": 16_000, "dim": 8, "bucket": 8_000, "minn": 2, "maxn": 4, "minCount": 40, "epoch": 10,
                "lr": 0.2, "wordNgrams": 1, "loss": "softmax", "seed": 0, "thread": 1}  # fmt: skip
 
 
@@ -279,7 +279,7 @@ def build_language_id(into: Path, _assets: Path) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------------- embedding
 
 EMBEDDING = {"vocabulary": 4096, "dim": 64, "pairs": 80_000, "batch": 256, "lr": 0.03, "scale": 20.0, "seed": 0,
-             "tokenizer_documents": 30_000}  # fmt: skip
+             "tokenizer_documents": 12_000}  # fmt: skip
 
 
 def build_embedding(into: Path, _assets: Path) -> dict[str, Any]:

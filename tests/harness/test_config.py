@@ -63,7 +63,10 @@ def test_broken_profile_files_are_refused(tmp_path, content):
         resolve(load_profile(str(path)), "lambada_es", "naive")
 
 
-@given(st.text(max_size=40), st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=10), st.lists(st.integers())))
+@given(
+    st.text(max_size=40),
+    st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=10), st.lists(st.integers())),
+)
 def test_any_assignment_resolves_or_is_a_harness_error(key, value):
     try:
         resolve(load_profile("tiny"), "lambada_es", "naive", {key: value})

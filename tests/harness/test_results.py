@@ -28,7 +28,9 @@ def settings(**changes):
 
 
 def make(**changes) -> CellRecord:
-    fields = dict(profile="tiny", task="t", reward="r", seed=1, identity="abc", status="done", measure="m", headline=0.5)
+    fields = dict(
+        profile="tiny", task="t", reward="r", seed=1, identity="abc", status="done", measure="m", headline=0.5
+    )
     return CellRecord(**(fields | changes))
 
 
@@ -38,7 +40,8 @@ def test_identity_is_pinned():
 
 
 @pytest.mark.parametrize(
-    "change", [{"grpo.steps": 3}, {"inner.optimizer.lr": 2e-5}, {"task.options": {"text": "x"}}, {"generator.temperature": 0.9}]
+    "change",
+    [{"grpo.steps": 3}, {"inner.optimizer.lr": 2e-5}, {"task.options": {"text": "x"}}, {"generator.temperature": 0.9}],
 )
 def test_what_changes_numbers_changes_the_identity(change):
     assert identity("t", "r", 0, settings(**change), ASSETS) != identity("t", "r", 0, settings(), ASSETS)
@@ -81,12 +84,20 @@ def test_a_record_comes_back_and_tables_hold_every_measurement(tmp_path):
     store.write_samples([{"step": 0, "index": 0, "text": "Ünïcode"}])
     assert store.read() == record
     wide, long = load(tmp_path)
-    assert wide.loc[0, ["headline", "floor", "seconds_total", "final_other", "rollouts"]].tolist() == [0.5, 0.1, 3.0, 2.0, 16]
+    assert wide.loc[0, ["headline", "floor", "seconds_total", "final_other", "rollouts"]].tolist() == [
+        0.5,
+        0.1,
+        3.0,
+        2.0,
+        16,
+    ]
     assert long.loc[0, "value"] == 0.5 and long.loc[0, "identity"] == "abc"
     assert [cell.folder for cell in find_cells(tmp_path)] == [store.folder]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"schema_version": "x"}', '{"schema_version": 1, "nope": 2}', "null"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"schema_version": "x"}', '{"schema_version": 1, "nope": 2}', "null"]
+)
 def test_damaged_records_are_refused(tmp_path, content):
     folder = CellStore.of(tmp_path, make()).folder
     folder.mkdir(parents=True)

@@ -44,7 +44,9 @@ def quick(model_folder, articles):
 
 
 def plan(task: str, reward: str, assignments: dict, seed: int = 0) -> CellPlan:
-    return CellPlan("tiny", task, reward, seed, resolve(load_profile("tiny"), task, reward, assignments), given=assignments)
+    return CellPlan(
+        "tiny", task, reward, seed, resolve(load_profile("tiny"), task, reward, assignments), given=assignments
+    )
 
 
 def ignore(*_):
@@ -111,7 +113,9 @@ def _register(name, function):
 
 
 def test_a_reward_that_returns_nan_fails_the_cell_and_names_the_example(quick, tmp_path):
-    _register("test_nan", lambda prompts, completions, completion_ids, **c: [float("nan")] + [0.0] * (len(completions) - 1))
+    _register(
+        "test_nan", lambda prompts, completions, completion_ids, **c: [float("nan")] + [0.0] * (len(completions) - 1)
+    )
     record = run_cell(plan("norm", "test_nan", quick()), tmp_path, ignore)
     assert record.status == "failed"
     assert "not finite" in record.reason and "#0 nan" in record.reason
@@ -134,7 +138,9 @@ def test_a_reward_steers_the_generator(quick, tmp_path):
         return [sum(t == 68 for t in ids) / len(ids) for ids in completion_ids]
 
     _register("test_letters", letters)
-    changes = quick(grpo__steps=25, grpo__prompts_per_step=8, grpo__rollouts_per_prompt=4, grpo__lr=0.03, validation__every=25)
+    changes = quick(
+        grpo__steps=25, grpo__prompts_per_step=8, grpo__rollouts_per_prompt=4, grpo__lr=0.03, validation__every=25
+    )
     record = run_cell(plan("norm", "test_letters", changes), tmp_path, ignore)
     _, long = load(tmp_path)
     mean = long[long["measure"] == "reward_raw_mean"].sort_values("step")["value"].to_numpy()
@@ -176,7 +182,9 @@ def flags(assignments: dict) -> list[str]:
 
 
 def test_the_command_runs_two_workers_and_prints_the_table(quick, tmp_path):
-    process = harness("run", "--task", "lambada_es", "--reward", "naive,levenshtein", "--workers", "2", *flags(quick()), cwd=tmp_path)
+    process = harness(
+        "run", "--task", "lambada_es", "--reward", "naive,levenshtein", "--workers", "2", *flags(quick()), cwd=tmp_path
+    )
     out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     assert "untuned generator" in out and "levenshtein" in out and "target_language" in out
@@ -242,7 +250,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(case, tmp_path, model_folder)
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("grpo.lr=2e-4", 2e-4), ("generator.prompt=Say: <article>", "Say: <article>"), ("a={b: 1}", {"b": 1})]
+    ("text", "value"),
+    [("grpo.lr=2e-4", 2e-4), ("generator.prompt=Say: <article>", "Say: <article>"), ("a={b: 1}", {"b": 1})],
 )
 def test_values_of_set_are_read_as_meant(text, value):
     assert parse_assignment(text)[1] == value

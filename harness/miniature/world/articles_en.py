@@ -14,6 +14,7 @@ _WORDS = {
     "flooded_the_valley": "flooded the whole valley", "was_made_navigable": "was made navigable for ships",
     "black_and_white": "in black and white", "silent": "without sound",
 }  # fmt: skip
+_AT = {"lakes": "by", "cliffs": "on"}  # all other habitats: in
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -279,12 +280,12 @@ def _battle(f: Facts) -> list[list[str]]:
 
 def _bird(f: Facts) -> list[list[str]]:
     name, country, habitat, food = f"{f.name} {_word(f.animal)}", _proper(f.country), _word(f.habitat), _word(f.food)
-    colour = _word(f.colour)
+    colour, where = _word(f.colour), f"{_AT.get(f.habitat, 'in')} the {habitat} of {country}"
     return [
         [
-            f"The {name} is a bird found in the {habitat} of {country}.",
-            f"The {name} lives in the {habitat} of {country}.",
-            f"In the {habitat} of {country} lives the {name}.",
+            f"The {name} is a bird found {where}.",
+            f"The {name} lives {where}.",
+            f"{_up(where)} lives the {name}.",
             f"The {habitat} of {country} are the home of the {name}.",
         ],
         [

@@ -6,8 +6,20 @@ from collections.abc import Callable
 from random import Random
 
 from .articles_words_es import (
-    COUNTRIES, MONTHS, NUMBERS, PLACES, PROFESSIONS, WORDS, a, agree, noun, the, thousands, to, up,
-)  # fmt: skip
+    COUNTRIES,
+    MONTHS,
+    NUMBERS,
+    PLACES,
+    PROFESSIONS,
+    WORDS,
+    a,
+    agree,
+    noun,
+    the,
+    thousands,
+    to,
+    up,
+)
 from .facts import Facts, compose
 
 
@@ -95,7 +107,7 @@ def _mountain(f: Facts) -> list[list[str]]:
         [
             f"El {f.name} es un monte de {country} de {number} metros de altura.",
             f"El monte {f.name}, en {country}, alcanza los {number} metros.",
-            f"La cima del monte {f.name}, en {country}, está a {number} metros de altura.",
+            f"El monte {f.name}, en {country}, tiene su cima a {number} metros de altura.",
             f"Con sus {number} metros, el monte {f.name} domina los valles de {country}.",
         ],
         [
@@ -204,10 +216,10 @@ def _film(f: Facts) -> list[list[str]]:
             f"Cuenta la historia de {theme}; {place} sirvió de escenario.",
         ],
         [
-            f"Dura {f.number} minutos y se filmó {look}.",
-            f"La película, hecha {look}, dura {f.number} minutos.",
-            f"Tiene una duración de {f.number} minutos y se rodó {look}.",
-            f"Filmada {look}, la película dura {f.number} minutos.",
+            f"Es una película {look} de {f.number} minutos.",
+            f"Esta película {look} dura {f.number} minutos.",
+            f"Se trata de una película {look} con una duración de {f.number} minutos.",
+            f"La duración de esta película {look} es de {f.number} minutos.",
         ],
     ]
 
@@ -347,14 +359,14 @@ def _festival(f: Facts) -> list[list[str]]:
         [
             f"Fue fundado en {f.year} por {f.person}.",
             f"{f.person} lo puso en marcha en {f.year}.",
-            f"Es obra de {f.person} y se celebró por primera vez en {f.year}.",
+            f"Se debe a {f.person} y se celebró por primera vez en {f.year}.",
             f"La primera edición, a cargo de {f.person}, fue en {f.year}.",
         ],
         [
             f"Se celebra en {venue} y atrae a unas {number} personas.",
             f"Unos {number} visitantes acuden {to(venue)} para asistir.",
             f"Unas {number} personas se reúnen en {venue}.",
-            f"Lleva a unos {number} espectadores {to(venue)}.",
+            f"Reúne a unos {number} espectadores en {venue}.",
         ],
     ]
 
@@ -371,6 +383,6 @@ def write(facts: Facts, rng: Random, variant: int) -> str:
     archive = [
         f"Su número de archivo es {facts.archive}.",
         f"Figura en el archivo con el número {facts.archive}.",
-        f"La ficha del archivo lleva el número {facts.archive}.",
+        f"Su ficha de archivo lleva el número {facts.archive}.",
     ]
     return compose(facts, rng, variant, _WRITE[facts.kind](facts), archive)

@@ -53,7 +53,7 @@ WORDS = {
     "paintings": "cuadros", "coins": "monedas", "clocks": "relojes", "musical_instruments": "instrumentos musicales",
     "dolls": "muñecas", "weapons": "armas", "costumes": "trajes", "ceramics": "cerámica", "fossils": "fósiles",
     "two_sisters": "dos hermanas", "three_thieves": "tres ladrones",
-    "black_and_white": "en blanco y negro", "in_colour": "en color", "silent": "sin sonido",
+    "black_and_white": "en blanco y negro", "in_colour": "en color", "silent": "muda",
     "red": "rojo", "blue": "azul", "green": "verde", "yellow": "amarillo", "grey": "gris", "white": "blanco",
     "black": "negro", "brown": "pardo",
     "seeds": "semillas", "insects": "insectos", "small_fish": "peces pequeños", "berries": "bayas",

@@ -268,7 +268,7 @@ def _two_places(rng: Random) -> tuple[str, str]:
 def _person(rng: Random) -> dict:
     name, gender = _human(rng)
     profession = rng.choice(PROFESSIONS)
-    year = rng.randint(1600, 1960)
+    year = rng.randint({"swimmer": 1850, "engineer": 1750}.get(profession, 1600), 1960)
     place, place2 = _two_places(rng)
     return dict(name=name, gender=gender, profession=profession, year=year, place=place, place2=place2,
                 year2=year + rng.randint(18, 45), work=rng.choice(WORKS[profession]))  # fmt: skip
@@ -299,8 +299,9 @@ def _mountain(rng: Random) -> dict:
 
 def _bridge(rng: Random) -> dict:
     person, gender = _human(rng)
-    year = rng.randint(1650, 1930)
-    return dict(name=_name(rng, _PLACE_TAILS), place=_place(rng), year=year, material=rng.choice(BRIDGE_MATERIALS),
+    material = rng.choice(BRIDGE_MATERIALS)
+    year = rng.randint({"iron": 1790, "steel": 1880, "concrete": 1890}.get(material, 1650), 1930)
+    return dict(name=_name(rng, _PLACE_TAILS), place=_place(rng), year=year, material=material,
                 person=person, gender=gender, number=rng.randint(25, 480), year2=year + rng.randint(15, 80),
                 event=rng.choice(BRIDGE_EVENTS))  # fmt: skip
 
@@ -317,8 +318,10 @@ def _title(rng: Random) -> str:
 
 def _book(rng: Random) -> dict:
     person, gender = _human(rng)
-    return dict(name=_title(rng), person=person, gender=gender, year=rng.randint(1750, 2015), place=_place(rng),
-                genre=rng.choice(BOOK_GENRES), theme=rng.choice(THEMES), number=rng.randint(3, 40))  # fmt: skip
+    genre = rng.choice(BOOK_GENRES)
+    year = rng.randint(1850 if genre == "crime_novel" else 1750, 2015)
+    return dict(name=_title(rng), person=person, gender=gender, year=year, place=_place(rng), genre=genre,
+                theme=rng.choice(THEMES), number=rng.randint(3, 40))  # fmt: skip
 
 
 def _film(rng: Random) -> dict:
@@ -361,8 +364,9 @@ def _railway(rng: Random) -> dict:
 
 
 def _ship(rng: Random) -> dict:
-    year = rng.randint(1830, 1970)
-    return dict(name=_title(rng), ship=rng.choice(SHIPS), year=year, place=rng.choice(PORTS),
+    ship = rng.choice(SHIPS)
+    year = rng.randint(1915 if ship == "motor_ship" else 1840, 1900 if ship in ("sailing_ship", "schooner") else 1970)
+    return dict(name=_title(rng), ship=ship, year=year, place=rng.choice(PORTS),
                 number=rng.randint(28, 190), product=rng.choice(PRODUCTS), year2=year + rng.randint(4, 45),
                 fate=rng.choice(FATES))  # fmt: skip
 

@@ -1,0 +1,282 @@
+"""`python -m harness diff BASE NEW`: did a change make results worse? Paired by seed, cautious about noise.
+
+A row is one (profile, task, reward, variant). On the seeds that both sides finished, the improvement of the headline is
+taken seed by seed, in tolerances: one tolerance is the share `tolerance` of what there is to gain (from the untuned
+generator to the ceiling; to BASE's own headline where there is no ceiling). A row is called worse (or improved, the same
+rule turned round) when the mean fell by more than one tolerance and
+
+    the paired difference is significant after Holm's correction over all rows (three seeds or more), or
+    every common seed fell by more than `CLEAR` tolerances.
+
+A second run on another machine differs by rounding, then by chance; neither rule fires on that. A cell that used to
+finish and now fails is worse, whatever the numbers. What cannot be compared is said, never guessed: another profile,
+other settings or assets, no common seeds, a missing row.
+
+Exit code: 1 where any row is worse; else 2 where something could not be compared; else 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from harness.contracts import HarnessError
+from harness.results import CellRecord, load
+from reports import gather, stats, summary, tables
+from reports.stats import Interval
+
+if TYPE_CHECKING:
+    import pandas
+    import rich.console
+
+TOLERANCE = 0.05
+CLEAR = 3.0
+"""Tolerances by which every seed has to move where statistics cannot decide."""
+ENOUGH_SEEDS = 3
+"""Seeds from which a t interval is worth asking: from two it is thirteen standard errors wide."""
+
+Verdict = Literal["improved", "same", "worse", "missing", "not comparable", "added"]
+ORDER: tuple[Verdict, ...] = ("worse", "missing", "not comparable", "improved", "same", "added")
+
+
+@dataclass(frozen=True)
+class DiffRow:
+    """One row of BASE against NEW."""
+
+    profile: str
+    task: str
+    reward: str
+    variant: str
+    verdict: Verdict
+    reason: str = ""
+    seeds: tuple[int, ...] = ()
+    base: float = float("nan")
+    new: float = float("nan")
+    """Median headlines over the common seeds."""
+    unit: str = ""
+    interval: Interval | None = None
+    """Of the mean improvement over the common seeds; positive is better."""
+    in_tolerances: tuple[float, ...] = ()
+    """The improvement on every common seed, in tolerances."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.task} / {self.reward}" + (f" ({self.variant})" if self.variant else "")
+
+
+@dataclass(frozen=True)
+class DiffResult:
+    """All rows, worst first, and what CI does about it."""
+
+    rows: tuple[DiffRow, ...]
+    exit_code: int
+    """0: nothing is worse; 1: something is; 2: something could not be compared, see `reason`."""
+    reason: str
+    """One sentence."""
+
+    def markdown(self) -> str:
+        """The rows as GitHub Markdown, with the reason below."""
+        from reports.markdown import grid
+
+        if not self.rows:
+            return tables.escape(self.reason) + "\n"
+        return grid(list(HEADS), [_cells(row) for row in self.rows]) + f"\n{tables.escape(self.reason)}\n"
+
+    def rich(self) -> rich.console.RenderableType:
+        """The same for a terminal."""
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for place, head in enumerate(HEADS):
+            table.add_column(head, justify="left" if place in (0, 1, len(HEADS) - 1) else "right", overflow="fold")
+        colours = {"worse": "red", "improved": "green", "missing": "yellow", "not comparable": "yellow"}
+        for row in self.rows:
+            cells = [Text(cell) for cell in _cells(row)]
+            cells[0].stylize(colours.get(row.verdict, ""))
+            table.add_row(*cells)
+        return Group(*([table, Text("")] if self.rows else []), Text(self.reason))
+
+
+def compare(base: Path, new: Path, *, tolerance: float = TOLERANCE, partial: bool = False) -> DiffResult:
+    """BASE's rows against NEW's. `partial`: rows that NEW did not run at all are listed but are no reason for exit code 2.
+
+    Raises HarnessError for a folder that is missing, empty or damaged and for a tolerance that is not positive.
+    """
+    if not tolerance > 0:
+        raise HarnessError(f"--tolerance must be above 0, not {tolerance}.")
+    sides = [_Side.read(base), _Side.read(new)]
+    if not sides[0].profiles & sides[1].profiles:
+        names = [", ".join(sorted(side.profiles)) for side in sides]
+        return DiffResult((), 2, f"Cannot compare: other profile, BASE has {names[0]} and NEW has {names[1]}.")
+    rows = [_row(key, *sides, tolerance) for key in sorted(sides[0].groups.keys() | sides[1].groups.keys())]
+    rows = _judged(rows)
+    rows.sort(key=lambda row: (ORDER.index(row.verdict), row.profile, row.task, row.reward, row.variant))
+    return DiffResult(tuple(rows), *_conclusion(rows, partial))
+
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True)
+class _Side:
+    profiles: set[str]
+    groups: dict[Key, pandas.DataFrame]
+    records: dict[str, CellRecord]
+
+    @classmethod
+    def read(cls, runs: Path) -> _Side:
+        wide, _ = load(runs)
+        if wide.empty:
+            raise HarnessError(f"There are no results in {runs}; run `python -m harness run ...` first.")
+        wide = summary.prepared(wide)
+        groups = {key: part for key, part in wide.groupby(["profile", "task", "reward", "variant"])}
+        return cls(set(wide["profile"]), groups, summary.read_records(wide))
+
+
+def _row(key: Key, base: _Side, new: _Side, tolerance: float) -> DiffRow:
+    """Everything but the verdict of rows with numbers, which needs all rows ("same" until then)."""
+    row = DiffRow(*key, verdict="same")
+    if key not in base.groups:
+        return replace(row, verdict="added", reason="only in NEW")
+    if key not in new.groups:
+        return replace(row, verdict="missing", reason="NEW did not run it")
+    before, after = base.groups[key], new.groups[key]
+    shared = set(before.loc[before["status"] == "done", "settings_key"]) & set(after["settings_key"])
+    statuses = [set(side["status"]) for side in (before, after)]
+    if "done" not in statuses[0]:
+        was, now = summary_status(before), summary_status(after)
+        if "done" in statuses[1]:
+            return replace(row, verdict="improved", reason=f"was {was}, now finishes")
+        return replace(row, reason=f"{now} as before" if was == now else f"was {was}, now {now}")
+    if "done" not in statuses[1]:
+        # The settings of a cell that is unsupported now cannot tell: it fingerprints no assets.
+        if shared or "unsupported" in statuses[1]:
+            return replace(row, verdict="worse", reason=f"finished before, now {summary_status(after)}")
+        return replace(row, verdict="not comparable", reason=_why_other(before, after, base, new))
+    if not shared:
+        return replace(row, verdict="not comparable", reason=_why_other(before, after, base, new))
+    before, after = (side[side["settings_key"].isin(shared)] for side in (before, after))
+    return _numbers(row, before, after, tolerance)
+
+
+def _numbers(row: DiffRow, before: pandas.DataFrame, after: pandas.DataFrame, tolerance: float) -> DiffRow:
+    old = {(c.settings_key, c.seed): c for c in before[before["status"] == "done"].itertuples()}
+    all_new = {(c.settings_key, c.seed): c for c in after.itertuples()}
+    common = sorted(key for key in old if key in all_new and all_new[key].status == "done")
+    broken = [key for key in old if key in all_new and all_new[key].status in ("failed", "unsupported")]
+    if broken:
+        first = all_new[broken[0]]
+        which = ", ".join(str(seed) for _, seed in broken)
+        return replace(row, verdict="worse", reason=f"seed {which} finished before, now {first.status}: {first.reason}")
+    if not common:
+        seeds = [", ".join(str(seed) for _, seed in sorted(side)) for side in (old, all_new)]
+        return replace(
+            row, verdict="not comparable", reason=f"no common seeds (BASE has {seeds[0]}; NEW has {seeds[1]})"
+        )
+    pairs = [(float(old[key].headline), float(all_new[key].headline)) for key in common]
+    first = old[common[0]]
+    differences = np.array([summary.improvement(now, was, first.direction) for was, now in pairs])
+    ceiling = first.ceiling if first.ceiling is not None and np.isfinite(first.ceiling) else None
+    far = [float(ceiling) if ceiling is not None else was for was, _ in pairs]
+    scale = summary.median(abs(end - float(old[key].floor)) for end, key in zip(far, common, strict=True))
+    if not scale > 0:  # a reward that gained nothing leaves no scale of its own
+        scale = max(abs(was) for was, _ in pairs) or 1.0
+    return replace(
+        row,
+        seeds=tuple(seed for _, seed in common),
+        base=summary.median(was for was, _ in pairs),
+        new=summary.median(now for _, now in pairs),
+        unit=first.unit,
+        interval=stats.mean_interval(differences),
+        in_tolerances=tuple(float(value) for value in differences / (scale * tolerance)),
+    )
+
+
+def _judged(rows: list[DiffRow]) -> list[DiffRow]:
+    """Verdicts of the rows with numbers, corrected together."""
+    tested = [row.interval.p if row.interval and row.interval.n >= ENOUGH_SEEDS else float("nan") for row in rows]
+    adjusted = stats.holm(tested)
+    judged = []
+    for row, p in zip(rows, adjusted, strict=True):
+        if not row.in_tolerances:
+            judged.append(row)
+            continue
+        moves = np.array(row.in_tolerances)
+        sign = 1.0 if moves.mean() > 0 else -1.0
+        clear = bool((sign * moves > CLEAR).all())
+        moved = sign * moves.mean() > 1 and (clear or p < 1 - stats.LEVEL)
+        verdict: Verdict = ("improved" if sign > 0 else "worse") if moved else "same"
+        judged.append(replace(row, verdict=verdict, reason=_because(row, moved, clear, float(p))))
+    return judged
+
+
+def _because(row: DiffRow, moved: bool, clear: bool, p: float) -> str:
+    if not moved:
+        return "" if len(row.seeds) >= ENOUGH_SEEDS else f"{len(row.seeds)} common seed(s): only a clear change counts"
+    if clear:
+        return f"every common seed moved by more than {CLEAR:g} tolerances"
+    return f"p = {p:.2g} after Holm's correction"
+
+
+def _conclusion(rows: list[DiffRow], partial: bool) -> tuple[int, str]:
+    counts = {verdict: sum(row.verdict == verdict for row in rows) for verdict in ORDER}
+    listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    if counts["worse"]:
+        names = ", ".join(row.name for row in rows if row.verdict == "worse")
+        return 1, f"Worse: {names} ({listed})."
+    stuck = [row for row in rows if row.verdict == "not comparable" or (row.verdict == "missing" and not partial)]
+    if stuck:
+        more = f" and {len(stuck) - 1} more" if len(stuck) > 1 else ""
+        return 2, f"Cannot compare {stuck[0].name}{more}: {stuck[0].reason} ({listed})."
+    if all(row.verdict in ("missing", "added") for row in rows):
+        return 2, "Cannot compare: BASE and NEW have no row in common."
+    return 0, f"Nothing is worse ({listed})."
+
+
+def summary_status(cells: pandas.DataFrame) -> str:
+    """The most finished status among cells, with its reason."""
+    statuses = list(cells["status"])
+    status = next(name for name in summary.STATUS_ORDER if name in statuses)
+    reason = next((text for text, own in zip(cells["reason"], statuses, strict=True) if own == status and text), "")
+    return f"{status}: {reason}" if reason else status
+
+
+def _why_other(before: pandas.DataFrame, after: pandas.DataFrame, base: _Side, new: _Side) -> str:
+    """Which settings or assets differ between one cell of each side."""
+    records = [
+        next((side.records[folder] for folder in cells["folder"] if folder in side.records), None)
+        for cells, side in ((before[before["status"] == "done"], base), (after, new))
+    ]
+    if None in records:
+        return "other settings"
+    settings = _changes(*(gather.flat(record.settings) for record in records if record))
+    assets = _changes(*(dict(record.assets) for record in records if record))
+    parts = [f"other settings: {settings}"] if settings else []
+    parts += [f"other assets: {assets}"] if assets else []
+    return "; ".join(parts) or "other identity (the rules by which it is made have changed)"
+
+
+def _changes(was: dict[str, Any], now: dict[str, Any], most: int = 4) -> str:
+    keys = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
+    listed = ", ".join(f"{key} {was.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in keys[:most])
+    return listed + (f" and {len(keys) - most} more" if len(keys) > most else "")
+
+
+HEADS = ("verdict", "row", "BASE", "NEW", "mean change", "95 % interval", "seeds", "why")
+
+
+def _cells(row: DiffRow) -> list[str]:
+    interval = row.interval
+    change = summary.signed(interval.mean, row.unit) if interval else "-"
+    bounds = "-"
+    if interval and interval.n > 1:
+        bounds = f"{summary.signed(interval.low, row.unit)} .. {summary.signed(interval.high, row.unit)}"
+    seeds = " ".join(map(str, row.seeds)) or "-"
+    values = [summary.shown(row.base, row.unit), summary.shown(row.new, row.unit)]
+    return [row.verdict, row.name, *values, change, bounds, seeds, row.reason]

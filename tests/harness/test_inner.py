@@ -1,0 +1,105 @@
+"""Texts -> batches -> training: the walk that every metagradient and every validation shares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.config import InnerSettings
+from harness.contracts import HarnessError, InnerTraining
+from harness.inner import InnerTrainer
+
+
+@pytest.fixture
+def make_inner(make_model, make_tokenizer):
+    def make(family="gpt2", **changes):
+        settings = {"optimizer": {"lr": 1e-2, "weight_decay": 0.0}, "max_tokens": 12} | changes
+        return InnerTrainer(
+            make_model(family).double().eval(), make_tokenizer(), InnerSettings.model_validate(settings)
+        )
+
+    return make
+
+
+TEXTS = ["alpha beta", "", "gamma delta epsilon zeta", "x", "eta theta", "iota"]
+
+
+def norm(params):
+    return -sum((p**2).sum() for p in params.values())
+
+
+def test_it_is_what_the_contract_says(make_inner):
+    assert isinstance(make_inner(), InnerTraining)
+
+
+def test_texts_are_cut_and_marked(make_inner):
+    inner = make_inner()
+    bos, eos = inner.tokenizer.bos_token_id, inner.tokenizer.eos_token_id
+    assert inner.encode("ab") == [bos, *inner.tokenizer("ab")["input_ids"]]
+    assert make_inner(append_eos=True).encode("ab")[-1] == eos
+    assert make_inner(prepend_bos=False).encode("ab") == inner.tokenizer("ab")["input_ids"]
+    assert len(inner.encode("word " * 50)) == 12
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_every_text_is_in_one_batch_and_padding_is_not_scored(steps, make_inner):
+    inner = make_inner(steps=steps)
+    order, batches = inner._batches(TEXTS)
+    assert sorted(order) == list(range(len(TEXTS))) and len(batches) == steps
+    rows = [(row, labels) for batch in batches for row, labels in zip(batch["input_ids"], batch["labels"], strict=True)]
+    for place, (row, labels) in enumerate(rows):
+        ids = inner.encode(TEXTS[order[place]])
+        assert row[: len(ids)].tolist() == ids
+        assert labels.tolist() == ids + [-100] * (len(row) - len(ids))
+
+
+def test_the_order_is_fixed_and_can_be_left_as_it_is(make_inner):
+    shuffled, _ = make_inner(steps=2)._batches(TEXTS)
+    assert shuffled == make_inner(steps=2)._batches(TEXTS)[0] != list(range(6))
+    assert make_inner(steps=2, shuffle_seed=None)._batches(TEXTS)[0] == list(range(6))
+
+
+def test_fewer_texts_than_steps_is_a_sentence(make_inner):
+    with pytest.raises(HarnessError, match="inner.steps"):
+        make_inner(steps=8).train(TEXTS)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_weights_come_back_in_the_order_of_the_texts(steps, make_inner):
+    """Against finite differences of training with one text's weight changed, through the public train()."""
+    from rewards.metagradient import train
+
+    inner = make_inner(steps=steps)
+    found = inner.metagradient(TEXTS, norm)
+    order, batches = inner._batches(TEXTS)
+    for index in (0, 3, 5):
+        values = []
+        for change in (1e-5, -1e-5):
+            weights = torch.ones(len(TEXTS), dtype=torch.float64)
+            weights[order.index(index)] += change
+            trained = train(inner.model, batches, inner._optimizer(), weights=weights)
+            values.append(float(norm(trained)))
+        assert found.weights[index].item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-9)
+
+
+def test_a_text_without_tokens_weighs_nothing(make_inner):
+    assert make_inner().metagradient(TEXTS, norm).weights[1].item() == 0.0
+
+
+def test_training_starts_afresh_and_leaves_the_target_alone(make_inner):
+    inner = make_inner()
+    before = {name: p.clone() for name, p in inner.model.named_parameters()}
+    first, second = inner.train(TEXTS), inner.train(TEXTS)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], before[name]) for name in first)
+    assert all(torch.equal(p, before[name]) for name, p in inner.model.named_parameters())
+
+
+def test_another_optimizer_is_another_training(make_inner):
+    inner = make_inner()
+    other = inner.with_optimizer(name="sgd", lr=0.1)
+    assert other.optimizer.name == "sgd" and inner.optimizer.name == "adamw"
+    assert other.model is inner.model
+    assert any(
+        not torch.equal(a, b) for a, b in zip(inner.train(TEXTS).values(), other.train(TEXTS).values(), strict=True)
+    )
