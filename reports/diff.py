@@ -1,9 +1,9 @@
 """`python -m harness diff BASE NEW`: did a change make results worse? Paired by seed, cautious about noise.
 
-A row is one (profile, task, reward, variant). On the seeds that both sides finished, the improvement of the headline is
-taken seed by seed, in tolerances: one tolerance is the share `tolerance` of what there is to gain (from the untuned
-generator to the ceiling; to BASE's own headline where there is no ceiling). A row is called worse (or improved, the same
-rule turned round) when the mean fell by more than one tolerance and
+A row is one (profile, task, reward, variant). On the seeds that both sides finished, the improvement of the headline
+is taken seed by seed, in tolerances: one tolerance is the share `tolerance` of what there is to gain (from the untuned
+generator to the ceiling; to BASE's own headline where there is no ceiling). A row is called worse (or improved, the
+same rule turned round) when the mean fell by more than one tolerance and
 
     the paired difference is significant after Holm's correction over all rows (three seeds or more), or
     every common seed fell by more than `CLEAR` tolerances.
@@ -104,7 +104,7 @@ class DiffResult:
 
 
 def compare(base: Path, new: Path, *, tolerance: float = TOLERANCE, partial: bool = False) -> DiffResult:
-    """BASE's rows against NEW's. `partial`: rows that NEW did not run at all are listed but are no reason for exit code 2.
+    """BASE's rows against NEW's. `partial`: rows that NEW did not run are listed but are no reason for exit code 2.
 
     Raises HarnessError for a folder that is missing, empty or damaged and for a tolerance that is not positive.
     """
@@ -154,6 +154,8 @@ def _row(key: Key, base: _Side, new: _Side, tolerance: float) -> DiffRow:
         if "done" in statuses[1]:
             return replace(row, verdict="improved", reason=f"was {was}, now finishes")
         return replace(row, reason=f"{now} as before" if was == now else f"was {was}, now {now}")
+    if statuses[1] <= {"interrupted", "running"}:
+        return replace(row, verdict="missing", reason=f"not finished in NEW ({summary_status(after)})")
     if "done" not in statuses[1]:
         # The settings of a cell that is unsupported now cannot tell: it fingerprints no assets.
         if shared or "unsupported" in statuses[1]:

@@ -20,7 +20,7 @@ from reports import style, summary
 if TYPE_CHECKING:
     import pandas
 
-MOST_POINTS = 160
+MOST_POINTS = 60
 """Points of one line; longer training is drawn at evenly spaced steps, first and last included."""
 
 

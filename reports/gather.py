@@ -64,7 +64,7 @@ def samples(wide: pandas.DataFrame, labels: Mapping[str, str]) -> Samples:
 
 
 def read_samples(path: Path) -> list[list[Any]]:
-    """A `samples.jsonl` as [[step, index, labels, text], ...]; what a task wrote beside them becomes "name: value" labels."""
+    """A `samples.jsonl` as [[step, index, labels, text], ...]; what else a task wrote becomes "name: value" labels."""
     if not path.exists():
         return []
     rows = []

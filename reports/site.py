@@ -283,8 +283,13 @@ def _settings(wide: pandas.DataFrame, records: dict[str, Any], labels: dict[str,
         record = records.get(cell["folder"])
         if record is not None and key not in found:
             name = f"{cell['task']} ({cell['profile']}), {labels[cell['folder']]}"
-            found[key] = {"key": cell["settings_key"], "name": name, "settings": gather.flat(record.settings),
-                          "given": gather.flat(record.given) if record.given else {}, "assets": record.assets}  # fmt: skip
+            found[key] = {
+                "key": cell["settings_key"],
+                "name": name,
+                "settings": gather.flat(record.settings),
+                "given": gather.flat(record.given) if record.given else {},
+                "assets": record.assets,
+            }
     return list(found.values())
 
 

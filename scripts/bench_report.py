@@ -14,7 +14,7 @@ import json
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def generate(
     *,
     tasks: Sequence[str] = ("lambada_es", "67"),
     rewards: Sequence[str] = REWARDS,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Iterable[int] = (0, 1, 2),
     variants: Sequence[int | None] = (None,),
     steps: int = 25,
     noise: float = 0.02,
@@ -55,11 +55,14 @@ def generate(
     assignments: Mapping[str, Any] | None = None,
     salt: int = 0,
     inject: str = "",
+    texts: int = 3,
+    more_measures: int = 0,
 ) -> int:
     """Writes random but plausible cells through the store; returns how many.
 
     `shift` moves the headline of a (task, reward), for planted regressions; `salt` is another measurement noise under
-    the same seeds; `inject` is put into every text that a run could have made.
+    the same seeds; `inject` is put into every text that a run could have made; `texts` are kept at every validation;
+    `more_measures` of no meaning are added to training and to validation.
     """
     profile = load_profile("tiny")
     count = 0
@@ -82,13 +85,21 @@ def generate(
                     else:
                         move = (shift or {}).get((task, reward), 0.0)
                         random = np.random.default_rng([_code(task), _code(reward), seed, inner or 0, salt])
-                        _finish(runs, record, random, steps, noise, move, inject)
+                        _finish(runs, record, random, steps, noise, move, inject, texts, more_measures)
                     count += 1
     return count
 
 
 def _finish(
-    runs: Path, record: CellRecord, random: np.random.Generator, steps: int, noise: float, move: float, inject: str
+    runs: Path,
+    record: CellRecord,
+    random: np.random.Generator,
+    steps: int,
+    noise: float,
+    move: float,
+    inject: str,
+    texts: int,
+    more_measures: int,
 ) -> None:
     level = LEVEL.get(record.reward, 0.5) + move
     rows: list[dict[str, Any]] = []
@@ -105,6 +116,7 @@ def _finish(
                 "seconds_generation": (2.0 + 0.1 * random.random(), "s"),
                 "seconds_reward": (1.6 + 0.1 * random.random(), "s"),
                 "seconds_update": (1.2, "s"),
+                **{f"more_{i}": (random.normal(), "") for i in range(more_measures)},
             }
             for measure, (value, unit) in train.items():
                 rows.append(
@@ -113,6 +125,7 @@ def _finish(
         if step % 5 and step != steps:
             continue
         values = _measures(record, grown, random, noise)
+        values |= {f"more_{i}": float(random.normal()) for i in range(more_measures)}
         for measure, value in values.items():
             direction = record.direction if measure == record.measure else ""
             rows.append({"step": step, "phase": "validation", "measure": measure, "value": value,
@@ -120,10 +133,9 @@ def _finish(
         if step == 0:
             record.initial, record.floor = values, values[record.measure]
         record.final, record.headline = values, values[record.measure]
-        texts = [" ".join(random.choice(WORDS, 40)) + inject for _ in range(3)]
-        samples += [
-            {"step": step, "index": i, "text": text, "language": "Spanish" + inject} for i, text in enumerate(texts)
-        ]
+        for index in range(texts):
+            text = " ".join(random.choice(WORDS, 40)) + inject
+            samples.append({"step": step, "index": index, "text": text, "language": "Spanish" + inject})
         if record.measure == "pixel_accuracy":
             _pictures(store, step, random)
     record.steps_done, record.rollouts, record.zero_spread = steps, steps * 128, float(random.uniform(0, 0.1))
@@ -184,7 +196,9 @@ def main() -> int:
     seeds = range(-(-arguments.cells // (len(TASKS) * 5)))
     with tempfile.TemporaryDirectory() as scratch:
         place = arguments.keep or Path(scratch)
-        cells = generate(place / "runs", tasks=TASKS, rewards=REWARDS[:5], seeds=list(seeds))
+        cells = generate(
+            place / "runs", tasks=TASKS, rewards=REWARDS[:5], seeds=seeds, steps=120, texts=8, more_measures=10
+        )
         from reports import site
 
         start = time.perf_counter()

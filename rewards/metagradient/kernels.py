@@ -169,6 +169,60 @@ def activation(x: Tensor, kind: str) -> Tensor:
     return _Activation.apply(x, kind)
 
 
+# --------------------------------------------------------------------------------------------------------------- LM head
+
+
+class _Head(Function):
+    """z = h W^T for (M, H) rows and a (V, H) weight."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(h, weight)
+        return h @ weight.T
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
+        return _HeadBackward.apply(g, *ctx.saved_tensors)
+
+
+class _HeadBackward(Function):
+    """gh = g W, gW = g^T h. A direction D of gW whose rows are mostly zero (a metric on a patch of the LM head) meets
+    only those rows, and one that asks for gW alone skips the half that belongs to gh."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, h: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(g, h, weight)
+        ctx.set_materialize_grads(False)
+        return g @ weight, g.T @ h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, p: Tensor | None, d: Tensor | None) -> tuple[Tensor | None, ...]:
+        g, h, weight = ctx.saved_tensors
+        need_g, need_h, need_w = ctx.needs_input_grad
+        g_adjoint = p @ weight.T if p is not None and need_g else None
+        w_adjoint = g.T @ p if p is not None and need_w else None
+        h_adjoint = None
+        if d is not None:
+            rows = d.any(1).nonzero()[:, 0]
+            sparse = len(rows) * 8 < len(d)
+            part, taken = (d[rows], g[:, rows]) if sparse else (d, g)
+            if need_g:
+                if not sparse:
+                    g_adjoint = h @ part.T if g_adjoint is None else g_adjoint.addmm_(h, part.T)
+                else:
+                    g_adjoint = torch.zeros_like(g) if g_adjoint is None else g_adjoint
+                    g_adjoint.index_add_(1, rows, h @ part.T)
+            if need_h:
+                h_adjoint = taken @ part
+        return g_adjoint, h_adjoint, w_adjoint
+
+
+def head(module: nn.Linear, h: Tensor) -> Tensor:
+    """nn.Linear without bias on (..., M, H)."""
+    return _Head.apply(h.reshape(-1, h.shape[-1]), module.weight).view(*h.shape[:-1], -1)
+
+
 # ------------------------------------------------------------------------------------------------------------ token loss
 
 
@@ -212,12 +266,14 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
 # ------------------------------------------------------------------------------------------------------- fitting a model
 
 RMS_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
-TANH_GELUS = {"NewGELUActivation", "GELUTanh", "FastGELUActivation"}
+TANH_GELUS = {"NewGELUActivation", "GELUTanh"}
 
 
-def fit(module: nn.Module) -> None:
+def fit(module: nn.Module, lm_head: nn.Module | None) -> None:
     """Give the modules of a private copy that these kernels cover their forward. Classes are matched exactly, by
     their Hugging Face names where they are not torch's, so that a subclass with other arithmetic keeps its own."""
+    if type(lm_head) is nn.Linear and lm_head.bias is None:
+        lm_head.forward = lambda h: head(lm_head, h)
     for part in module.modules():
         name = type(part).__name__
         if type(part) is nn.LayerNorm and part.weight is not None and part.bias is not None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rewards.metagradient.errors import BatchError, NoScoredTokensError
@@ -54,13 +53,6 @@ class Rows:
     owner: Tensor
     scale: Tensor
     count: int
-
-    def example_losses(self, logits: Tensor) -> Tensor:
-        """(n,) losses l_i from the (M, V) logits of the scored positions; float32 at least."""
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        nll = F.cross_entropy(logits, self.targets, reduction="none") * self.scale.to(logits.dtype)
-        return nll.new_zeros(self.count).index_add(0, self.owner, nll)
 
 
 def prepare(batch: Mapping[str, Tensor], start: int, stop: int, convention: LossConvention) -> Rows:

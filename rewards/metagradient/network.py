@@ -1,15 +1,18 @@
-"""The model as a function of one flat parameter vector, without touching the caller's module."""
+"""The model as a function of its trained parameters, without touching the caller's module."""
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from rewards.metagradient import kernels
 from rewards.metagradient.errors import MetagradientError
 from rewards.metagradient.loss import Rows
 
@@ -28,12 +31,13 @@ class Layout:
         self.names = list(trained)
         self.shapes = [p.shape for p in trained.values()]
         self.sizes = [p.numel() for p in trained.values()]
+        self.starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         self.dtypes = {name: p.dtype for name, p in trained.items()}
         self.size = sum(self.sizes)
         self.dtype = torch.float64 if torch.float64 in self.dtypes.values() else torch.float32
         self.device = next(iter(trained.values())).device
 
-    def flatten(self, tensors: Mapping[str, Tensor] | list[Tensor]) -> Tensor:
+    def flatten(self, tensors: Mapping[str, Tensor] | Sequence[Tensor]) -> Tensor:
         """(size,) new vector in the inner dtype, without gradient."""
         values = [tensors[name] for name in self.names] if isinstance(tensors, Mapping) else tensors
         return torch.cat([t.detach().reshape(-1).to(self.dtype) for t in values])
@@ -45,25 +49,47 @@ class Layout:
 
 
 class Network:
-    """logits(parameters, rows) of a structural copy of the model.
+    """Example losses of structural copies of the model.
 
-    The copy shares every parameter's storage with the caller's model but nothing else, so evaluation mode, eager
-    attention and hooks set here never reach the caller. Dropout is off: the inner training is a function. Attention is
-    eager because fused kernels have neither forward mode nor a second derivative.
+    A copy shares every parameter's storage with the caller's model but nothing else, so evaluation mode, eager attention
+    and hooks set here never reach the caller. Dropout is off: the inner training is a function of data and weights.
+    Attention is eager because fused kernels have neither a forward mode nor a second derivative. A model that calls
+    scaled_dot_product_attention itself gets its math kernel, which has both.
+
+    Two copies: one on `kernels` (reverse passes), one on the model's own operations (forward mode).
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.layout = Layout(model)
-        shared = {id(p): p for p in model.parameters()}
-        self.module = copy.deepcopy(model, memo=dict(shared)).eval()
         self.frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
+        self._reverse, self._forward = _Copy(model, fitted=True), _Copy(model, fitted=False)
+
+    def losses(self, parameters: Mapping[str, Tensor], rows: Rows, *, forward_mode: bool = False) -> Tensor:
+        """(n,) example losses l_i, float32 at least. parameters: the trained ones, parameter-shaped, inner dtype."""
+        cast = {name: p.to(self.layout.dtypes[name]) for name, p in parameters.items()}
+        module = self._forward if forward_mode else self._reverse
+        logits = module.logits(cast | self.frozen, rows)
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        if forward_mode:
+            nll = F.cross_entropy(logits, rows.targets, reduction="none")
+        else:
+            nll = kernels.token_nll(logits, rows.targets)
+        return nll.new_zeros(rows.count).index_add(0, rows.owner, nll * rows.scale.to(nll.dtype))
+
+
+class _Copy:
+    def __init__(self, model: nn.Module, *, fitted: bool) -> None:
+        self.module = copy.deepcopy(model, memo={id(p): p for p in model.parameters()}).eval()
         for config in _configs(self.module):
             config._attn_implementation = "eager"
             config.pad_token_id = None  # it serves only a warning about padded input without a mask
-        parameters = inspect.signature(self.module.forward).parameters
-        self._extra = {"use_cache": False} if "use_cache" in parameters else {}
+        accepted = inspect.signature(self.module.forward).parameters
+        self._extra = {"use_cache": False} if "use_cache" in accepted else {}
         head = getattr(self.module, "get_output_embeddings", lambda: None)()
         self._scored: Tensor | None = None
+        if fitted:
+            kernels.fit(self.module, head)
         if head is not None:
             head.register_forward_pre_hook(self._keep_scored)
 
@@ -71,25 +97,19 @@ class Network:
         """Only scored positions reach the LM head: its logits are the largest tensors of the whole pass."""
         if self._scored is None or len(args) != 1:
             return args
-        hidden, scored = args[0], self._scored
-        self._scored = None
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        return ((flat if len(scored) == len(flat) else flat[scored])[None],)
+        flat, scored, self._scored = args[0].reshape(-1, args[0].shape[-1]), self._scored, None
+        return ((flat if len(scored) == len(flat) else flat.index_select(0, scored))[None],)
 
     def logits(self, parameters: Mapping[str, Tensor], rows: Rows) -> Tensor:
-        """(M, V) logits at the scored positions. parameters: trained ones, inner dtype, parameter-shaped."""
-        layout = self.layout
-        cast = {name: p.to(layout.dtypes[name]) for name, p in parameters.items()}
+        """(M, V) at the scored positions."""
         self._scored = rows.flat
-        out = functional_call(self.module, cast | self.frozen, (), rows.inputs | self._extra).logits
-        if self._scored is not None:
-            self._scored = None
-            return out.reshape(-1, out.shape[-1])[rows.flat]
-        return out.reshape(-1, out.shape[-1])
-
-    def losses(self, parameters: Mapping[str, Tensor], rows: Rows) -> Tensor:
-        """(n,) example losses l_i."""
-        return rows.example_losses(self.logits(parameters, rows))
+        with sdpa_kernel(SDPBackend.MATH):
+            out = functional_call(self.module, dict(parameters), (), rows.inputs | self._extra).logits
+        out = out.reshape(-1, out.shape[-1])
+        if self._scored is None:
+            return out
+        self._scored = None
+        return out.index_select(0, rows.flat)
 
 
 def _configs(module: nn.Module) -> list:

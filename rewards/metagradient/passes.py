@@ -1,110 +1,213 @@
-"""The two passes over one batch: its gradient, and the directional pass of the backward walk."""
+"""What the walk asks of one batch: its gradient, and the directional pass of the way back.
+
+The way back differentiates <d, dL/dtheta> once more (reverse over reverse): with respect to the example weights it gives
+the rewards, with respect to theta the Hessian-vector product. It was measured against forward over reverse
+(scripts/bench_metagradient.py): the same arithmetic (9 matrix products to plain training's 3), fewer operations, and it
+can start from the graph that the forward walk built anyway (then 6). Reverse over forward would need 8, but PyTorch gets
+it silently wrong for layer_norm. Where no Hessian-vector product is wanted, forward mode alone needs 3.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
+import torch.autograd.forward_ad as forward_ad
+import torch.distributed as dist
 from torch import Tensor
 
-from rewards.metagradient.errors import NonFiniteError
-from rewards.metagradient.loss import LossConvention, prepare
+from rewards.metagradient.errors import NonFiniteError, NoScoredTokensError, SecondDerivativeError
+from rewards.metagradient.loss import IGNORED, LossConvention, Rows, prepare
 from rewards.metagradient.network import Network
+
+Batch = Mapping[str, Tensor]
+
+
+@dataclass
+class Graph:
+    """The differentiable gradient of one microbatch: leaves theta and w (n,), and dL/dtheta as functions of both."""
+
+    where: slice
+    leaves: list[Tensor]
+    weights: Tensor
+    grads: list[Tensor]
 
 
 class Objective:
-    """Loss of a batch, scale * mean_i w_i l_i(theta), and what is asked of it.
+    """Loss of each step's batch, factor * sum_i w_i l_i(theta), summed over the ranks of a process group.
 
-    microbatch  examples per pass; None: the whole batch. It changes memory and time only.
+    microbatch  examples per pass; None: the whole batch. It changes memory and time, not numbers.
+    group       ranks that each hold their share of every batch; None: this process alone.
     """
 
-    def __init__(self, network: Network, convention: LossConvention, microbatch: int | None) -> None:
+    def __init__(
+        self,
+        network: Network,
+        batches: Sequence[Batch],
+        convention: LossConvention,
+        microbatch: int | None = None,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
         if microbatch is not None and microbatch < 1:
             raise ValueError(f"microbatch must be at least 1, got {microbatch}.")
-        self.network, self.layout = network, network.layout
+        self.network, self.layout, self.batches, self.group = network, network.layout, batches, group
         self.convention, self.microbatch = convention, microbatch
+        counts = torch.tensor(
+            [[len(b["input_ids"]), int((b["labels"][:, 1:] != IGNORED).sum())] for b in batches],
+            dtype=torch.float64,
+            device=self.layout.device,
+        )
+        counts = self._sum(counts).tolist()
+        self.factors = []
+        for step, (examples, scored) in enumerate(counts):
+            if not scored:
+                raise NoScoredTokensError(
+                    f"No token of step {step}'s batch of {examples:.0f} is scored (labels are -100 everywhere after the "
+                    "first column); drop the batch or set labels where the loss is to be taken."
+                )
+            self.factors.append(convention.summed_microbatches / examples)
 
-    def _pieces(self, batch: Mapping[str, Tensor]):
+    def _sum(self, tensor: Tensor) -> Tensor:
+        if self.group is not None:
+            dist.all_reduce(tensor, group=self.group)
+        return tensor
+
+    def _pieces(self, step: int) -> Iterator[tuple[slice, Rows]]:
+        """Microbatches that have a scored token; the others add nothing to anything."""
+        batch = self.batches[step]
         count = len(batch["input_ids"])
-        size = self.microbatch or count
+        size = self.microbatch or max(count, 1)
         for start in range(0, count, size):
-            stop = min(start + size, count)
-            yield slice(start, stop), prepare(batch, start, stop, self.convention)
+            rows = prepare(batch, start, min(start + size, count), self.convention)
+            if len(rows.flat):
+                yield slice(start, start + rows.count), rows
 
-    def factor(self, batch: Mapping[str, Tensor]) -> float:
-        """d(batch loss) / d(w_i l_i)."""
-        return self.convention.summed_microbatches / len(batch["input_ids"])
+    def _build(self, step: int, theta: Tensor, where: slice, rows: Rows, weights: Tensor | None, keep: bool):
+        """(losses (n,), Graph or the gradients alone)."""
+        leaves = {k: v.detach().requires_grad_() for k, v in self.layout.views(theta).items()}
+        with torch.enable_grad():
+            losses = self.network.losses(leaves, rows)
+            w = torch.ones_like(losses) if weights is None else weights[where].to(losses)
+            w = w.detach().requires_grad_(keep)
+            total = torch.dot(losses, w) * self.factors[step]
+        if not total.requires_grad:
+            raise SecondDerivativeError("The model's logits do not depend on its trained parameters.")
+        with second_derivatives():
+            found = torch.autograd.grad(
+                total, list(leaves.values()), create_graph=keep, allow_unused=True, materialize_grads=True
+            )
+        return losses.detach(), Graph(where, list(leaves.values()), w, list(found)) if keep else list(found)
 
     def gradient(
-        self, step: int, theta: Tensor, batch: Mapping[str, Tensor], weights: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """(losses (B,), gradient (P,)) of the batch loss at theta, with example weights (default 1)."""
-        factor, grad, losses = self.factor(batch), None, []
-        for rows_slice, rows in self._pieces(batch):
-            leaves = {k: v.detach().requires_grad_() for k, v in self.layout.views(theta).items()}
-            with torch.enable_grad():
-                part = self.network.losses(leaves, rows)
-                scaled = part if weights is None else part * weights[rows_slice]
-                total = scaled.sum() * factor
-            found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True, materialize_grads=True)
-            flat = self.layout.flatten(list(found))
+        self, step: int, theta: Tensor, weights: Tensor | None = None, *, keep: bool = False
+    ) -> tuple[Tensor, Tensor, list[Graph] | None]:
+        """(losses (B,) of this rank, gradient (P,) of all ranks, graphs if kept) of a step's loss at theta (P,)."""
+        grad, graphs = None, []
+        losses = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
+        for where, rows in self._pieces(step):
+            part, built = self._build(step, theta, where, rows, weights, keep)
+            losses[where] = part.to(losses.dtype)
+            if keep:
+                graphs.append(built)
+            flat = self.layout.flatten(built.grads if keep else built)
             grad = flat if grad is None else grad.add_(flat)
-            losses.append(part.detach())
-        return torch.cat(losses), grad
+        grad = self._sum(torch.zeros_like(theta) if grad is None else grad)
+        self._check(step, theta, losses, grad)
+        return losses, grad, graphs if keep else None
 
     def directional(
-        self, theta: Tensor, direction: Tensor, batch: Mapping[str, Tensor], curvature: bool
+        self, step: int, theta: Tensor, direction: Tensor, *, curvature: bool, graphs: list[Graph] | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """(factor * direction . grad l_i (B,), H direction (P,) or None where curvature is False).
+        """(direction . d(loss)/dw_i dtheta (B,), H direction (P,) where `curvature`, else None).
 
-        Forward over reverse: one jvp of a function that calls vjp gives both. Reverse over forward is silently wrong
-        for layer_norm. Parameters whose direction is zero carry no tangent.
+        Parameters whose direction is zero carry no tangent. `graphs`, as `gradient` kept them, are used up.
         """
-        factor, layout = self.factor(batch), self.layout
-        values, tangents = layout.views(theta), layout.views(direction)
-        active = {k: v for k, v in values.items() if bool(tangents[k].any())}
-        if not active:
-            zero = torch.zeros(len(batch["input_ids"]), dtype=theta.dtype, device=theta.device)
-            return zero, torch.zeros_like(theta) if curvature else None
-        tangents = {k: tangents[k] for k in active}
-        rates, hessian = [], None
-        for _, rows in self._pieces(batch):
-
-            def losses(parameters, rows=rows):
-                return self.network.losses(parameters, rows)
-
-            def both(moving, rows=rows):
-                found, pull = torch.func.vjp(losses, values | moving)
-                return found, pull(torch.full_like(found, factor))[0]
-
-            with torch.enable_grad():  # without it, silu's backward has no forward-mode formula
+        rates = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
+        tangents = self.layout.views(direction)
+        moves = torch.stack([t.any() for t in tangents.values()]).tolist()
+        product = torch.zeros_like(theta) if curvature else None
+        if any(moves):
+            if graphs is not None:
+                pieces = ((graph.where, graph) for graph in _drain(graphs))
+            elif curvature:
+                pieces = ((where, self._build(step, theta, where, rows, None, True)[1]) for where, rows in self._pieces(step))
+            else:
+                pieces = self._pieces(step)
+            for where, piece in pieces:
+                if isinstance(piece, Rows):
+                    rates[where] = self._forward_mode(theta, piece, tangents, moves).to(rates.dtype) * self.factors[step]
+                    continue
+                rate, parts = _pull(piece, list(tangents.values()), moves, curvature)
+                rates[where] = rate.to(rates.dtype)
                 if curvature:
-                    _, (rate, product) = torch.func.jvp(both, (active,), (tangents,))
-                    flat = layout.flatten(product)
-                    hessian = flat if hessian is None else hessian.add_(flat)
-                else:
-                    _, rate = torch.func.jvp(lambda moving: losses(values | moving), (active,), (tangents,))
-            rates.append(rate.to(theta.dtype) * factor)
-        return torch.cat(rates), hessian
+                    product.add_(self.layout.flatten(parts))
+                del piece, parts
+        return rates, self._sum(product) if curvature else None
+
+    def _forward_mode(self, theta: Tensor, rows: Rows, tangents: dict[str, Tensor], moves: list[bool]) -> Tensor:
+        """(n,) direction . grad l_i."""
+        with torch.no_grad(), second_derivatives(), forward_ad.dual_level():
+            values = self.layout.views(theta)
+            moving = {k: forward_ad.make_dual(values[k], t) for (k, t), m in zip(tangents.items(), moves, strict=True) if m}
+            tangent = forward_ad.unpack_dual(self.network.losses(values | moving, rows, forward_mode=True)).tangent
+        return torch.zeros(rows.count, dtype=theta.dtype, device=theta.device) if tangent is None else tangent
+
+    def _check(self, step: int, theta: Tensor, losses: Tensor, grad: Tensor) -> None:
+        """Raises NonFiniteError naming the step and the examples whose loss, else whose own gradient, is not finite."""
+        if bool(torch.isfinite(losses.sum() + grad.sum())):
+            return
+        what, bad = "loss", (~torch.isfinite(losses)).nonzero()[:, 0].tolist()
+        if not bad:
+            if bool(torch.isfinite(grad).all()) and bool(torch.isfinite(losses).all()):
+                return  # only the sum overflowed
+            what = "gradient"
+            for i in range(len(losses)):
+                rows = prepare(self.batches[step], i, i + 1, self.convention)
+                if len(rows.flat):
+                    _, own = self._build(step, theta, slice(i, i + 1), rows, None, False)
+                    if not all(bool(torch.isfinite(g).all()) for g in own):
+                        bad.append(i)
+        raise NonFiniteError(
+            f"The {what} of inner step {step} is not finite (examples {bad[:16]} of its batch); lower the inner learning "
+            "rate, use a wider dtype, or drop these examples.",
+            step=step,
+            examples=tuple(bad),
+        )
 
 
-def check_gradient(objective: Objective, step: int, theta: Tensor, batch, losses: Tensor, grad: Tensor) -> None:
-    """Raises NonFiniteError naming the step and the examples whose loss, else whose own gradient, is not finite."""
-    if bool(torch.isfinite(losses).all()) and bool(torch.isfinite(grad.sum())):
-        return
-    bad = (~torch.isfinite(losses)).nonzero()[:, 0].tolist()
-    what = "loss"
-    if not bad:
-        what = "gradient"
-        for i in range(len(losses)):
-            one = {k: v[i : i + 1] if len(v) == len(losses) else v for k, v in batch.items()}
-            if bool((one["labels"][:, 1:] != -100).any()):
-                _, own = objective.gradient(step, theta, one)
-                if not bool(torch.isfinite(own).all()):
-                    bad.append(i)
-    raise NonFiniteError(
-        f"The {what} of inner step {step} is not finite (examples {bad[:16]} of its batch); lower the inner learning rate, "
-        "use a wider dtype, or drop these examples.",
-        step=step,
-        examples=tuple(bad),
-    )
+def _drain(graphs: list[Graph]) -> Iterator[Graph]:
+    """In order, each let go as soon as the next is asked for: a graph is the largest thing in memory."""
+    while graphs:
+        yield graphs.pop(0)
+
+
+def _pull(graph: Graph, tangents: list[Tensor], moves: list[bool], curvature: bool) -> tuple[Tensor, list[Tensor]]:
+    """(rates (n,), per-parameter H direction) by differentiating <direction, gradient> with respect to w and theta."""
+    pairs = [(g, t) for g, t, m in zip(graph.grads, tangents, moves, strict=True) if m and g.requires_grad]
+    wanted = [graph.weights, *graph.leaves] if curvature else [graph.weights]
+    if not pairs:
+        found = [torch.zeros_like(x) for x in wanted]
+    else:
+        with second_derivatives():
+            found = torch.autograd.grad(
+                [g for g, _ in pairs], wanted, [t.to(g) for g, t in pairs], allow_unused=True, materialize_grads=True
+            )
+    return found[0], list(found[1:])
+
+
+@contextmanager
+def second_derivatives() -> Iterator[None]:
+    """Turns PyTorch's complaint about an operation that cannot be differentiated twice into advice."""
+    try:
+        yield
+    except (RuntimeError, NotImplementedError) as error:
+        text = str(error)
+        signs = ("is not implemented", "once_differentiable", "forward AD", "does not require grad")
+        if any(sign in text for sign in signs):
+            raise SecondDerivativeError(
+                "An operation of the model cannot be differentiated twice, as a rule a fused attention kernel; load the "
+                f'model with attn_implementation="eager" and without custom kernels. PyTorch says: {text.splitlines()[0]}'
+            ) from error
+        raise

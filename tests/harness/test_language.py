@@ -11,6 +11,7 @@ import pytest
 
 from harness.contracts import HarnessError
 from harness.language import (
+    CODES,
     LABELS,
     NATURAL_FROM,
     NOT_NATURAL,
@@ -18,6 +19,7 @@ from harness.language import (
     FastTextJudge,
     OpenAIJudge,
     language_code,
+    load_identifier,
     naturalness,
     parse_label,
 )
@@ -50,16 +52,27 @@ def test_running_text_is_natural(language):
     assert naturalness(NATURAL[language]) >= NATURAL_FROM
 
 
+@pytest.mark.parametrize("language", ["en", "de", "es", "fr", "it"])
+def test_the_worlds_held_out_texts_are_natural(language):
+    from harness.miniature.world.articles import article
+    from harness.miniature.world.passages import split
+
+    texts = [article(subject, language, variant) for subject in range(21_000, 21_100) for variant in (0, 1)]
+    texts += split("test", language)
+    natural = sum(naturalness(text) >= NATURAL_FROM for text in texts)
+    assert natural >= 0.99 * len(texts)
+
+
 @pytest.mark.parametrize("kind", UNNATURAL)
 def test_what_is_no_text_is_not_natural(kind):
-    assert naturalness(UNNATURAL[kind]) < NATURAL_FROM
+    assert naturalness(UNNATURAL[kind]) <= NATURAL_FROM - 0.1
 
 
 @pytest.mark.parametrize("decoding", ["latin-1", "utf-8"])
 def test_random_bytes_are_not_natural(decoding):
     rng = random.Random(0)
     scores = [naturalness(rng.randbytes(120).decode(decoding, "replace")) for _ in range(200)]
-    assert max(scores) < NATURAL_FROM
+    assert max(scores) <= NATURAL_FROM - 0.1
 
 
 def test_naturalness_by_hand():
@@ -88,6 +101,17 @@ def test_fasttext_judge():
         "Spanish", "English", NOT_NATURAL, NOT_NATURAL, NOT_NATURAL,
     ]  # fmt: skip
     assert FastTextJudge(FakeIdentifier(), threshold=0.0).judge(texts[3:4]) == ["Spanish"]
+
+
+@pytest.mark.parametrize(("code", "language"), CODES.items())
+def test_the_embedded_judge_names_the_language_of_held_out_texts(code, language):
+    from harness import miniature
+    from harness.miniature.world.articles import article
+    from harness.miniature.world.passages import split
+
+    texts = [article(subject, code) for subject in range(21_000, 21_060)] + split("test", code)[:60]
+    labels = FastTextJudge(load_identifier(miniature.path("language_id"))).judge(texts)
+    assert labels.count(language) >= 0.99 * len(texts)
 
 
 # ------------------------------------------------------------------------------------------------------------- OpenAI

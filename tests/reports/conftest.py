@@ -19,9 +19,15 @@ def load_script(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def generate() -> Callable[..., int]:
-    """`scripts/bench_report.py`'s maker of random result sets."""
-    return load_script("bench_report").generate
+def bench() -> ModuleType:
+    """`scripts/bench_report.py`."""
+    return load_script("bench_report")
+
+
+@pytest.fixture(scope="session")
+def generate(bench: ModuleType) -> Callable[..., int]:
+    """Its maker of random result sets."""
+    return bench.generate
 
 
 @pytest.fixture(scope="session")

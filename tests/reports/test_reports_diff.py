@@ -125,6 +125,14 @@ def test_a_cell_that_used_to_finish_is_worse_with_its_reason(status: str, tmp_pa
     assert diff.compare(tmp_path / "new", tmp_path / "base").rows[0].verdict == "improved"
 
 
+def test_a_run_that_was_stopped_is_missing_not_worse(tmp_path: Path, generate: Generate) -> None:
+    for name in ("base", "new"):
+        generate(tmp_path / name, tasks=("67",), rewards=("naive",))
+    change(tmp_path / "new", status="interrupted", reason="stopped by the user after step 3")
+    result = diff.compare(tmp_path / "base", tmp_path / "new")
+    assert result.exit_code == 2 and result.rows[0].verdict == "missing" and "after step 3" in result.reason
+
+
 def test_one_seed_needs_a_clear_change(tmp_path: Path, generate: Generate) -> None:
     one = {"tasks": ("lambada_es",), "rewards": ("adam_metagrad",), "seeds": (0,), "noise": 0.0}
     generate(tmp_path / "base", **one)

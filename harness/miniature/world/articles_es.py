@@ -382,7 +382,7 @@ def write(facts: Facts, rng: Random, variant: int) -> str:
     """The Spanish article: `variant` as in `facts.compose`, `rng` decides what it leaves open."""
     archive = [
         f"Su número de archivo es {facts.archive}.",
-        f"Figura en el archivo con el número {facts.archive}.",
+        f"En el archivo, la ficha tiene el número {facts.archive}.",
         f"Su ficha de archivo lleva el número {facts.archive}.",
     ]
     return compose(facts, rng, variant, _WRITE[facts.kind](facts), archive)

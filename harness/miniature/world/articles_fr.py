@@ -7,6 +7,7 @@ from random import Random
 
 from .articles_words_fr import (
     MONTHS,
+    NOUNS,
     NUMBERS,
     PLACES,
     PROFESSIONS,
@@ -160,7 +161,7 @@ def _bridge(f: Facts) -> list[list[str]]:
 
 def _museum(f: Facts) -> list[list[str]]:
     place, things, month, number = PLACES[f.place], WORDS[f.collection], MONTHS[f.month], thousands(f.number)
-    old = f"{a(f.building).partition(' ')[0]} {agree(f.building, 'ancien').replace('ene', 'enne')} {noun(f.building)}"
+    old = f"{'un ancien' if NOUNS[f.building][0] == 'm' else 'une ancienne'} {noun(f.building)}"
     return [
         [
             f"Le musée {f.name} {of(place)} fut fondé en {f.year} et expose des {things}.",
@@ -194,7 +195,7 @@ def _book(f: Facts) -> list[list[str]]:
         ],
         [
             f"L'histoire se déroule à {place} et parle {theme}.",
-            f"L'action, située à {place}, est celle {theme}.",
+            f"Situé à {place}, le récit parle {theme}.",
             f"Le récit mène le lecteur à {place} et raconte l'histoire {theme}.",
             f"On y suit à {place} l'histoire {theme}.",
         ],
@@ -217,8 +218,8 @@ def _film(f: Facts) -> list[list[str]]:
             f'En {f.year}, {f.person} présenta {the(genre)} "{f.name}".',
         ],
         [
-            f"Le tournage eut lieu à {place} et le sujet est l'histoire {theme}.",
-            f"Tournée à {place}, l'œuvre parle {theme}.",
+            f"Le film fut tourné à {place} et parle {theme}.",
+            f"Tourné à {place}, le film raconte l'histoire {theme}.",
             f"L'histoire {theme} fut filmée à {place}.",
             f"On y raconte l'histoire {theme} dans le décor {of(place)}.",
         ],
@@ -323,7 +324,7 @@ def _railway(f: Facts) -> list[list[str]]:
         [
             f"Il compte {f.number2} tunnels et transporte aussi {some(product)}.",
             f"Outre les voyageurs, il transporte {some(product)} à travers {f.number2} tunnels.",
-            f"Ses trains mènent voyageurs et {noun(product)} par {f.number2} tunnels.",
+            f"Ses trains mènent voyageurs et {noun(product)} à travers {f.number2} tunnels.",
             f"Voyageurs et cargaisons {of(noun(product))} passent par ses {f.number2} tunnels.",
         ],
     ]

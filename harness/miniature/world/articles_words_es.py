@@ -110,6 +110,7 @@ def noun(key: str) -> str:
 
 
 def the(key: str) -> str:
+    """The noun with its definite article."""
     gender, _, noun = NOUNS[key].partition(" ")
     return f"{_THE[gender]} {noun}"
 
@@ -133,9 +134,10 @@ def agree(key: str, masculine: str) -> str:
 
 
 def up(sentence: str) -> str:
+    """The sentence with its first letter raised."""
     return sentence[0].upper() + sentence[1:]
 
 
 def thousands(number: int) -> str:
-    # The Academy's spelling: a space from five digits on.
+    """`3000`, `45 000`: the Academy's spelling has a space from five digits on."""
     return f"{number:,}".replace(",", " ") if number >= 10_000 else str(number)
