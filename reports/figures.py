@@ -8,7 +8,7 @@ over cells that stop at different steps would jump where they stop.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports import style, summary
+from reports.summary import Block
 
 if TYPE_CHECKING:
     import pandas
@@ -91,8 +92,11 @@ class Curves:
     """Variant -> dash where there are several; empty where there is one, and the dash goes with the colour."""
 
 
-def reduce(wide: pandas.DataFrame, long: pandas.DataFrame) -> Curves:
-    """Median, lowest and highest over seeds of every measure at every step of the finished cells."""
+def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Block] | None = None) -> Curves:
+    """Median, lowest and highest over seeds of every measure at every step of the finished cells.
+
+    `blocks` are `summary.blocks(wide)`, made here if not at hand.
+    """
     import pandas
 
     rewards = sorted(wide["reward"].unique()) if len(wide) else []
@@ -105,7 +109,7 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame) -> Curves:
         return Curves(pandas.DataFrame(columns=[*columns, "median", "min", "max", "seeds"]), slots, dashes)
     labels = {
         (block.profile, block.task, row.reward, row.variant, row.settings_key): row.label
-        for block in summary.blocks(wide)
+        for block in (summary.blocks(wide) if blocks is None else blocks)
         for row in block.rows
     }
     cells = summary.prepared(wide)
@@ -175,7 +179,7 @@ def learning_curves(curves: Curves) -> list[Figure]:
         where = "on held-out prompts" if phase == "validation" else "during training"
         found.append(
             Figure(
-                key=_key("curves", str(profile), str(task), str(phase)),
+                key=file_key("curves", str(profile), str(task), str(phase)),
                 title=f"{task}, {phase}",
                 caption=f"Every measure of {task} ({profile}) {where}: median over seeds, band from lowest to highest.",
                 panels=tuple(panel for panel in panels if panel),
@@ -192,11 +196,11 @@ def paper_figures(curves: Curves) -> list[Figure]:
         for key, title, caption, wanted in _plans(tasks):
             panels = (panel(curves, profile, task, measure) for task, measure in wanted)
             if drawn := tuple(each for each in panels if each):
-                found.append(Figure(_key(key, profile), f"{title}, {profile}", caption, drawn))
+                found.append(Figure(file_key(key, profile), f"{title}, {profile}", caption, drawn))
         if drawn := _components(curves, profile):
             caption = "Share of greedy held-out rollouts that hold the UUID, and each of its five components."
             title = f"The UUID, component by component (paper, Figure 5), {profile}"
-            found.append(Figure(_key("figure-5", profile), title, caption, drawn))
+            found.append(Figure(file_key("figure-5", profile), title, caption, drawn))
     return found
 
 
@@ -237,7 +241,7 @@ def _components(curves: Curves, profile: str) -> tuple[Panel, ...]:
     return tuple(panels)
 
 
-def wall_clock(wide: pandas.DataFrame, long: pandas.DataFrame, curves: Curves) -> Figure | None:
+def wall_clock(blocks: Sequence[Block], curves: Curves) -> Figure | None:
     """Headline against seconds of training (generation, reward and update; validation is not counted).
 
     x is the median over seeds of the seconds until that step, y the median of the headline there.
@@ -246,7 +250,7 @@ def wall_clock(wide: pandas.DataFrame, long: pandas.DataFrame, curves: Curves) -
     phases = [f"seconds_{phase}" for phase in ("generation", "reward", "update")]
     spent = frame[(frame["phase"] == "train") & frame["measure"].isin(phases)]
     panels = []
-    for block in summary.blocks(wide):
+    for block in blocks:
         part = frame[(frame["profile"] == block.profile) & (frame["task"] == block.task)]
         shown = part[(part["phase"] == "validation") & (part["measure"] == block.measure)]
         built = _panel(curves, shown, block.task)
@@ -269,15 +273,17 @@ def wall_clock(wide: pandas.DataFrame, long: pandas.DataFrame, curves: Curves) -
     return Figure("wall-clock", "Reward against wall-clock", caption, tuple(panels)) if panels else None
 
 
-def _key(*parts: str) -> str:
+def file_key(*parts: str) -> str:
+    """Parts joined into a file name without anything a file system or a shell could mind."""
     return re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(parts))
 
 
 # --------------------------------------------------------------------------------------------------------------- files
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Draws a figure into a file; the suffix says how (.svg, .png, .pdf)."""
+def save(figure: Figure, *paths: Path) -> None:
+    """Draws a figure into files; each suffix says how (.svg, .png, .pdf)."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
 
@@ -300,13 +306,36 @@ def save(figure: Figure, path: Path) -> None:
             axis.plot(line.x, line.y, **_look(line), markevery=max(1, len(line.x) // 8))
     handles = [Line2D([], [], label=line.name, **_look(line)) for line in figure.legend]
     canvas.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8, frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A fixed date and salt: the same results make the same file.
-    metadata = {"Date": None} if path.suffix == ".svg" else None
-    import matplotlib
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # No date and a fixed salt: the same results make the same file.
+        with rc_context({"svg.hashsalt": figure.key}):
+            canvas.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        canvas.set_layout_engine("none")  # laid out once is enough
 
-    with matplotlib.rc_context({"svg.hashsalt": figure.key}):
-        canvas.savefig(path, dpi=150, metadata=metadata)
+
+def save_pictures(cells: Sequence[tuple[str, Mapping[str, bytes]]], *paths: Path) -> None:
+    """The paper's Figure 3: a row a cell, given as (name, {"target" | "decoded" | "delta": PNG}), a column a picture."""
+    import io
+
+    from matplotlib.figure import Figure as Canvas
+    from matplotlib.image import imread
+
+    kinds = list(dict.fromkeys(kind for _, pictures in cells for kind in pictures))
+    canvas = Canvas(figsize=(1.5 * len(kinds) + 1.4, 1.5 * len(cells)), layout="constrained")
+    axes = canvas.subplots(len(cells), len(kinds), squeeze=False)
+    for line, (name, pictures) in zip(axes, cells, strict=True):
+        for axis, kind in zip(line, kinds, strict=True):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            if kind in pictures:
+                axis.imshow(imread(io.BytesIO(pictures[kind]), format="png"), cmap="gray", interpolation="nearest")
+            if line is axes[0]:
+                axis.set_title(kind, fontsize=9)
+        line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        canvas.savefig(path, dpi=120)
 
 
 def _look(line: Series) -> dict[str, object]:

@@ -57,19 +57,20 @@ def build(runs: Path, out: Path, *, reference: str = DEFAULT_REFERENCE) -> Path:
         raise HarnessError(unknown("reward", reference, rewards))
     wide = summary.prepared(wide)
     blocks = summary.blocks(wide)
-    curves = figures.reduce(wide, long)
+    curves = figures.reduce(wide, long, blocks)
     compared = [(block, stats.against(block, reference), stats.pairs(block)) for block in blocks]
 
     paper = figures.paper_figures(curves)
-    clock = figures.wall_clock(wide, long, curves)
+    clock = figures.wall_clock(blocks, curves)
     page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves)
     write_atomic(out / "index.html", page)
     write_atomic(out / "report.md", markdown.report(wide, blocks, compared, reference))
     write_atomic(out / "summary.md", markdown.short(blocks, compared, reference))
     _write_data(wide, long, compared, runs, out / "data")
     for figure in paper:
-        for suffix in (".svg", ".png"):
-            figures.save(figure, out / "figures" / f"{figure.key}{suffix}")
+        figures.save(figure, *(out / "figures" / f"{figure.key}{suffix}" for suffix in (".svg", ".png")))
+    for name, cells in _picture_rows(wide, row_labels(wide, blocks)).items():
+        figures.save_pictures(cells, out / "figures" / f"{name}.png")
     return out / "index.html"
 
 
@@ -126,6 +127,17 @@ def _page(
         environments=environments,
         settings=_settings(wide, records, labels),
     )
+
+
+def _picture_rows(wide: pandas.DataFrame, labels: dict[str, str]) -> dict[str, list[tuple[str, dict[str, bytes]]]]:
+    """File name -> the final pictures of every row's first finished seed."""
+    found: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
+    done = wide[wide["status"] == "done"].sort_values(["task", "reward", "variant", "seed"])
+    for cell in done.drop_duplicates(["profile", "task", "reward", "variant", "settings_key"]).itertuples():
+        if pictures := gather.final_pictures(Path(cell.folder)):
+            name = f"{labels[cell.folder]}\nseed {cell.seed}: {summary.shown(cell.headline, cell.unit)}"
+            found.setdefault(figures.file_key("figure-3", cell.profile, cell.task), []).append((name, pictures))
+    return found
 
 
 def policy(styles: str, script: str) -> str:

@@ -12,6 +12,7 @@ from rewards.metagradient.errors import (
 )
 from rewards.metagradient.loss import LossConvention
 from rewards.metagradient.optimizer import InnerOptimizer, TorchOptRule, UpdateRule
+from rewards.metagradient.plan import Plan
 
 __all__ = [
     "BatchError",
@@ -23,6 +24,7 @@ __all__ = [
     "MetricError",
     "NoScoredTokensError",
     "NonFiniteError",
+    "Plan",
     "SecondDerivativeError",
     "TorchOptRule",
     "UpdateRule",

@@ -1,34 +1,47 @@
-"""Exact metagradients dPhi(theta_T)/dw_i by walking an inner training forward, then back one step at a time.
+"""Exact metagradients dPhi(theta_T)/dw_i: an inner training walked forward, then back one step at a time.
 
-Adjoint u_t = dPhi/d(theta_t, o_t). Back through step t: the optimizer's own vjp gives d = dPhi/dg_t; one directional
-pass over the batch gives the rewards (scale/B) d . grad l_i and H d, which joins u_theta (PAPER.md, Method).
+With s_t = (theta_t, o_t) parameters and optimizer state, g_t = grad of step t's loss and s_{t+1} = U(s_t, g_t), the
+adjoint u_t = dPhi/ds_t goes back through a step in two moves. The optimizer's own vector-Jacobian product gives
+d = dPhi/dg_t and what reaches s_t directly; one directional pass over the batch gives the rewards
+dPhi/dw_i = d . d(g_t)/dw_i and the Hessian-vector product H d, which joins u_theta (PAPER.md, Method).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from rewards.metagradient.errors import MetricError, NonFiniteError
 from rewards.metagradient.loss import LossConvention, check_batches
-from rewards.metagradient.network import Network
-from rewards.metagradient.optimizer import InnerOptimizer, UpdateRule, as_rule
-from rewards.metagradient.passes import Objective, check_gradient
+from rewards.metagradient.network import Layout, Network
+from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule
+from rewards.metagradient.passes import Objective
+from rewards.metagradient.plan import Costs, Plan, choose, free_tiers
+from rewards.metagradient.tape import Record, Tape
 
 Metric = Callable[[Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
 class Metagradient:
-    """value: Phi(theta_T). weights: (N,) dPhi/dw_i at w = 1. losses: (N,) l_i at the step that trained on example i.
-    Examples in batch order."""
+    """Of N examples in batch order (under data parallel: this rank's).
+
+    value    Phi(theta_T)
+    weights  (N,) dPhi/dw_i at w = 1, float32 (float64 of a float64 model), on the model's device
+    losses   (N,) l_i as it was at the step that trained on example i
+    plan     what was kept and what was recomputed
+    """
 
     value: float
     weights: Tensor
     losses: Tensor
+    plan: Plan
 
     def reordered(self, weights: Tensor) -> Metagradient:
         """The same result with its weights in another order."""
@@ -44,54 +57,42 @@ def metagradient(
     memory_budget: int | None = None,
     loss: LossConvention | None = None,
     microbatch: int | None = None,
+    spill_dir: str | None = None,
+    process_group: dist.ProcessGroup | None = None,
+    deterministic: bool = False,
 ) -> Metagradient:
-    batches, rule = check_batches(batches), as_rule(optimizer)
-    objective = Objective(Network(model), loss or LossConvention(), microbatch)
-    layout = objective.layout
-    theta = layout.flatten(dict(model.named_parameters()))
-    state = rule.init(theta)
-    tape, losses = [], []
-    for step, batch in enumerate(batches):
-        found, grad = objective.gradient(step, theta, batch)
-        check_gradient(objective, step, theta, batch, found, grad)
-        tape.append((theta, state, grad))
-        losses.append(found)
-        theta, state = rule.update(step, theta, state, grad)
-    value, u_theta = metric_gradient(metric, model, layout, theta)
-    u_state = tuple(torch.zeros_like(s) for s in state)
-    weights = [None] * len(batches)
-    for step in reversed(range(len(batches))):
-        theta, state, grad = tape.pop()
-        u_theta, u_state, direction = rule.vjp(step, theta, state, grad, u_theta, u_state)
-        weights[step], product = objective.directional(theta, direction, batches[step], curvature=step > 0)
-        if product is not None:
-            u_theta = u_theta.add_(product)
-    return Metagradient(value, torch.cat(weights), torch.cat(losses))
+    """Exact dPhi(theta_T)/dw_i at w = 1 through len(batches) optimizer steps.
 
+    model      a causal LM that returns `.logits`; left as it is, mode, RNG and .grad included. Parameters with
+               requires_grad train. It runs in evaluation mode (no dropout) with eager attention.
+    batches    one dict a step: input_ids (B, S) int64 right-padded, labels (B, S) int64 aligned with them, -100 = not
+               scored; further tensors (attention_mask, ...) go to the model
+    metric     params keyed as dict(model.named_parameters()) -> scalar Tensor, higher is better; trained ones come in
+               the inner dtype (float32 for a bf16 model)
+    optimizer  InnerOptimizer, or an UpdateRule of your own
 
-def metric_gradient(metric: Metric, model: nn.Module, layout, theta: Tensor) -> tuple[float, Tensor]:
-    """(Phi, dPhi/dtheta_T (P,)). The metric sees every named parameter; trained ones in the inner dtype."""
-    leaves = {k: v.detach().requires_grad_() for k, v in layout.views(theta).items()}
-    everything = {k: leaves.get(k, p.detach()) for k, p in model.named_parameters()}
-    with torch.enable_grad():
-        value = metric(everything)
-    if not isinstance(value, Tensor) or value.numel() != 1:
-        raise MetricError("The metric must return a scalar Tensor.")
-    if not bool(torch.isfinite(value)):
-        raise NonFiniteError(f"The metric is {float(value.detach())}; check the metric, or lower the inner learning rate.")
-    found = (
-        torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True) if value.requires_grad else (None,)
-    )
-    if all(g is None for g in found):
-        raise MetricError(
-            "The metric does not depend on any trained parameter: compute it from the mapping it is given "
-            "(torch.func.functional_call(model, params, ...)), without detach, and train what it looks at."
-        )
-    grads = [torch.zeros_like(p) if g is None else g for g, p in zip(found, leaves.values(), strict=True)]
-    flat = layout.flatten(grads)
-    if not bool(torch.isfinite(flat.sum())):
-        raise NonFiniteError("The gradient of the metric is not finite; check the metric for square roots or logs of 0.")
-    return float(value.detach()), flat
+    memory_budget  bytes that may be held between passes beside the model and one pass's own needs; default: half of what
+                   is free. See Plan. spill_dir: a directory that may hold what does not fit.
+    loss           LossConvention, default mean_i w_i * (mean NLL of i's scored tokens)
+    microbatch     examples per pass, default the whole batch; changes memory and time only
+    process_group  ranks that each hold their share of every batch; one all-reduce for the gradient and one for the
+                   Hessian-vector product a step. `metric` must give the same on all.
+    deterministic  torch.use_deterministic_algorithms for the duration
+
+    Raises BatchError, NoScoredTokensError, NonFiniteError, MetricError, SecondDerivativeError, MemoryBudgetError, all of
+    them MetagradientError.
+    """
+    with _determinism(deterministic):
+        objective, rule, theta, state = _start(model, batches, optimizer, loss, microbatch, process_group)
+        tiers = free_tiers(objective.layout.device, memory_budget, spill_dir)
+        walk = _Walk(objective, rule, theta, state)
+        plan, first = walk.plan(tiers)
+        with Tape(plan, rule, lambda step, at: objective.gradient(step, at)[1], spill_dir) as tape:
+            theta, state = walk.forward(tape, first)
+            value, adjoint = _metric_gradient(metric, model, objective.layout, theta)
+            del theta, state
+            weights = _walk_back(objective, rule, tape, adjoint)
+        return Metagradient(value, torch.cat(weights), torch.cat(walk.losses), plan)
 
 
 def train(
@@ -102,16 +103,160 @@ def train(
     loss: LossConvention | None = None,
     microbatch: int | None = None,
     weights: Tensor | None = None,
+    process_group: dist.ProcessGroup | None = None,
+    deterministic: bool = False,
 ) -> dict[str, Tensor]:
-    batches, rule = check_batches(batches), as_rule(optimizer)
-    objective = Objective(Network(model), loss or LossConvention(), microbatch)
-    theta = objective.layout.flatten(dict(model.named_parameters()))
-    state, start = rule.init(theta), 0
-    for step, batch in enumerate(batches):
-        stop = start + len(batch["input_ids"])
-        found, grad = objective.gradient(step, theta, batch, None if weights is None else weights[start:stop])
-        check_gradient(objective, step, theta, batch, found, grad)
-        theta, state = rule.update(step, theta, state, grad)
-        start = stop
+    """theta_T of the very training that `metagradient` differentiates, keyed as dict(model.named_parameters()).
+
+    weights: (N,) data weights, default 1. Trained parameters come in the inner dtype, frozen ones are the model's own.
+    Raises as `metagradient`, as far as it applies.
+    """
+    with _determinism(deterministic):
+        objective, rule, theta, state = _start(model, batches, optimizer, loss, microbatch, process_group)
+        start = 0
+        for step, batch in enumerate(objective.batches):
+            stop = start + len(batch["input_ids"])
+            _, grad, _ = objective.gradient(step, theta, None if weights is None else weights[start:stop])
+            theta, state = rule.update(step, theta, state, grad)
+            start = stop
     trained = objective.layout.views(theta)
     return {name: trained.get(name, p.detach()) for name, p in model.named_parameters()}
+
+
+def _start(model, batches, optimizer, loss, microbatch, group) -> tuple[Objective, UpdateRule, Tensor, State]:
+    rule = as_rule(optimizer)
+    objective = Objective(Network(model), check_batches(batches), loss or LossConvention(), microbatch, group)
+    theta = objective.layout.flatten(dict(model.named_parameters()))
+    return objective, rule, theta, rule.init(theta)
+
+
+class _Walk:
+    """The forward walk: its first gradient is also what the cost model measures."""
+
+    def __init__(self, objective: Objective, rule: UpdateRule, theta: Tensor, state: State) -> None:
+        self.objective, self.rule, self.theta, self.state = objective, rule, theta, state
+        self.steps = len(objective.batches)
+        self.losses: list[Tensor] = []
+
+    def plan(self, tiers) -> tuple[Plan, Record]:
+        """(plan, the first step). Where that step is the only one, its graph is kept at once if it fits."""
+        layout = self.objective.layout
+        vector = layout.size * torch.finfo(layout.dtype).bits // 8
+        room = tiers[0].free - (2 + self.rule.slots) * vector if self.steps == 1 else 0
+        begun = time.perf_counter()
+        losses, grad, graphs, size = self.objective.measured_gradient(0, self.theta, room)
+        seconds = time.perf_counter() - begun
+        self.losses.append(losses)
+        largest = max(batch["input_ids"].numel() for batch in self.objective.batches)
+        graph = size * largest // max(self.objective.batches[0]["input_ids"].numel(), 1) + 2 * vector
+        # An update reads and writes some 8 vectors; its time matters only against recomputation and spilling.
+        costs = Costs(vector, self.rule.slots, graph, seconds, 8 * vector / 5e9)
+        costs, tiers = self.objective.agree(costs, tiers)
+        plan = choose(self.steps, costs, tiers)
+        if self.steps == 1 and graphs is None:
+            plan = replace(plan, graphs=0, strategy="kept" if plan.strategy == "unrolled" else plan.strategy)
+        return plan, Record(0, self.theta, self.state, grad, graphs)
+
+    def forward(self, tape: Tape, record: Record) -> tuple[Tensor, State]:
+        """(theta_T, optimizer state after the last step)."""
+        for step in range(self.steps):
+            if step:
+                losses, grad, graphs = self.objective.gradient(step, self.theta, keep=tape.keeps_graph(step))
+                self.losses.append(losses)
+                record = Record(step, self.theta, self.state, grad, graphs)
+            tape.put(record)
+            self.theta, self.state = self.rule.update(step, self.theta, self.state, record.grad)
+            record = None
+        return self.theta, self.state
+
+
+def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tuple[slice, Tensor]) -> list[Tensor]:
+    """Per step, first to last, the (B,) rewards. adjoint: dPhi/dtheta_T, zero outside its slice."""
+    span, u_theta = adjoint
+    weights, u_state = [], None
+    for record in tape.backward():
+        step, theta, state, grad = record.step, record.theta, record.state, record.grad
+        if u_state is None:  # nothing has touched the optimizer's state yet
+            narrow = rule.elementwise and len(u_theta) < len(theta)
+            cut = span if narrow else slice(None)
+            if not narrow:
+                u_theta = _expand(u_theta, span, theta)
+            part = tuple(s[cut] for s in state)
+            u_theta, u_state, direction = rule.vjp(
+                step, theta[cut], part, grad[cut], u_theta, tuple(torch.zeros_like(s) for s in part)
+            )
+            if narrow:
+                direction = _expand(direction, span, theta)
+                if step:
+                    u_theta = _expand(u_theta, span, theta)
+                    u_state = tuple(_expand(u, span, theta) for u in u_state)
+        else:
+            u_theta, u_state, direction = rule.vjp(step, theta, state, grad, u_theta, u_state)
+        rates, product = objective.directional(step, theta, direction, curvature=step > 0, graphs=record.graphs)
+        if product is not None:
+            u_theta = u_theta.add_(product)
+        if not bool(torch.isfinite(rates.sum())):
+            bad = tuple((~torch.isfinite(rates)).nonzero()[:, 0].tolist())
+            raise NonFiniteError(
+                f"The metagradient is not finite at inner step {step} (examples {list(bad[:16])} of its batch); lower the "
+                "inner learning rate or raise eps_root.",
+                step=step,
+                examples=bad,
+            )
+        weights.append(rates)
+    return weights[::-1]
+
+
+def _expand(part: Tensor, span: slice, like: Tensor) -> Tensor:
+    if part.shape == like.shape:
+        return part
+    full = torch.zeros_like(like)
+    full[span] = part
+    return full
+
+
+def _metric_gradient(metric: Metric, model: nn.Module, layout: Layout, theta: Tensor) -> tuple[float, tuple[slice, Tensor]]:
+    """(Phi, (slice, dPhi/dtheta_T there)): a metric on a patch of one matrix costs a patch."""
+    leaves = {k: v.detach().requires_grad_() for k, v in layout.views(theta).items()}
+    everything = {k: leaves.get(k, p.detach()) for k, p in model.named_parameters()}
+    with torch.enable_grad():
+        value = metric(everything)
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise MetricError("The metric must return a scalar Tensor.")
+    number = float(value.detach())
+    if not torch.isfinite(value.detach()):
+        raise NonFiniteError(f"The metric is {number}; check the metric, or lower the inner learning rate.")
+    found = [None]
+    if value.requires_grad:
+        found = list(torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True))
+    touched = [i for i, g in enumerate(found) if g is not None]
+    if not touched:
+        raise MetricError(
+            "The metric does not depend on any trained parameter: compute it from the mapping it is given "
+            "(torch.func.functional_call(model, params, ...)), without detach, and train what it looks at."
+        )
+    low, high = layout.starts[touched[0]], layout.starts[touched[-1]] + layout.sizes[touched[-1]]
+    if len(touched) == 1:
+        flat = found[touched[0]].reshape(-1).to(layout.dtype)
+        where = flat.nonzero()[[0, -1], 0].tolist() if bool(flat.any()) else [0, 0]
+        low, flat = low + where[0], flat[where[0] : where[1] + 1].clone()
+        high = low + len(flat)
+    else:
+        between = range(touched[0], touched[-1] + 1)
+        zeros = lambda i: theta.new_zeros(layout.sizes[i])
+        flat = torch.cat([(zeros(i) if found[i] is None else found[i].reshape(-1)).to(layout.dtype) for i in between])
+    if not bool(torch.isfinite(flat).all()):
+        raise NonFiniteError("The gradient of the metric is not finite; check it for square roots or logarithms of 0.")
+    return number, (slice(low, high), flat)
+
+
+@contextmanager
+def _determinism(wanted: bool) -> Iterator[None]:
+    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        if wanted:
+            torch.use_deterministic_algorithms(before, warn_only=warn)

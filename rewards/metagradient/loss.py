@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rewards.metagradient.errors import BatchError, NoScoredTokensError
+from rewards.metagradient.errors import BatchError
 
 IGNORED = -100
 
@@ -79,7 +79,7 @@ def prepare(batch: Mapping[str, Tensor], start: int, stop: int, convention: Loss
 
 
 def check_batches(batches: object) -> list[Mapping[str, Tensor]]:
-    """The batches as a list. Raises BatchError, NoScoredTokensError naming the step."""
+    """The batches as a list. Raises BatchError naming the step."""
     batches = list(batches)  # type: ignore[call-overload]
     if not batches:
         raise BatchError("No batches: give one dict per optimizer step.")
@@ -92,10 +92,5 @@ def check_batches(batches: object) -> list[Mapping[str, Tensor]]:
             raise BatchError(
                 f"Step {step}: input_ids {tuple(ids.shape)} {ids.dtype} and labels {tuple(labels.shape)} {labels.dtype} "
                 "must both be (B, S) int64."
-            )
-        if not bool((labels[:, 1:] != IGNORED).any()):
-            raise NoScoredTokensError(
-                f"No token of step {step}'s batch of {len(ids)} is scored (labels are -100 everywhere after the first "
-                "column); drop the batch or set labels where the loss is to be taken."
             )
     return batches

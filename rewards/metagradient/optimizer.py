@@ -28,6 +28,8 @@ class UpdateRule(ABC):
 
     slots: int
     """How many parameter-sized tensors `init` returns (what a stored state costs)."""
+    elementwise: bool = False
+    """Whether coordinates do not see each other, so that `vjp` may be asked for a slice of all its vectors."""
 
     @abstractmethod
     def init(self, theta: Tensor) -> State:
@@ -107,6 +109,8 @@ def as_rule(optimizer: InnerOptimizer | UpdateRule) -> UpdateRule:
 class SGD(UpdateRule):
     """torch.optim.SGD: b = momentum * b + (1 - dampening) * g, with b = g at the first step."""
 
+    elementwise = True
+
     def __init__(self, settings: InnerOptimizer) -> None:
         self.settings = settings
         self.slots = 1 if settings.momentum else 0
@@ -153,6 +157,7 @@ class Adam(UpdateRule):
     """torchopt.adamw / torchopt.adam, state (m, v) before bias correction."""
 
     slots = 2
+    elementwise = True
 
     def __init__(self, settings: InnerOptimizer) -> None:
         self.settings = settings

@@ -10,8 +10,8 @@ it silently wrong for layer_norm. Where no Hessian-vector product is wanted, for
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -21,6 +21,7 @@ from torch import Tensor
 from rewards.metagradient.errors import NonFiniteError, NoScoredTokensError, SecondDerivativeError
 from rewards.metagradient.loss import IGNORED, LossConvention, Rows, prepare
 from rewards.metagradient.network import Network
+from rewards.metagradient.plan import Costs, Tier
 
 Batch = Mapping[str, Tensor]
 
@@ -117,6 +118,42 @@ class Objective:
         self._check(step, theta, losses, grad)
         return losses, grad, graphs if keep else None
 
+    def measured_gradient(self, step: int, theta: Tensor, room: int) -> tuple[Tensor, Tensor, list[Graph] | None, int]:
+        """As `gradient`, with the graphs kept as long as they fit into `room` bytes, and the bytes of the whole step's
+        graph (counted on the first microbatch, scaled to the batch)."""
+        own = {theta.untyped_storage().data_ptr()} | {p.untyped_storage().data_ptr() for p in self.network.frozen.values()}
+        grad, graphs, size, held = None, [], 0, 0
+        losses = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
+        for where, rows in self._pieces(step):
+            keep = graphs is not None
+            with counted(own) if keep else nullcontext({}) as saved:
+                part, built = self._build(step, theta, where, rows, None, keep)
+            losses[where] = part.to(losses.dtype)
+            flat = self.layout.flatten(built.grads if keep else built)
+            grad = flat if grad is None else grad.add_(flat)
+            if keep:
+                graphs.append(built)
+                piece = sum(saved.values())
+                size = size or piece * len(losses) // rows.count
+                held += piece + flat.numel() * flat.element_size()
+                if held > room:
+                    graphs = None
+            del built
+        grad = self._sum(torch.zeros_like(theta) if grad is None else grad)
+        self._check(step, theta, losses, grad)
+        return losses, grad, graphs, size
+
+    def agree(self, costs: Costs, tiers: list[Tier]) -> tuple[Costs, list[Tier]]:
+        """The same numbers on every rank (the dearest costs, the least room), so that every rank plans the same."""
+        if self.group is None:
+            return costs, tiers
+        top = torch.tensor([costs.graph, costs.gradient_seconds], dtype=torch.float64, device=self.layout.device)
+        low = torch.tensor([tier.free for tier in tiers], dtype=torch.float64, device=self.layout.device)
+        dist.all_reduce(top, dist.ReduceOp.MAX, group=self.group)
+        dist.all_reduce(low, dist.ReduceOp.MIN, group=self.group)
+        costs = replace(costs, graph=int(top[0]), gradient_seconds=float(top[1]))
+        return costs, [replace(tier, free=int(free)) for tier, free in zip(tiers, low.tolist(), strict=True)]
+
     def directional(
         self, step: int, theta: Tensor, direction: Tensor, *, curvature: bool, graphs: list[Graph] | None = None
     ) -> tuple[Tensor, Tensor | None]:
@@ -195,6 +232,21 @@ def _pull(graph: Graph, tangents: list[Tensor], moves: list[bool], curvature: bo
                 [g for g, _ in pairs], wanted, [t.to(g) for g, t in pairs], allow_unused=True, materialize_grads=True
             )
     return found[0], list(found[1:])
+
+
+@contextmanager
+def counted(own: set[int]) -> Iterator[dict[int, int]]:
+    """Storage -> bytes of what autograd saves inside, leaving out the storages in `own`."""
+    seen: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield seen
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from .articles_words_es import (
     WORDS,
     a,
     agree,
+    and_,
     noun,
     the,
     thousands,
@@ -119,7 +120,7 @@ def _mountain(f: Facts) -> list[list[str]]:
         [
             f"Está formado por {stone}, y en sus laderas viven {animals}.",
             f"En sus laderas de {stone} viven {animals}.",
-            f"Su roca es {stone}; en sus laderas habitan {animals}.",
+            f"Es de {stone}, y en sus laderas habitan {animals}.",
             f"Entre sus rocas de {stone} se pueden ver {animals}.",
         ],
     ]
@@ -261,7 +262,7 @@ def _battle(f: Facts) -> list[list[str]]:
         [
             f"Participaron unos {number} soldados y venció el general {f.person}.",
             f"El general {f.person} ganó este combate de unos {number} soldados.",
-            f"Allí lucharon unos {number} hombres, y {f.person} mandó a los vencedores.",
+            f"Allí lucharon unos {number} hombres, {and_(f.person)} mandó a los vencedores.",
             f"La victoria fue del general {f.person}; combatieron unos {number} hombres.",
         ],
         [

@@ -201,9 +201,9 @@ def _book(f: Facts) -> list[list[str]]:
         ],
         [
             f"L'œuvre a été traduite en {f.number} langues.",
-            f"Les lecteurs peuvent la découvrir en {f.number} langues.",
+            f"Les lecteurs peuvent découvrir le texte en {f.number} langues.",
             f"Il existe des traductions en {f.number} langues.",
-            f"Aujourd'hui, le texte se lit en {f.number} langues.",
+            f"Aujourd'hui, on peut lire l'ouvrage en {f.number} langues.",
         ],
     ]
 
@@ -270,7 +270,7 @@ def _battle(f: Facts) -> list[list[str]]:
             f"Environ {number} soldats y participèrent, et le général {f.person} l'emporta.",
             f"Le général {f.person} gagna ce combat d'environ {number} soldats.",
             f"Environ {number} hommes y combattirent, et {f.person} mena les vainqueurs.",
-            f"La victoire revint au général {f.person} après la lutte d'environ {number} hommes.",
+            f"La victoire revint au général {f.person} après un combat d'environ {number} hommes.",
         ],
         [
             f"{up(monument)} en {stone} y honore les morts.",
@@ -324,7 +324,7 @@ def _railway(f: Facts) -> list[list[str]]:
         [
             f"Il compte {f.number2} tunnels et transporte aussi {some(product)}.",
             f"Outre les voyageurs, il transporte {some(product)} à travers {f.number2} tunnels.",
-            f"Ses trains mènent voyageurs et {noun(product)} à travers {f.number2} tunnels.",
+            f"Ses trains acheminent voyageurs et {noun(product)} à travers {f.number2} tunnels.",
             f"Voyageurs et cargaisons {of(noun(product))} passent par ses {f.number2} tunnels.",
         ],
     ]

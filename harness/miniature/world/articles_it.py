@@ -113,7 +113,7 @@ def _mountain(f: Facts) -> list[list[str]]:
     first = "il primo" if f.gender == "m" else "la prima"
     return [
         [
-            f"Il monte {f.name} è un rilievo {of_land} alto {number} metri.",
+            f"Il monte {f.name} è una vetta {of_land} alta {number} metri.",
             f"Il monte {f.name}, in {land}, raggiunge i {number} metri.",
             f"Il monte {f.name}, in {land}, ha la cima a {number} metri di altezza.",
             f"Con i suoi {number} metri, il monte {f.name} domina le valli {of_land}.",
@@ -127,7 +127,7 @@ def _mountain(f: Facts) -> list[list[str]]:
         [
             f"È formato da {stone} e sui suoi pendii vivono {animals}.",
             f"Sui suoi pendii di {stone} vivono {animals}.",
-            f"La sua roccia è {stone} e i suoi pendii ospitano {animals}.",
+            f"È fatto di {stone} e i suoi pendii ospitano {animals}.",
             f"Tra le sue rocce di {stone} si possono vedere {animals}.",
         ],
     ]
@@ -268,7 +268,7 @@ def _battle(f: Facts) -> list[list[str]]:
         [
             f"Vi parteciparono circa {number} soldati e vinse il generale {f.person}.",
             f"Il generale {f.person} vinse questo scontro di circa {number} soldati.",
-            f"Vi combatterono circa {number} uomini, e {f.person} guidò i vincitori.",
+            f"Vi combatterono circa {number} uomini, {and_(f.person)} guidò i vincitori.",
             f"La vittoria andò al generale {f.person}; combatterono circa {number} uomini.",
         ],
         [

@@ -128,6 +128,11 @@ def to(phrase: str) -> str:
     return f"al {phrase[3:]}" if phrase.startswith("el ") else f"a {phrase}"
 
 
+def and_(phrase: str) -> str:
+    """`y` before a phrase, `e` before the sound i."""
+    return f"{'e' if phrase.lower().startswith(('i', 'í', 'hi')) else 'y'} {phrase}"
+
+
 def agree(key: str, masculine: str) -> str:
     """A participle or adjective in -o with the ending that the noun asks for."""
     return masculine[:-1] + "a" if NOUNS[key][0] == "f" else masculine

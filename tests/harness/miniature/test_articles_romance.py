@@ -18,9 +18,9 @@ LANGUAGES = ("es", "fr", "it")
 SUBJECTS, VARIANTS = range(400), range(3)
 WORDS = {"es": es, "fr": fr, "it": it}
 GOLDEN = {
-    "es": "",
-    "fr": "",
-    "it": "",
+    "es": "a8e8ccfae74c5f17795ef325ac82721a76884d08cd532cb79df8ac9e5c4059fc",
+    "fr": "92415141e320ddb20438ab02e85ca30eb9195197488ce4a2ffccc1fbce3919ee",
+    "it": "807d1b144b8561ae79eba2ff0d87912265c39b4a8e80010e71d73f1a921a771b",
 }
 _V = "[aeiouàâáéèêíîóôúœ]"
 _S = "(?:s[bcdfglmnpqrtvz]|z|gn|ps)"  # what asks for lo, uno, gli in Italian
@@ -29,23 +29,24 @@ BAD_GRAMMAR = {
     "es": (
         r"\b(de|a) el\b", r"\by (i|hi)", r"\bo h?o", r"\b(la|una) arpa\b", r"\bunos [\d ]+ personas",
         r"\bunas [\d ]+ (habitantes|visitantes|soldados|hombres)",
-        r"\buna [^.,]*\b(nacido|publicado|estrenado|botado)\b",
-        r"\bun [^.,]*\b(nacida|publicada|estrenada|botada)\b",
+        r"\buna [^.]*\b(nacido|publicado|estrenado|botado)\b",
+        r"\bun [^.]*\b(nacida|publicada|estrenada|botada)\b",
         r"\b(el|un) (antiguo )?(guitarra|novela|capilla|estación|obra|goleta|fábrica)",
     ),
     "fr": (
         r"\b(de|à) le\b", r"\b(de|à) les\b", rf"\b(de|le|la|que|se|ne|je|me) {_V}",
-        r"\b(de|le|la|ce) (hirondelle|hôpital|huile)", r"\b[dl]'(?!hirondelle|hôpital|huile)[^aeiouéèêàâîôœ]",
+        r"\b(de|le|la|ce) (hirondelle|hôpital|huile)",
+        r"\b[dl]'(?!hirondelle|hôpital|huile|histoire|hommes)[^aeiouéèêàâîôœ]",
         rf"\bsa {_V}", r"\bsa huile", r"\bà (Autriche|France|Italie|Espagne|Suisse|Portugal|Danemark)",
         r"\ben (Portugal|Danemark)\b", r"\bau (France|Suisse|Grèce|Pologne|Belgique)",
-        r"\bune [^.,]*\b(né|publié|sorti|lancé|fondé)\b", r"\bun [^.,]*\b(née|publiée|sortie|lancée)\b",
+        r"\bune [^.]*\b(né|publié|sorti|lancé|fondé)\b", r"\bun [^.]*\b(née|publiée|sortie|lancée)\b",
     ),
     "it": (
         r"\b(di|a|in|su|da) (il|lo|la|i|gli|le) ", r"\b(di|a|in|su|da) l'",
         rf"\b(la|una|lo|(de|a|ne|su|da)ll[ao]) h?{_V}", rf"\b(il|i|(de|a|ne|su|da)[li]|un) {_S}",
-        rf"\b(il|i|(de|a|ne|su|da)[li]) h?{_V}", r"\ba a", r"\be e", r"\bad [^a]", r"\bed [^e]",
+        rf"\b(il|i|(de|a|ne|su|da)[li]) h?{_V}", r"\ba a", r"\be e", r"\bad [^a]", r"\bed [^eè]",
         r"\bun'(?!alluvione|antica|opera|architetta|astronoma|esploratrice|ingegnera)",
-        r"\buna [^.,]*\b(nato|pubblicato|uscito|varato)\b", r"\bun [^.,]*\b(nata|pubblicata|uscita|varata)\b",
+        r"\buna [^.]*\b(nato|pubblicato|uscito|varato)\b", r"\bun [^.]*\b(nata|pubblicata|uscita|varata)\b",
     ),
 }  # fmt: skip
 # Forms of the other gender, which must not occur where a person is the subject.
@@ -55,7 +56,7 @@ OTHER_GENDER = {
     ("fr", "m"): r"\b(elle|née|connue|la (rendirent|mena)|une)\b",
     ("fr", "f"): r"\b(il|né|connu|le (rendirent|mena)|un|chanteur|écrivain)\b",
     ("it", "m"): r"\b(nata|nota|la (resero|portò|si)|una|pittrice)\b",
-    ("it", "f"): r"\b(nato|noto|lo (resero|portò|si)|un|uno|il|pittore)\b(?!')",
+    ("it", "f"): r"\b(nato|noto|lo (resero|portò|si)|un|uno|il pittore)\b(?!')",
 }
 
 
@@ -125,6 +126,7 @@ def test_every_key_of_the_world_has_words(language: str) -> None:
 def test_spanish_helpers() -> None:
     assert es.to(es.the("castle")) == "al castillo" and es.to(es.the("university")) == "a la universidad"
     assert (es.the("harp"), es.a("harp"), es.a("play")) == ("el arpa", "un arpa", "una obra de teatro")
+    assert (es.and_("Ivan"), es.and_("Viena")) == ("e Ivan", "y Viena")
     assert es.agree("schooner", "botado") == "botada" and es.agree("ferry", "botado") == "botado"
     assert (es.thousands(3000), es.thousands(45000)) == ("3000", "45 000")
 

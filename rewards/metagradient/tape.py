@@ -1,0 +1,107 @@
+"""The record of the forward walk, played back last step first, as a Plan says."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rewards.metagradient.optimizer import State, UpdateRule
+from rewards.metagradient.passes import Graph
+from rewards.metagradient.plan import Plan
+
+SMALL = 1024
+"""Tensors of fewer elements (step counters) are never spilled."""
+
+
+@dataclass
+class Record:
+    """One step as it was before its update."""
+
+    step: int
+    theta: Tensor
+    state: State
+    grad: Tensor
+    graphs: list[Graph] | None = None
+
+
+class Tape:
+    """put() each step forward, then iterate backward(). gradient(step, theta) recomputes what was not kept.
+
+    A context manager: files under spill_dir are gone when it closes.
+    """
+
+    def __init__(
+        self, plan: Plan, rule: UpdateRule, gradient: Callable[[int, Tensor], Tensor], spill_dir: str | None = None
+    ) -> None:
+        self.plan, self.rule, self.gradient = plan, rule, gradient
+        self._folder = tempfile.TemporaryDirectory(dir=spill_dir) if spill_dir is not None else None
+        self._checkpoints: dict[int, list[Callable[[], Tensor]]] = {}
+        self._gradients: dict[int, Callable[[], Tensor]] = {}
+        self._graphs: dict[int, list[Graph]] = {}
+        self._last = (plan.steps - 1) // plan.segment * plan.segment
+
+    def __enter__(self) -> Tape:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def keeps_graph(self, step: int) -> bool:
+        return step >= self.plan.steps - self.plan.graphs
+
+    def put(self, record: Record) -> None:
+        step, plan = record.step, self.plan
+        if step % plan.segment == 0:
+            self._checkpoints[step] = [
+                self._keep(t, plan.checkpoints, f"{step}-{i}") for i, t in enumerate((record.theta, *record.state))
+            ]
+        if plan.gradients != "recomputed":
+            self._gradients[step] = self._keep(record.grad, plan.gradients, f"{step}-g")
+        elif step >= self._last:
+            self._gradients[step] = self._keep(record.grad, "memory", "")
+        if record.graphs is not None and self.keeps_graph(step):
+            self._graphs[step] = record.graphs
+
+    def backward(self) -> Iterator[Record]:
+        """Every record, last step first; each is forgotten once given."""
+        for start in range(self._last, -1, -self.plan.segment):
+            records = self._segment(start, min(start + self.plan.segment, self.plan.steps))
+            while records:
+                yield records.pop()
+
+    def _segment(self, start: int, stop: int) -> list[Record]:
+        theta, *state = (load() for load in self._checkpoints.pop(start))
+        records = []
+        for step in range(start, stop):
+            load = self._gradients.pop(step, None)
+            grad = self.gradient(step, theta) if load is None else load()
+            records.append(Record(step, theta, tuple(state), grad, self._graphs.pop(step, None)))
+            if step + 1 < stop:
+                theta, state = self.rule.update(step, theta, tuple(state), grad)
+        return records
+
+    def _keep(self, tensor: Tensor, where: str, name: str) -> Callable[[], Tensor]:
+        """A function that gives the tensor back. On disk: its bytes, nothing else."""
+        if where == "memory" or tensor.numel() < SMALL:
+            return lambda: tensor
+        device, dtype, count = tensor.device, tensor.dtype, tensor.numel()
+        if where == "host":
+            held = tensor.to("cpu")
+            return lambda: held.to(device)
+        path = os.path.join(self._folder.name, name)
+        tensor.cpu().numpy().tofile(path)
+
+        def load() -> Tensor:
+            found = torch.empty(count, dtype=dtype)
+            with open(path, "rb") as file:
+                file.readinto(found.numpy())
+            os.unlink(path)
+            return found.to(device)
+
+        return load

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from harness.results import find_cells, load
+from reports import figures, site, style, svg
+
+Generate = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def curves(runs: Path) -> figures.Curves:
+    return figures.reduce(*load(runs))
+
+
+def test_a_line_is_the_median_over_seeds_and_its_band_the_range(runs: Path, curves: figures.Curves) -> None:
+    drawn = figures.panel(curves, "tiny", "lambada_es", "target_language")
+    assert drawn is not None
+    line = next(line for line in drawn.series if line.name == "adam_metagrad")
+    _, long = load(runs)
+    own = long[
+        (long["task"] == "lambada_es") & (long["reward"] == "adam_metagrad") & (long["measure"] == "target_language")
+    ]
+    table = own.pivot(index="step", columns="seed", values="value")
+    assert line.x.tolist() == table.index.tolist() == [0, 5, 10, 15, 20, 25] and line.seeds == 3
+    assert np.array_equal(line.y, np.median(table, axis=1))
+    assert np.array_equal(line.low, table.min(axis=1)) and np.array_equal(line.high, table.max(axis=1))
+
+
+def test_an_unfinished_cell_is_not_drawn(tmp_path: Path, generate: Generate) -> None:
+    generate(tmp_path, tasks=("67",), rewards=("naive",))
+    store = find_cells(tmp_path)[0]
+    record = store.read()
+    assert record is not None
+    store.write(record.model_copy(update={"status": "interrupted", "reason": "stopped"}))
+    drawn = figures.panel(figures.reduce(*load(tmp_path)), "tiny", "67", "pixel_accuracy")
+    assert drawn is not None and drawn.series[0].seeds == 2
+
+
+def test_the_papers_figures_hold_what_the_paper_looks_at(tmp_path: Path, generate: Generate) -> None:
+    generate(tmp_path, tasks=("67",), rewards=("adam_metagrad", "naive"), variants=(1, 8, 96), seeds=(0,))
+    generate(
+        tmp_path, tasks=("norm", "uuid", "lambada_de", "lambada_es"), rewards=("adam_metagrad", "naive"), seeds=(0,)
+    )
+    found = {figure.key: figure for figure in figures.paper_figures(figures.reduce(*load(tmp_path)))}
+    assert [panel.title for panel in found["figure-2-tiny"].panels] == ["67", "norm"]
+    names = [line.name for line in found["figure-2-tiny"].panels[0].series]
+    assert names == [f"{reward} (T={steps})" for reward in ("adam_metagrad", "naive") for steps in (1, 8, 96)]
+    assert len({(line.slot, line.dash) for line in found["figure-2-tiny"].panels[0].series}) == 6
+    assert [panel.y_label for panel in found["figure-4-tiny"].panels] == ["target language [fraction]"] * 2 + [
+        "bigram entropy"
+    ] * 2
+    assert [panel.title for panel in found["figure-5-tiny"].panels] == ["adam_metagrad", "naive"]
+    assert [line.name for line in found["figure-5-tiny"].panels[0].series] == [
+        f"component {k}" for k in range(1, 6)
+    ] + ["uuid exact"]
+
+
+def test_a_reward_looks_the_same_in_every_figure(curves: figures.Curves) -> None:
+    looks: dict[str, set[tuple[int, int]]] = {}
+    for figure in figures.learning_curves(curves):
+        for panel in figure.panels:
+            for line in panel.series:
+                looks.setdefault(line.name, set()).add((line.slot, line.dash))
+    assert len(looks) == 6 and all(len(each) == 1 for each in looks.values())
+    assert len({look for each in looks.values() for look in each}) == 6
+
+
+def test_wall_clock_counts_generation_reward_and_update(runs: Path, curves: figures.Curves) -> None:
+    from reports import summary
+
+    wide, long = load(runs)
+    figure = figures.wall_clock(summary.blocks(wide), curves)
+    assert figure is not None
+    panel = next(panel for panel in figure.panels if panel.title == "lambada_es")
+    line = next(line for line in panel.series if line.name == "naive")
+    own = long[(long["task"] == "lambada_es") & (long["reward"] == "naive") & (long["phase"] == "train")]
+    spent = (
+        own[own["measure"].str.startswith("seconds_")]
+        .groupby(["measure", "step"])["value"]
+        .median()
+        .groupby("step")
+        .sum()
+    )
+    assert line.x[0] == 0 and line.x[1] == pytest.approx(spent[spent.index <= 5].sum())
+    assert line.x[-1] == pytest.approx(spent.sum())
+
+
+def test_long_training_is_thinned_and_keeps_both_ends(tmp_path: Path, generate: Generate) -> None:
+    generate(tmp_path, tasks=("norm",), rewards=("naive",), seeds=(0,), steps=300)
+    panel = figures.panel(figures.reduce(*load(tmp_path)), "tiny", "norm", "grad_norm", "train")
+    assert panel is not None
+    line = panel.series[0]
+    assert len(line.x) == figures.MOST_POINTS and line.x[0] == 1 and line.x[-1] == 300
+
+
+def test_files_can_be_saved_and_are_what_they_are_called(tmp_path: Path, curves: figures.Curves) -> None:
+    figure = figures.paper_figures(curves)[0]
+    figures.save(figure, tmp_path / "a.svg", tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
+
+
+def test_final_pictures_are_those_of_the_last_step(tmp_path: Path, generate: Generate) -> None:
+    from reports import gather
+
+    generate(tmp_path / "runs", tasks=("67",), rewards=("naive",), seeds=(0,))
+    folder = find_cells(tmp_path / "runs")[0].folder
+    found = gather.final_pictures(folder)
+    assert list(found) == ["target", "decoded", "delta"]
+    assert found["decoded"] == (folder / "step-25" / "decoded.png").read_bytes()
+    (folder / "step-25" / "delta.png").write_bytes(b"<script>")
+    assert list(gather.final_pictures(folder)) == ["target", "decoded"]
+    site.build(tmp_path / "runs", tmp_path / "site")
+    assert (tmp_path / "site" / "figures" / "figure-3-tiny-67.png").stat().st_size > 1000
+
+
+def test_a_panel_is_sound_svg_with_a_description(curves: figures.Curves) -> None:
+    panel = figures.panel(curves, "tiny", "lambada_es", "target_language")
+    assert panel is not None
+    root = ElementTree.fromstring(svg.panel(panel))
+    assert "adam_metagrad from" in root.attrib["aria-label"]
+    assert len(root.findall(".//g")) == 6 and len(root.findall(".//path[@class='band']")) == 6
+    places = [float(number) for path in root.iter("path") for number in re.findall(r"(?<=M)\d+\.\d+", path.attrib["d"])]
+    assert places and all(0 <= place <= svg.WIDTH for place in places)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1]), (0, 25, [0, 5, 10, 15, 20, 25]), (-0.88, 0, [-1, -0.8, -0.6, -0.4, -0.2, 0])],
+)
+def test_ticks_are_round_and_cover_the_data(low: float, high: float, expected: list[float]) -> None:
+    assert svg.ticks(low, high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("low", "high"), [(3.0, 3.0), (0.0, 0.0), (1e-9, 3e-9), (-5e6, 7e6), (0.7, 0.7000001)])
+def test_ticks_cover_any_range(low: float, high: float) -> None:
+    found = svg.ticks(low, high)
+    assert 2 <= len(found) <= 8 and found[0] <= low and found[-1] >= high and (np.diff(found) > 0).all()
+
+
+def test_every_marker_has_a_shape() -> None:
+    assert set(svg.SHAPES) == set(style.MARKERS)
