@@ -31,6 +31,11 @@ def is_local(ref: str) -> bool:
     return Path(ref).exists() or ref.startswith((".", "/", "~")) or ref.endswith((".jsonl", ".json"))
 
 
+def names_asset(value: object) -> bool:
+    """Whether an option's value can only be meant as an asset: embedded, or written as a path."""
+    return isinstance(value, str) and (is_embedded(value) or value.startswith(("./", "../", "/", "~")))
+
+
 @lru_cache(maxsize=64)
 def resolve(ref: str) -> Path:
     """A local file or folder holding the asset; a hub id is taken from the cache or downloaded. Raises HarnessError."""
@@ -141,11 +146,13 @@ def _why(error: Exception) -> str:
     return f"{type(error).__name__}: {text[:200]}"
 
 
-def texts(ref: str, *, split: str, limit: int | None = None, language: str = "en") -> list[str]:
+def texts(ref: str, *, split: str | None, limit: int | None = None, language: str = "en") -> list[str]:
     """Texts of a data reference in their stored order, at most `limit`. Raises HarnessError if there are none.
 
-    `embedded:articles` and `embedded:passages` know splits; a JSON-lines file holds objects with a `text` field and, if
-    it wants splits, a `split` field; a hub data set (`ID`, `ID/CONFIG@REVISION`) has its own.
+    split   "train", "validation" or "test"; None: all texts (of a hub data set: its train split). `embedded:articles` and
+            `embedded:passages` know splits. A JSON-lines file holds objects with a `text` field; it may say `split` in
+            each, else of every five lines the fourth is validation, the fifth test and the rest train, so that no split
+            shares a line with another. A hub data set (`ID`, `ID/CONFIG`, either with `@REVISION`) has its own.
     """
     if is_embedded(ref):
         found = _embedded_texts(ref.removeprefix(EMBEDDED), split, language, limit)
@@ -154,11 +161,12 @@ def texts(ref: str, *, split: str, limit: int | None = None, language: str = "en
     else:
         found = _hub_texts(ref, split)
     if not found:
-        raise HarnessError(f"'{ref}' holds no text for the split '{split}'.")
+        raise HarnessError(f"'{ref}' holds no text" + (f" for the split '{split}'." if split else "."))
     return found[:limit]
 
 
-def _embedded_texts(name: str, split: str, language: str, limit: int | None) -> list[str]:
+def _embedded_texts(name: str, split: str | None, language: str, limit: int | None) -> list[str]:
+    split = split or "train"
     if name == "passages":
         from harness.miniature.world import passages
 
@@ -170,7 +178,7 @@ def _embedded_texts(name: str, split: str, language: str, limit: int | None) -> 
     raise HarnessError(f"There are no embedded texts named '{name}'; known are {', '.join(TEXTS)}.")
 
 
-def _json_lines(ref: str, split: str) -> list[str]:
+def _json_lines(ref: str, split: str | None) -> list[str]:
     path = resolve(ref)
     rows: list[dict[str, Any]] = []
     try:
@@ -186,18 +194,21 @@ def _json_lines(ref: str, split: str) -> list[str]:
         raise HarnessError(f"The data file {ref} cannot be read ({_why(error)}).") from error
     except json.JSONDecodeError as error:
         raise HarnessError(f"{ref}, line {number}: not valid JSON ({error.msg}).") from error
-    if any("split" in row for row in rows):
+    if split and any("split" in row for row in rows):
         rows = [row for row in rows if row.get("split") == split]
+    elif split:
+        places = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}[split]
+        rows = [row for number, row in enumerate(rows) if number % 5 in places]
     return [row["text"] for row in rows]
 
 
-def _hub_texts(ref: str, split: str) -> list[str]:
+def _hub_texts(ref: str, split: str | None) -> list[str]:
     from datasets import load_dataset
 
     name, _, revision = ref.partition("@")
     parts = name.split("/")
     try:
-        data = load_dataset("/".join(parts[:2]), *parts[2:3], split=split, revision=revision or None)
+        data = load_dataset("/".join(parts[:2]), *parts[2:3], split=split or "train", revision=revision or None)
     except Exception as error:
         raise HarnessError(f"The data set '{ref}' cannot be loaded ({_why(error)}).") from error
     if "text" not in data.column_names:

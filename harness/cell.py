@@ -71,7 +71,7 @@ class CellPlan:
         refs += [settings.data.validation_articles] if settings.data.validation_articles else []
         refs += [settings.data.references] if TASKS.get(self.task).factory.offers.references else []
         options = [*settings.task.options.values(), *settings.reward.options.values()]
-        refs += [value for value in options if isinstance(value, str) and assets.is_embedded(value)]
+        refs += [value for value in options if assets.names_asset(value)]
         return {ref: assets.fingerprint(ref) for ref in dict.fromkeys(refs)}
 
     def record(self) -> CellRecord:
@@ -91,6 +91,8 @@ class CellPlan:
 def run_cell(plan: CellPlan, runs: Path, notify: Notify, *, report_to: str = "none") -> CellRecord:
     """Runs the cell and stores it, whatever happens: `done`, `failed` (with the reason) or `interrupted`, the last with
     all that was measured until then. Only `Interrupted` is raised again."""
+    from rewards.metagradient import MetagradientError
+
     record = plan.record()
     store = CellStore.of(runs, record)
     record.provenance = provenance()
@@ -102,7 +104,7 @@ def run_cell(plan: CellPlan, runs: Path, notify: Notify, *, report_to: str = "no
     except (KeyboardInterrupt, Interrupted) as error:
         record.status, record.reason = "interrupted", f"stopped by the user after step {record.steps_done}"
         raise Interrupted from error
-    except HarnessError as error:
+    except (HarnessError, MetagradientError) as error:
         record.status, record.reason = "failed", str(error)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
@@ -275,13 +277,12 @@ def articles(settings: Settings) -> tuple[list[str], list[str]]:
     """(training articles, held-out validation articles). Where the source knows no validation split, the last ones are
     held out. Raises HarnessError if there are too few."""
     data, wanted = settings.data, settings.validation.prompts
-    if data.validation_articles:
-        return (assets.texts(data.articles, split="train", limit=data.article_count),
-                assets.texts(data.validation_articles, split="validation", limit=wanted))  # fmt: skip
     if assets.is_embedded(data.articles):
-        return (assets.texts(data.articles, split="train", limit=data.article_count),
-                assets.texts(data.articles, split="validation", limit=wanted))  # fmt: skip
-    every = assets.texts(data.articles, split="train")
+        train = assets.texts(data.articles, split="train", limit=data.article_count)
+        return train, assets.texts(data.validation_articles or data.articles, split="validation", limit=wanted)
+    every = assets.texts(data.articles, split=None)
+    if data.validation_articles:
+        return every[: data.article_count], assets.texts(data.validation_articles, split=None, limit=wanted)
     if len(every) <= wanted:
         raise HarnessError(
             f"'{data.articles}' holds {len(every)} articles, too few to hold out validation.prompts={wanted}; "

@@ -69,7 +69,9 @@ class GrpoSettings(Section):
     prompts_per_step: int = Field(ge=1)
     rollouts_per_prompt: int = Field(4, ge=2)
     updates_per_step: int = Field(1, ge=1, description="Optimizer updates on each rollout batch.")
-    microbatch: int | None = Field(None, ge=1, description="Rollouts per backward pass; default: all of an update.")
+    microbatch: int | None = Field(
+        None, ge=1, description="Rollouts per backward pass at most; default: all of an update."
+    )
     lr: float = Field(gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.01, ge=0)
@@ -85,13 +87,17 @@ class GrpoSettings(Section):
     def rollouts_per_step(self) -> int:
         return self.prompts_per_step * self.rollouts_per_prompt
 
+    def backward_size(self, processes: int = 1) -> int:
+        """Rollouts per backward pass and process: the largest divisor of a process's share of an update that is at
+        most `microbatch`."""
+        share = self.rollouts_per_step // self.updates_per_step // processes
+        limit = min(self.microbatch or share, share)
+        return next(size for size in range(limit, 0, -1) if share % size == 0)
+
     @model_validator(mode="after")
     def _divides(self) -> GrpoSettings:
         if self.rollouts_per_step % self.updates_per_step:
             raise ValueError(f"{self.rollouts_per_step} rollouts cannot be split into {self.updates_per_step} updates")
-        per_update = self.rollouts_per_step // self.updates_per_step
-        if self.microbatch and per_update % self.microbatch:
-            raise ValueError(f"{per_update} rollouts an update cannot be split into microbatches of {self.microbatch}")
         return self
 
 

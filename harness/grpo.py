@@ -246,7 +246,7 @@ def make_trainer(
         )
     per_update = grpo.rollouts_per_step // grpo.updates_per_step
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    microbatch = grpo.microbatch or per_update // world
+    microbatch = grpo.backward_size(world)
     accumulation = per_update // (microbatch * world)
     bf16 = generator.dtype == "bfloat16"
     config = GRPOConfig(

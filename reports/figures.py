@@ -315,7 +315,7 @@ def save(figure: Figure, *paths: Path) -> None:
 
 
 def save_pictures(cells: Sequence[tuple[str, Mapping[str, bytes]]], *paths: Path) -> None:
-    """The paper's Figure 3: a row a cell, given as (name, {"target" | "decoded" | "delta": PNG}), a column a picture."""
+    """The paper's Figure 3: a row a cell, a column a picture. A cell is (name, {"target": PNG, ...})."""
     import io
 
     from matplotlib.figure import Figure as Canvas

@@ -80,9 +80,13 @@ def ticks(low: float, high: float, most: int = 5) -> np.ndarray:
 
 
 def _tick(value: float, all_ticks: np.ndarray) -> str:
-    """A tick's number; rounding noise of a zero is zero."""
+    """A tick's number, with as many decimals as the ticks' distance asks for; rounding noise of a zero is zero."""
     step = float(all_ticks[1] - all_ticks[0])
-    return "0" if abs(value) < step / 1e6 else summary.number(round(float(value), 12 - math.floor(math.log10(step))), 3)
+    if abs(value) < step / 1e6:
+        return "0"
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    largest = float(np.abs(all_ticks).max())
+    return f"{value:.{decimals}f}" if decimals <= 6 and largest < 1e5 else summary.number(float(value), 3)
 
 
 def _range(arrays: list[np.ndarray]) -> tuple[float, float]:

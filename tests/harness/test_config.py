@@ -82,5 +82,12 @@ def test_any_value_of_a_known_key_resolves_or_is_a_harness_error(key, value):
         assert str(error)
 
 
+@pytest.mark.parametrize(("microbatch", "size"), [(None, 12), (5, 4), (12, 12), (100, 12), (1, 1)])
+def test_backward_passes_divide_an_update(microbatch, size):
+    given = {"grpo.prompts_per_step": 6, "grpo.rollouts_per_prompt": 4, "grpo.updates_per_step": 2}
+    settings = resolve(load_profile("tiny"), "lambada_es", "naive", given | {"grpo.microbatch": microbatch})
+    assert settings.grpo.backward_size() == size
+
+
 def test_numbers_in_scientific_notation_are_numbers():
     assert parse_assignment("inner.optimizer.lr=1e-5") == ("inner.optimizer.lr", 1e-5)

@@ -1,0 +1,69 @@
+"""Texts by reference: files, splits, the embedded world; every broken input is one sentence."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import assets
+from harness.cell import articles
+from harness.config import load_profile, resolve
+from harness.contracts import HarnessError
+
+SPLITS = ("train", "validation", "test")
+
+
+def lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_splits_of_a_plain_file_share_no_line(tmp_path):
+    file = lines(tmp_path / "a.jsonl", [{"text": f"text {i}"} for i in range(23)])
+    parts = [assets.texts(file, split=split) for split in SPLITS]
+    assert sorted(sum(parts, [])) == sorted(assets.texts(file, split=None)) and len(parts[0]) > len(parts[1]) > 0
+
+
+def test_splits_that_a_file_names_are_kept(tmp_path):
+    rows = [{"text": f"text {i}", "split": SPLITS[i % 3]} for i in range(9)]
+    file = lines(tmp_path / "a.jsonl", rows)
+    assert assets.texts(file, split="validation") == ["text 1", "text 4", "text 7"]
+
+
+@pytest.mark.parametrize("language", ["de", "es", "fr", "it"])
+def test_embedded_passages_have_disjoint_splits(language):
+    parts = [set(assets.texts("embedded:passages", split=split, language=language)) for split in SPLITS]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+
+
+def test_validation_articles_are_held_out(tmp_path):
+    file = lines(tmp_path / "a.jsonl", [{"text": f"text {i}"} for i in range(20)])
+    change = {"data.articles": file, "validation.prompts": 5}
+    train, held_out = articles(resolve(load_profile("tiny"), "lambada_es", "naive", change))
+    assert train == [f"text {i}" for i in range(15)] and held_out == [f"text {i}" for i in range(15, 20)]
+    train, held_out = articles(resolve(load_profile("tiny"), "lambada_es", "naive"))
+    assert len(held_out) == 64 and not set(train) & set(held_out)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_texts_or_a_sentence(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("fuzz") / "a.jsonl"
+    file.write_bytes(content)
+    try:
+        assert all(text.strip() for text in assets.texts(str(file), split=None))
+    except HarnessError as error:
+        assert "\n" not in str(error)
+
+
+def test_content_counts_not_the_name(tmp_path):
+    one, two = (lines(tmp_path / name, [{"text": "same"}]) for name in ("a.jsonl", "b.jsonl"))
+    other = lines(tmp_path / "c.jsonl", [{"text": "other"}])
+    assert assets.fingerprint(one) == assets.fingerprint(two) != assets.fingerprint(other)
+
+
+def test_a_hub_name_that_cannot_be_had_is_a_sentence():
+    with pytest.raises(HarnessError, match="nobody/no-such-model"):
+        assets.resolve("nobody/no-such-model")
