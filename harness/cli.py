@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -77,7 +78,8 @@ def run(
         run_grid(plans, out, progress, workers=count, threads=threads, fresh=fresh, report_to=track)
     folder = out / chosen.name
     wide, long = load(folder)
-    write_frame(folder / "wide", wide)
+    # Where a cell lies is told from where the table lies, so that a results folder can be moved and merged.
+    write_frame(folder / "wide", wide.assign(folder=[os.path.relpath(cell, folder) for cell in wide["folder"]]))
     write_frame(folder / "long", long)
     from reports import tables
 
@@ -127,6 +129,36 @@ def table(runs: Annotated[Path, typer.Argument(help="A results folder.")] = Path
     from reports import tables
 
     console.print(tables.rich(*load(runs)))
+
+
+@app.command()
+def report(
+    runs: Annotated[Path, typer.Argument(help="A results folder, or one that several were merged into.")] = Path("runs"),
+    out: Annotated[Path, typer.Option("--out", help="Where the page and its tables go.")] = Path("site"),
+    reference: Annotated[str, typer.Option(help="The reward that the others are compared with, seed by seed.")] = "naive",
+) -> None:
+    """Turn stored results into one HTML page that works offline, the same as Markdown, and tables as CSV and Parquet."""
+    from reports import site
+
+    page = site.build(runs, out, reference=reference)
+    console.print(f"Open {page} in a browser.", highlight=False)
+
+
+@app.command()
+def diff(
+    base: Annotated[Path, typer.Argument(help="Results to compare with.")],
+    new: Annotated[Path, typer.Argument(help="Results to judge.")],
+    tolerance: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the headroom that counts as no change.")
+    ] = 0.05,
+    partial: Annotated[bool, typer.Option("--partial", help="Rows that NEW lacks are not an error.")] = False,
+) -> None:
+    """Say per cell whether NEW is improved, same or worse than BASE. Exit code 0, 1 (worse) or 2 (cannot compare)."""
+    from reports.diff import compare
+
+    result = compare(base, new, tolerance=tolerance, partial=partial)
+    console.print(result.rich())
+    raise typer.Exit(result.exit_code)
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers

@@ -284,6 +284,14 @@ def file_key(*parts: str) -> str:
 def save(figure: Figure, *paths: Path) -> None:
     """Draws a figure into files; each suffix says how (.svg, .png, .pdf)."""
     from matplotlib import rc_context
+
+    # Names from outside packages may hold dollars, which are not mathematics here. No date and a fixed salt: the same
+    # results make the same file.
+    with rc_context({"text.parse_math": False, "svg.hashsalt": figure.key}):
+        _save(figure, paths)
+
+
+def _save(figure: Figure, paths: Sequence[Path]) -> None:
     from matplotlib.figure import Figure as Canvas
     from matplotlib.lines import Line2D
 
@@ -308,9 +316,7 @@ def save(figure: Figure, *paths: Path) -> None:
     canvas.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8, frameon=False)
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # No date and a fixed salt: the same results make the same file.
-        with rc_context({"svg.hashsalt": figure.key}):
-            canvas.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        canvas.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
         canvas.set_layout_engine("none")  # laid out once is enough
 
 
@@ -322,17 +328,17 @@ def save_pictures(cells: Sequence[tuple[str, Mapping[str, bytes]]], *paths: Path
     from matplotlib.image import imread
 
     kinds = list(dict.fromkeys(kind for _, pictures in cells for kind in pictures))
-    canvas = Canvas(figsize=(1.5 * len(kinds) + 1.4, 1.5 * len(cells)), layout="constrained")
+    canvas = Canvas(figsize=(1.5 * len(kinds) + 1.4, 1.5 * len(cells) + 0.2), layout="constrained")
     axes = canvas.subplots(len(cells), len(kinds), squeeze=False)
+    for kind, axis in zip(kinds, axes[0], strict=True):
+        axis.set_title(kind, fontsize=9)
     for line, (name, pictures) in zip(axes, cells, strict=True):
         for axis, kind in zip(line, kinds, strict=True):
             axis.set_xticks([])
             axis.set_yticks([])
             if kind in pictures:
                 axis.imshow(imread(io.BytesIO(pictures[kind]), format="png"), cmap="gray", interpolation="nearest")
-            if line is axes[0]:
-                axis.set_title(kind, fontsize=9)
-        line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+        line[0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center", parse_math=False)
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         canvas.savefig(path, dpi=120)

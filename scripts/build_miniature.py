@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -118,8 +118,16 @@ class LmSettings:
     seed: int = 0
 
 
-GENERATOR = LmSettings(steps=1400, plain=10, prompted=7)
+GENERATOR = LmSettings(steps=3200, plain=10, prompted=8)
 TARGET = LmSettings(steps=800, plain=24, prompted=0)
+
+
+def quiet() -> None:
+    """No progress bars inside the log, and no advice: right-padded training needs no attention mask."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
 
 
 def load_tokenizer(assets: Path) -> Any:
@@ -223,9 +231,8 @@ def train_lm(name: str, model: Any, steps: list[list[Any]], settings: LmSettings
 
 def build_lm(name: str, into: Path, assets: Path) -> dict[str, Any]:
     import torch
-    import transformers
 
-    transformers.logging.set_verbosity_error()  # it wants an attention mask; right padding needs none
+    quiet()
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     tokenizer, settings = load_tokenizer(assets), GENERATOR if name == "generator" else TARGET
@@ -329,6 +336,7 @@ def build_quality(assets: Path, samples: Path | None) -> dict[str, Any]:
 
     from harness.miniature import quality
 
+    quiet()
     torch.set_num_threads(1)
     figures: dict[str, Any] = {"language_id": quality.language_id(assets), "embedding": quality.embedding(assets)}
     for name in figures:
@@ -445,7 +453,9 @@ def main() -> None:
     together = [name for name in SIDE_BY_SIDE if name in chosen.only]
     if together:
         with ProcessPoolExecutor(max(1, min(chosen.jobs, 2)), mp_context=get_context("spawn")) as pool:
-            for name, entry in zip(together, pool.map(run_stage, together, [assets] * len(together)), strict=True):
+            running = {pool.submit(run_stage, name, assets): name for name in together}
+            for future in as_completed(running):
+                name, entry = running[future], future.result()
                 record(assets, lambda manifest, name=name, entry=entry: manifest["assets"].__setitem__(name, entry))
     if "quality" in chosen.only:
         found = scan_corpora()

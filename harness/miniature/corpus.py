@@ -14,11 +14,9 @@ from random import Random
 from harness.miniature.world.articles import LANGUAGES, article
 from harness.miniature.world.passages import stories
 
-PROMPT = (
-    "Help read the following article and then rephrase it in different terms. Remember to keep the meaning and every "
-    "content of the article intact, including the title, year, etc. Here is the article:\n"
-)
-"""Appendix G of the paper; the article follows."""
+PROMPT = "Rephrase this article:\n"
+"""What stands before the article in the miniature's prompts: Appendix G of the paper, shortened, since every token of it
+is read again with each rollout."""
 
 SUBJECTS = {
     "train": range(0, 20_000),

@@ -19,6 +19,12 @@ def load_script(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def script() -> Callable[[str], ModuleType]:
+    """Loads a file of scripts/ by its name."""
+    return load_script
+
+
+@pytest.fixture(scope="session")
 def bench() -> ModuleType:
     """`scripts/bench_report.py`."""
     return load_script("bench_report")

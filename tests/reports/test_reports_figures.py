@@ -107,6 +107,14 @@ def test_files_can_be_saved_and_are_what_they_are_called(tmp_path: Path, curves:
     assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
 
 
+def test_a_name_with_dollars_is_a_name(tmp_path: Path) -> None:
+    one = np.array([1.0, 2.0])
+    line = figures.Series(r"$\oops{", 0, 0, one, one, one, one, 1)
+    panel = figures.Panel("$_^$", "GRPO step", "$\\frac", (line,))
+    figures.save(figures.Figure("k", "t", "c", (panel,)), tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
 def test_final_pictures_are_those_of_the_last_step(tmp_path: Path, generate: Generate) -> None:
     from reports import gather
 

