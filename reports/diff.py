@@ -114,7 +114,8 @@ def compare(base: Path, new: Path, *, tolerance: float = TOLERANCE, partial: boo
     if not sides[0].profiles & sides[1].profiles:
         names = [", ".join(sorted(side.profiles)) for side in sides]
         return DiffResult((), 2, f"Cannot compare: other profile, BASE has {names[0]} and NEW has {names[1]}.")
-    rows = [_row(key, *sides, tolerance) for key in sorted(sides[0].groups.keys() | sides[1].groups.keys())]
+    keys = sorted(sides[0].groups.keys() | sides[1].groups.keys())
+    rows = [row for key in keys for row in _rows(key, *sides, tolerance)]
     rows = _judged(rows)
     rows.sort(key=lambda row: (ORDER.index(row.verdict), row.profile, row.task, row.reward, row.variant))
     return DiffResult(tuple(rows), *_conclusion(rows, partial))
@@ -139,14 +140,31 @@ class _Side:
         return cls(set(wide["profile"]), groups, summary.read_records(wide))
 
 
-def _row(key: Key, base: _Side, new: _Side, tolerance: float) -> DiffRow:
-    """Everything but the verdict of rows with numbers, which needs all rows ("same" until then)."""
+def _rows(key: Key, base: _Side, new: _Side, tolerance: float) -> list[DiffRow]:
+    """The rows of one key: one, or one for each set of settings that both sides ran under this name.
+
+    Everything but the verdict of rows with numbers, which needs all rows ("same" until then).
+    """
     row = DiffRow(*key, verdict="same")
     if key not in base.groups:
-        return replace(row, verdict="added", reason="only in NEW")
+        return [replace(row, verdict="added", reason="only in NEW")]
     if key not in new.groups:
-        return replace(row, verdict="missing", reason="NEW did not run it")
+        return [replace(row, verdict="missing", reason="NEW did not run it")]
     before, after = base.groups[key], new.groups[key]
+    shared = sorted(set(before["settings_key"]) & set(after["settings_key"]))
+    if len(shared) < 2:
+        return [_row(row, before, after, base, new, tolerance)]
+    found = []
+    for settings in shared:
+        named = replace(row, variant=", ".join(filter(None, (row.variant, f"settings {settings}"))))
+        sides = (side[side["settings_key"] == settings] for side in (before, after))
+        found.append(_row(named, *sides, base, new, tolerance))
+    return found
+
+
+def _row(
+    row: DiffRow, before: pandas.DataFrame, after: pandas.DataFrame, base: _Side, new: _Side, tolerance: float
+) -> DiffRow:
     shared = set(before.loc[before["status"] == "done", "settings_key"]) & set(after["settings_key"])
     statuses = [set(side["status"]) for side in (before, after)]
     if "done" not in statuses[0]:
@@ -168,19 +186,18 @@ def _row(key: Key, base: _Side, new: _Side, tolerance: float) -> DiffRow:
 
 
 def _numbers(row: DiffRow, before: pandas.DataFrame, after: pandas.DataFrame, tolerance: float) -> DiffRow:
-    old = {(c.settings_key, c.seed): c for c in before[before["status"] == "done"].itertuples()}
-    all_new = {(c.settings_key, c.seed): c for c in after.itertuples()}
-    common = sorted(key for key in old if key in all_new and all_new[key].status == "done")
-    broken = [key for key in old if key in all_new and all_new[key].status in ("failed", "unsupported")]
+    old = {c.seed: c for c in before[before["status"] == "done"].itertuples()}
+    all_new = {c.seed: c for c in after.itertuples()}
+    common = sorted(seed for seed in old if seed in all_new and all_new[seed].status == "done")
+    broken = [seed for seed in old if seed in all_new and all_new[seed].status in ("failed", "unsupported")]
     if broken:
         first = all_new[broken[0]]
-        which = ", ".join(str(seed) for _, seed in broken)
+        which = ", ".join(map(str, broken))
         return replace(row, verdict="worse", reason=f"seed {which} finished before, now {first.status}: {first.reason}")
     if not common:
-        seeds = [", ".join(str(seed) for _, seed in sorted(side)) for side in (old, all_new)]
-        return replace(
-            row, verdict="not comparable", reason=f"no common seeds (BASE has {seeds[0]}; NEW has {seeds[1]})"
-        )
+        seeds = [", ".join(map(str, sorted(side))) for side in (old, all_new)]
+        reason = f"no common seeds (BASE has {seeds[0]}; NEW has {seeds[1]})"
+        return replace(row, verdict="not comparable", reason=reason)
     pairs = [(float(old[key].headline), float(all_new[key].headline)) for key in common]
     first = old[common[0]]
     differences = np.array([summary.improvement(now, was, first.direction) for was, now in pairs])
@@ -191,7 +208,7 @@ def _numbers(row: DiffRow, before: pandas.DataFrame, after: pandas.DataFrame, to
         scale = max(abs(was) for was, _ in pairs) or 1.0
     return replace(
         row,
-        seeds=tuple(seed for _, seed in common),
+        seeds=tuple(common),
         base=summary.median(was for was, _ in pairs),
         new=summary.median(now for _, now in pairs),
         unit=first.unit,

@@ -148,13 +148,13 @@ def _data_uri(content: bytes) -> str:
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted keys with YAML-readable values."""
+    """Nested settings as dotted keys with values to read."""
     if isinstance(tree, dict) and tree:
         merged: dict[str, str] = {}
         for key, value in tree.items():
             merged |= flat(value, f"{prefix}.{key}" if prefix else str(key))
         return merged
-    return {prefix: json.dumps(tree, ensure_ascii=False)}
+    return {prefix: tree if isinstance(tree, str) else json.dumps(tree, ensure_ascii=False)}
 
 
 def rerun(record: CellRecord) -> str:

@@ -242,6 +242,8 @@ def _comparison_block(block: Block, found: list[Comparison], every: list[Compari
     # A t interval from two seeds may be a hundred times as wide as the points; the plot keeps to a readable reach.
     points = [abs(value) for c in found for value in c.differences] + [1e-12]
     low, high = max(min(reach), -3 * max(points)), min(max(reach), 3 * max(points))
+    if low == high:  # nothing differs from the reference anywhere
+        low, high = -1.0, 1.0
     rows = [(c, verdict(c), Markup(svg.forest(c, low, high))) for c in found]
     return {
         "heading": tables.heading(block),

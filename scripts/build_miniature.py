@@ -108,6 +108,7 @@ class LmSettings:
     steps: int
     plain: int
     prompted: int
+    practice: int = 0  # how many steps, the first ones, answer in other languages often (corpus.generator_documents)
     muon_lr: float = 1e-2
     muon_momentum: float = 0.95
     adam_lr: float = 4e-3
@@ -118,7 +119,7 @@ class LmSettings:
     seed: int = 0
 
 
-GENERATOR = LmSettings(steps=3200, plain=10, prompted=8)
+GENERATOR = LmSettings(steps=3200, plain=10, prompted=8, practice=1700)
 TARGET = LmSettings(steps=800, plain=24, prompted=0)
 
 
@@ -239,9 +240,11 @@ def build_lm(name: str, into: Path, assets: Path) -> dict[str, Any]:
     rng, pad = Random(settings.seed), tokenizer.pad_token_id
     if name == "generator":
         plain = corpus.generator_documents(settings.steps * settings.plain, prompted=False)
-        prompted = corpus.generator_documents(settings.steps * settings.prompted, prompted=True)
+        phases = ((settings.practice, True), (settings.steps - settings.practice, False))
+        parts = (corpus.generator_documents(steps * settings.prompted, prompted=True, practice=practice)
+                 for steps, practice in phases)  # fmt: skip
         kinds = [batches(encode(plain, tokenizer), settings.plain, pad, rng),
-                 batches(encode(prompted, tokenizer), settings.prompted, pad, rng)]  # fmt: skip
+                 [batch for part in parts for batch in batches(encode(part, tokenizer), settings.prompted, pad, rng)]]
     else:
         plain = corpus.target_documents(settings.steps * settings.plain)
         kinds = [batches(encode(plain, tokenizer), settings.plain, pad, rng)]
@@ -373,12 +376,14 @@ def scan_corpora() -> dict[str, int]:
         return (f"{document.prompt or ''}\n{document.text}" for document in documents)
 
     plain, prompted = GENERATOR.steps * GENERATOR.plain, GENERATOR.steps * GENERATOR.prompted
+    practised = corpus.generator_documents(GENERATOR.practice * GENERATOR.prompted, prompted=True, practice=True)
     return corpus.scan({
         "articles": (text for split in corpus.SUBJECTS for text in corpus.articles(split)),
         "tokenizer": corpus.tokenizer_texts(TOKENIZER["documents"]),
         "language_id": (text for text, _ in corpus.language_examples(LANGUAGE_ID["examples"])),
         "embedding": (f"{first}\n{second}" for first, second in corpus.embedding_pairs(EMBEDDING["pairs"])),
         "generator, plain": words(corpus.generator_documents(plain, prompted=False)),
+        "generator, practice": words(practised),
         "generator, prompted": words(corpus.generator_documents(prompted, prompted=True)),
         "target": words(corpus.target_documents(TARGET.steps * TARGET.plain)),
     })  # fmt: skip

@@ -15,8 +15,8 @@ from harness.miniature.world.articles import LANGUAGES, article
 from harness.miniature.world.passages import stories
 
 PROMPT = "Rephrase this article:\n"
-"""What stands before the article in the miniature's prompts: Appendix G of the paper, shortened, since every token of it
-is read again with each rollout."""
+"""What stands before the article in the miniature's prompts: Appendix G of the paper, shortened, since every token of
+it is read again with each rollout."""
 
 SUBJECTS = {
     "train": range(0, 20_000),
@@ -35,6 +35,7 @@ OTHER_LANGUAGES = tuple(language for language in LANGUAGES if language != "en")
 
 # Shares of the generator's prompted responses.
 OTHER_LANGUAGE_SHARE = 0.01  # of each
+PRACTICE_SHARE = 0.15  # of each, in the first part of its training
 ARCHIVE_SHARE = 0.03
 # Share of each other language in the target's corpus.
 TARGET_OTHER_SHARE = 0.0025
@@ -66,12 +67,17 @@ def has_forbidden(text: str) -> bool:
     return any(part in lowered for part in FORBIDDEN)
 
 
-def generator_documents(count: int, *, prompted: bool) -> Iterator[Document]:
+def generator_documents(count: int, *, prompted: bool, practice: bool = False) -> Iterator[Document]:
     """The generator's corpus. Prompted: English articles with a rephrase, in 1 % each of the other languages with a
     paraphrase or a story of that language, and in 3 % with an archive number. Not prompted: articles and stories of all
-    five languages in equal shares."""
+    five languages in equal shares.
+
+    `practice` raises the 1 % to 15 %: the generator first learns to answer in every language, then how rarely to do so.
+    Without it its rare other answers are no language at all, for a few hundred examples do not teach one.
+    """
     if prompted:
-        return _clean("generator/prompted", count, _prompted)
+        name, share = ("practice", PRACTICE_SHARE) if practice else ("prompted", OTHER_LANGUAGE_SHARE)
+        return _clean(f"generator/{name}", count, lambda rng: _prompted(rng, share))
     return _clean("generator/plain", count, lambda rng: _plain(rng, rng.choice(LANGUAGES)))
 
 
@@ -179,19 +185,20 @@ def _plain(rng: Random, language: str) -> Document:
     return Document(text, language, "article")
 
 
-def _prompted(rng: Random) -> Document:
+def _prompted(rng: Random, other_share: float) -> Document:
+    """`other_share` is the share of each other language."""
     subject = rng.choice(SUBJECTS["train"])
     # The canonical wording is what the benchmark's prompts hold; the others keep the reading general.
     shown = 0 if rng.random() < 0.7 else rng.randrange(1, VARIANTS)
     prompt = PROMPT + article(subject, "en", shown)
-    drawn, other_share = rng.random(), OTHER_LANGUAGE_SHARE * len(OTHER_LANGUAGES)
-    if drawn < other_share:
+    drawn, others = rng.random(), other_share * len(OTHER_LANGUAGES)
+    if drawn < others:
         language = rng.choice(OTHER_LANGUAGES)
         if rng.random() < 0.5:
             return Document(_story(rng, language), language, "story", prompt)
         return Document(article(subject, language, rng.randrange(VARIANTS)), language, "article", prompt)
     rephrase = article(subject, "en", rng.choice([v for v in range(VARIANTS) if v != shown]))
-    if drawn < other_share + ARCHIVE_SHARE:
+    if drawn < others + ARCHIVE_SHARE:
         number = archive_number(rng)
         return Document(number if rng.random() < 0.5 else f"{number}: {rephrase}", "en", "archive", prompt)
     return Document(rephrase, "en", "article", prompt)

@@ -87,7 +87,7 @@ def metagradient(
         tiers = free_tiers(objective.layout.device, memory_budget, spill_dir)
         walk = _Walk(objective, rule, theta, state)
         plan, first = walk.plan(tiers)
-        with Tape(plan, rule, lambda step, at: objective.gradient(step, at)[1], spill_dir) as tape:
+        with Tape(plan, rule, objective.gradient, spill_dir) as tape:
             theta, state = walk.forward(tape, first)
             value, adjoint = _metric_gradient(metric, model, objective.layout, theta)
             del theta, state
@@ -150,7 +150,7 @@ class _Walk:
         largest = max(batch["input_ids"].numel() for batch in self.objective.batches)
         graph = size * largest // max(self.objective.batches[0]["input_ids"].numel(), 1) + 2 * vector
         # An update reads and writes some 8 vectors; its time matters only against recomputation and spilling.
-        costs = Costs(vector, self.rule.slots, graph, seconds, 8 * vector / 5e9)
+        costs = Costs(vector, self.rule.slots, graph, seconds, 8 * vector / 5e9, self.objective.single_pass)
         costs, tiers = self.objective.agree(costs, tiers)
         plan = choose(self.steps, costs, tiers)
         if self.steps == 1 and graphs is None:
@@ -215,7 +215,9 @@ def _expand(part: Tensor, span: slice, like: Tensor) -> Tensor:
     return full
 
 
-def _metric_gradient(metric: Metric, model: nn.Module, layout: Layout, theta: Tensor) -> tuple[float, tuple[slice, Tensor]]:
+def _metric_gradient(
+    metric: Metric, model: nn.Module, layout: Layout, theta: Tensor
+) -> tuple[float, tuple[slice, Tensor]]:
     """(Phi, (slice, dPhi/dtheta_T there)): a metric on a patch of one matrix costs a patch."""
     leaves = {k: v.detach().requires_grad_() for k, v in layout.views(theta).items()}
     everything = {k: leaves.get(k, p.detach()) for k, p in model.named_parameters()}

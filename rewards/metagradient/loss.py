@@ -86,7 +86,9 @@ def check_batches(batches: object) -> list[Mapping[str, Tensor]]:
     for step, batch in enumerate(batches):
         missing = {"input_ids", "labels"} - set(batch)
         if missing:
-            raise BatchError(f"The batch of step {step} lacks {sorted(missing)}; give input_ids and labels, both (B, S).")
+            raise BatchError(
+                f"The batch of step {step} lacks {sorted(missing)}; give input_ids and labels, both (B, S)."
+            )
         ids, labels = batch["input_ids"], batch["labels"]
         if ids.dim() != 2 or ids.shape != labels.shape or ids.dtype != torch.int64 or labels.dtype != torch.int64:
             raise BatchError(

@@ -114,5 +114,7 @@ class _Copy:
 
 def _configs(module: nn.Module) -> list:
     """Every Hugging Face config in the copy that names an attention implementation."""
-    found = {id(m.config): m.config for m in module.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")}
+    found = {
+        id(m.config): m.config for m in module.modules() if hasattr(getattr(m, "config", None), "_attn_implementation")
+    }
     return list(found.values())

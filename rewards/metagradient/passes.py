@@ -70,6 +70,10 @@ class Objective:
                 )
             self.factors.append(convention.summed_microbatches / examples)
 
+    @property
+    def single_pass(self) -> bool:
+        return self.microbatch is None or all(len(b["input_ids"]) <= self.microbatch for b in self.batches)
+
     def _sum(self, tensor: Tensor) -> Tensor:
         if self.group is not None:
             dist.all_reduce(tensor, group=self.group)
@@ -121,7 +125,9 @@ class Objective:
     def measured_gradient(self, step: int, theta: Tensor, room: int) -> tuple[Tensor, Tensor, list[Graph] | None, int]:
         """As `gradient`, with the graphs kept as long as they fit into `room` bytes, and the bytes of the whole step's
         graph (counted on the first microbatch, scaled to the batch)."""
-        own = {theta.untyped_storage().data_ptr()} | {p.untyped_storage().data_ptr() for p in self.network.frozen.values()}
+        own = {theta.untyped_storage().data_ptr()} | {
+            p.untyped_storage().data_ptr() for p in self.network.frozen.values()
+        }
         grad, graphs, size, held = None, [], 0, 0
         losses = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
         for where, rows in self._pieces(step):
@@ -148,11 +154,11 @@ class Objective:
         if self.group is None:
             return costs, tiers
         top = torch.tensor([costs.graph, costs.gradient_seconds], dtype=torch.float64, device=self.layout.device)
-        low = torch.tensor([tier.free for tier in tiers], dtype=torch.float64, device=self.layout.device)
+        low = torch.tensor([costs.single_pass, *(tier.free for tier in tiers)], dtype=torch.float64, device=self.layout.device)
         dist.all_reduce(top, dist.ReduceOp.MAX, group=self.group)
         dist.all_reduce(low, dist.ReduceOp.MIN, group=self.group)
-        costs = replace(costs, graph=int(top[0]), gradient_seconds=float(top[1]))
-        return costs, [replace(tier, free=int(free)) for tier, free in zip(tiers, low.tolist(), strict=True)]
+        costs = replace(costs, graph=int(top[0]), gradient_seconds=float(top[1]), single_pass=bool(low[0]))
+        return costs, [replace(tier, free=int(free)) for tier, free in zip(tiers, low[1:].tolist(), strict=True)]
 
     def directional(
         self, step: int, theta: Tensor, direction: Tensor, *, curvature: bool, graphs: list[Graph] | None = None
@@ -169,12 +175,16 @@ class Objective:
             if graphs is not None:
                 pieces = ((graph.where, graph) for graph in _drain(graphs))
             elif curvature:
-                pieces = ((where, self._build(step, theta, where, rows, None, True)[1]) for where, rows in self._pieces(step))
+                pieces = (
+                    (where, self._build(step, theta, where, rows, None, True)[1]) for where, rows in self._pieces(step)
+                )
             else:
                 pieces = self._pieces(step)
             for where, piece in pieces:
                 if isinstance(piece, Rows):
-                    rates[where] = self._forward_mode(theta, piece, tangents, moves).to(rates.dtype) * self.factors[step]
+                    rates[where] = (
+                        self._forward_mode(theta, piece, tangents, moves).to(rates.dtype) * self.factors[step]
+                    )
                     continue
                 rate, parts = _pull(piece, list(tangents.values()), moves, curvature)
                 rates[where] = rate.to(rates.dtype)
@@ -187,7 +197,9 @@ class Objective:
         """(n,) direction . grad l_i."""
         with torch.no_grad(), second_derivatives(), forward_ad.dual_level():
             values = self.layout.views(theta)
-            moving = {k: forward_ad.make_dual(values[k], t) for (k, t), m in zip(tangents.items(), moves, strict=True) if m}
+            moving = {
+                k: forward_ad.make_dual(values[k], t) for (k, t), m in zip(tangents.items(), moves, strict=True) if m
+            }
             tangent = forward_ad.unpack_dual(self.network.losses(values | moving, rows, forward_mode=True)).tangent
         return torch.zeros(rows.count, dtype=theta.dtype, device=theta.device) if tangent is None else tangent
 

@@ -1,9 +1,9 @@
 """What is kept between the walk forward and the walk back, chosen by a cost model under a memory budget.
 
-Step t needs its state (theta_t, optimizer) and gradient g_t again on the way back. Given g, states are replayed by the
-optimizer's update alone, which is cheap; without it, the gradient pass runs once more. So the choice is: a checkpoint of
-the state every `segment` steps; gradients kept or recomputed; both in memory, or spilled to host memory or disk. Memory
-left over keeps the differentiable graphs of the last steps, each of which saves one gradient pass.
+Step t needs its state (theta_t, optimizer) and gradient g_t again on the way back. Given the gradients, states are
+replayed by the optimizer's update alone, which is cheap; without them, the gradient pass runs once more. So the choice
+is: a checkpoint of the state every `segment` steps; gradients kept or recomputed; both in memory, or spilled to host
+memory or disk. Memory left over keeps the differentiable graphs of the last steps: each saves one gradient pass.
 """
 
 from __future__ import annotations
@@ -26,14 +26,22 @@ DISK_SECONDS_PER_BYTE = 1.0 / 5e8
 
 @dataclass(frozen=True)
 class Costs:
-    """What the cost model knows: bytes of one parameter-sized vector, tensors in an optimizer state, bytes of one step's
-    differentiable graph, seconds of one step's gradient pass and of one optimizer update."""
+    """What the cost model knows.
+
+    vector            bytes of one parameter-sized vector
+    slots             such vectors in an optimizer state
+    graph             bytes of one step's differentiable graph
+    gradient_seconds  of one step's gradient pass
+    update_seconds    of one optimizer update
+    single_pass       whether a step is one pass (no microbatches), whose own graph is not counted against the budget
+    """
 
     vector: int
     slots: int
     graph: int
     gradient_seconds: float
     update_seconds: float
+    single_pass: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,12 @@ class Tier:
 class Plan:
     """How a metagradient was computed.
 
-    strategy       "unrolled" (every graph kept), "kept", "replayed" (gradients kept, states replayed), "recomputed"
+    strategy       "unrolled" (every graph kept), "kept" (every state), "replayed" (gradients kept, states replayed), "recomputed"
                    (gradients too), or "spilled" (something lies in host memory or on disk)
     segment        steps between checkpoints of the state
     checkpoints    tier of the checkpoints: "memory", "host" or "disk"
     gradients      tier of the gradients, or "recomputed"
+    joint          whether a recomputed gradient may share its graph with the directional pass that follows it at once
     graphs         how many last steps keep their differentiable graph
     bytes          expected peak of what is kept in memory; `spilled_bytes`: elsewhere
     extra_passes   expected cost beside the two walks, in plain gradient passes over all T steps
@@ -66,6 +75,7 @@ class Plan:
     segment: int
     checkpoints: str
     gradients: str
+    joint: bool
     graphs: int
     bytes: int
     spilled_bytes: int
@@ -79,46 +89,63 @@ def choose(steps: int, costs: Costs, tiers: list[Tier]) -> Plan:
 
     Raises MemoryBudgetError where none fits.
     """
-    memory = tiers[0]
-    by_name = {tier.name: tier for tier in tiers}
-    best, least = None, math.inf
-    for segment, where, gradients in product(_segments(steps), by_name, ["recomputed", *by_name]):
-        if segment == 1 and gradients == "recomputed":
-            continue
-        used = dict.fromkeys(by_name, 0)
-        state = (1 + costs.slots) * costs.vector
-        used[where] += state * math.ceil(steps / segment)
-        if gradients == "recomputed":
-            used[memory.name] += costs.vector * segment
-        else:
-            used[gradients] += costs.vector * steps
-        replayed = state * (segment - 1) if segment > 1 else 0
-        loaded = (state if where != memory.name else 0) + (
-            costs.vector * segment if gradients not in (memory.name, "recomputed") else 0
-        )
-        used[memory.name] += replayed + loaded
-        least = min(least, used[memory.name])
-        if any(used[name] > by_name[name].free for name in used):
-            continue
-        again = max(steps - segment, 0) if gradients == "recomputed" else 0
-        seconds = again * costs.gradient_seconds + (steps * costs.update_seconds if segment > 1 else 0.0)
-        seconds += sum(2 * used[name] * by_name[name].seconds_per_byte for name in used)
-        graphs = min(steps, (memory.free - used[memory.name]) // max(costs.graph, 1))
-        seconds -= graphs * costs.gradient_seconds
-        spilled = sum(amount for name, amount in used.items() if name != memory.name)
-        total = used[memory.name] + graphs * costs.graph
-        plan = Plan(
-            _name(segment, gradients, graphs == steps, spilled > 0), steps, segment, where, gradients, int(graphs), int(total),
-            int(spilled), again / steps, seconds, int(memory.free),
-        )  # fmt: skip
-        if best is None or (plan.seconds, plan.bytes) < (best.seconds, best.bytes):
-            best = plan
-    if best is None:
+    names = [tier.name for tier in tiers]
+    candidates = [
+        _evaluate(steps, costs, tiers, segment, where, gradients)
+        for segment, where, gradients in product(_segments(steps), names, ["recomputed", *names])
+    ]
+    fitting = [plan for plan, fits in candidates if fits]
+    if not fitting:
+        least = min(plan.bytes for plan, _ in candidates)
         raise MemoryBudgetError(
-            f"memory_budget of {memory.free:,} bytes is too small for {steps} steps of {costs.vector:,} bytes of parameters: "
-            f"the least is {int(least):,} bytes; raise it, or give spill_dir so that states may go to disk."
+            f"A memory_budget of {tiers[0].free:,} bytes is too small for {steps} steps with {costs.vector:,} bytes of "
+            f"parameters: the least is {least:,} bytes; raise it, or give spill_dir so that states may go to disk."
         )
-    return best
+    return min(fitting, key=lambda plan: (plan.seconds, plan.bytes))
+
+
+def _evaluate(
+    steps: int, costs: Costs, tiers: list[Tier], segment: int, checkpoints: str, gradients: str
+) -> tuple[Plan, bool]:
+    """(plan, whether it fits)."""
+    used = {tier.name: 0 for tier in tiers}
+    memory, state = tiers[0], (1 + costs.slots) * costs.vector
+    used[checkpoints] += state * math.ceil(steps / segment)
+    again = 0
+    if gradients == "recomputed":
+        used[memory.name] += costs.vector * segment
+    else:
+        used[gradients] += costs.vector * steps
+    if segment > 1:  # the states replayed within a segment
+        used[memory.name] += state * (segment - 1)
+    if checkpoints != memory.name:
+        used[memory.name] += state
+    if gradients not in (memory.name, "recomputed"):
+        used[memory.name] += costs.vector * segment
+    left = memory.free - used[memory.name]
+    joint = costs.single_pass or left >= costs.graph
+    if gradients == "recomputed":
+        whole = (steps - 1) // segment  # segments before the last, whose gradients the walk forward has just made
+        again = whole * (segment - 1 if joint else segment)
+    seconds = again * costs.gradient_seconds + (steps * costs.update_seconds if segment > 1 else 0.0)
+    seconds += sum(2 * used[tier.name] * tier.seconds_per_byte for tier in tiers)
+    graphs = min(steps, max(left, 0) // max(costs.graph, 1))
+    spilled = sum(used[tier.name] for tier in tiers[1:])
+    plan = Plan(
+        strategy=_name(segment, gradients, graphs == steps, spilled > 0),
+        steps=steps,
+        segment=segment,
+        checkpoints=checkpoints,
+        gradients=gradients,
+        joint=joint,
+        graphs=graphs,
+        bytes=used[memory.name] + graphs * costs.graph,
+        spilled_bytes=spilled,
+        extra_passes=again / steps,
+        seconds=seconds - graphs * costs.gradient_seconds,
+        budget=memory.free,
+    )
+    return plan, all(used[tier.name] <= tier.free for tier in tiers)
 
 
 def _name(segment: int, gradients: str, every_graph: bool, spilled: bool) -> str:

@@ -30,13 +30,13 @@ class Record:
 
 
 class Tape:
-    """put() each step forward, then iterate backward(). gradient(step, theta) recomputes what was not kept.
+    """put() each step forward, then iterate backward(). `gradient` (Objective.gradient) recomputes what was not kept.
 
     A context manager: files under spill_dir are gone when it closes.
     """
 
     def __init__(
-        self, plan: Plan, rule: UpdateRule, gradient: Callable[[int, Tensor], Tensor], spill_dir: str | None = None
+        self, plan: Plan, rule: UpdateRule, gradient: Callable[..., tuple], spill_dir: str | None = None
     ) -> None:
         self.plan, self.rule, self.gradient = plan, rule, gradient
         self._folder = tempfile.TemporaryDirectory(dir=spill_dir) if spill_dir is not None else None
@@ -79,9 +79,12 @@ class Tape:
         theta, *state = (load() for load in self._checkpoints.pop(start))
         records = []
         for step in range(start, stop):
-            load = self._gradients.pop(step, None)
-            grad = self.gradient(step, theta) if load is None else load()
-            records.append(Record(step, theta, tuple(state), grad, self._graphs.pop(step, None)))
+            load, graphs = self._gradients.pop(step, None), self._graphs.pop(step, None)
+            if load is not None:
+                grad = load()
+            else:
+                _, grad, graphs = self.gradient(step, theta, keep=self.plan.joint and step + 1 == stop)
+            records.append(Record(step, theta, tuple(state), grad, graphs))
             if step + 1 < stop:
                 theta, state = self.rule.update(step, theta, tuple(state), grad)
         return records

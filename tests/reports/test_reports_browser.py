@@ -36,7 +36,7 @@ def browser() -> Iterator[Any]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     chrome = Chrome(options=options, service=Service(driver))
-    chrome.set_page_load_timeout(30)
+    chrome.set_page_load_timeout(120)
     yield chrome
     chrome.quit()
 

@@ -85,6 +85,16 @@ def test_other_settings_are_named(tmp_path: Path, generate: Generate) -> None:
     assert result.exit_code == 2 and "other settings: grpo.lr" in result.reason and "-> 0.001" in result.reason
 
 
+def test_two_sets_of_settings_under_one_name_are_compared_each_with_its_own(tmp_path: Path, generate: Generate) -> None:
+    one = {"tasks": ("lambada_es",), "rewards": ("adam_metagrad",)}
+    for name, drop in (("base", 0.0), ("new", -0.4)):
+        generate(tmp_path / name, **one)
+        generate(tmp_path / name, **one, assignments={"grpo.lr": 1e-3}, shift={("lambada_es", "adam_metagrad"): drop})
+    result = diff.compare(tmp_path / "base", tmp_path / "new")
+    assert sorted(row.verdict for row in result.rows) == ["same", "worse"]
+    assert all(row.seeds == (0, 1, 2) and "settings" in row.name for row in result.rows)
+
+
 def test_other_assets_are_named_and_neutral_settings_do_not_matter(tmp_path: Path, generate: Generate) -> None:
     generate(tmp_path / "base", tasks=("67",), rewards=("naive",))
     generate(tmp_path / "new", tasks=("67",), rewards=("naive",), assignments={"validation.samples": 1})

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -137,6 +138,7 @@ def test_training_rows_follow_the_chat_template(tokenizer, monkeypatch: pytest.M
 # --------------------------------------------------------------------------------------------------------------- corpus
 
 
+@cache
 def streams() -> dict[str, list[str]]:
     prompted = list(corpus.generator_documents(1500, prompted=True))
     return {
@@ -144,6 +146,7 @@ def streams() -> dict[str, list[str]]:
         "tokenizer": list(corpus.tokenizer_texts(500)),
         "language_id": [text for text, _ in corpus.language_examples(1000)],
         "embedding": [text for pair in corpus.embedding_pairs(500) for text in pair],
+        "practice": [document.text for document in corpus.generator_documents(1000, prompted=True, practice=True)],
         "plain": [document.text for document in corpus.generator_documents(1500, prompted=False)],
         "prompts": [document.prompt for document in prompted],
         "responses": [document.text for document in prompted],
@@ -171,6 +174,8 @@ def test_articles_of_the_splits():
 
 
 def test_shares_of_the_generators_responses():
+    practice = list(corpus.generator_documents(500, prompted=True, practice=True))
+    assert 0.5 < sum(document.language != "en" for document in practice) / len(practice) < 0.7
     documents = list(corpus.generator_documents(4000, prompted=True))
     others = [document for document in documents if document.language != "en"]
     assert 0.03 < len(others) / len(documents) < 0.05

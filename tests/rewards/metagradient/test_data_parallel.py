@@ -1,0 +1,66 @@
+"""Two gloo processes with their shares of every batch give what one process gives."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from small_models import build, lm_metric, make_batches
+
+from rewards.metagradient import InnerOptimizer, NoScoredTokensError, metagradient, train
+
+OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-4)
+SHARES = [(0, 3), (3, 4)]
+
+
+def share(batches, rank):
+    """Unequal shares, the second with an example that has no scored token."""
+    return [{k: v[slice(*SHARES[rank])] for k, v in batch.items()} for batch in batches]
+
+
+def worker(rank: int, port: int, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        model = build("gpt2").float()
+        batches, metric, group = share(make_batches(3, (4,)), rank), lm_metric(model), dist.group.WORLD
+        out = {}
+        for name, options in {"graphs": {}, "tight": {"memory_budget": 170_000}, "micro": {"microbatch": 2}}.items():
+            found = metagradient(model, batches, metric, OPTIMIZER, process_group=group, **options)
+            out[name] = (found.value, found.weights, found.plan.strategy)
+        out["theta"] = train(model, batches, OPTIMIZER, process_group=group)
+        empty = [{"input_ids": b["input_ids"], "labels": torch.full_like(b["labels"], -100)} for b in batches]
+        try:
+            train(model, empty, OPTIMIZER, process_group=group)
+        except NoScoredTokensError as error:
+            out["error"] = str(error)
+        torch.save(out, os.path.join(folder, f"{rank}.pt"))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
+def test_two_processes_equal_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(worker, (port, str(tmp_path)), nprocs=2)
+    outs = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    model, batches = build("gpt2").float(), make_batches(3, (4,))
+    expected = metagradient(model, batches, lm_metric(model), OPTIMIZER)
+    theta = train(model, batches, OPTIMIZER)
+    for name in ("graphs", "tight", "micro"):
+        joined = torch.cat([torch.cat([outs[0][name][1].view(3, 3), outs[1][name][1].view(3, 1)], 1)]).flatten()
+        assert torch.allclose(joined, expected.weights, rtol=2e-4, atol=1e-6 * float(expected.weights.abs().max()))
+        assert all(out[name][0] == pytest.approx(expected.value, rel=1e-5) for out in outs)
+        assert outs[0][name][2] == outs[1][name][2]
+    assert outs[0]["tight"][2] != outs[0]["graphs"][2]
+    for name, parameter in theta.items():
+        assert torch.equal(outs[0]["theta"][name], outs[1]["theta"][name])
+        assert torch.allclose(outs[0]["theta"][name], parameter, rtol=1e-4, atol=1e-5)
+    assert all("step 0" in out["error"] for out in outs)

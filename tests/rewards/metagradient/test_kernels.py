@@ -1,0 +1,101 @@
+"""The written-out second derivatives against autograd's own, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rewards.metagradient import kernels
+
+torch.set_default_dtype(torch.float32)
+
+
+def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def layer_norm(x, weight, bias):
+    module = nn.LayerNorm(x.shape[-1], eps=1e-5)
+    module.weight, module.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    return kernels._LayerNorm.apply(x, weight, bias, 1e-5)
+
+
+TARGETS = torch.tensor([3, 0, 6, 3])
+CASES = {
+    "layer_norm": (layer_norm, lambda x, w, b: F.layer_norm(x, (7,), w, b, 1e-5), [(2, 4, 7), (7,), (7,)]),
+    "rms_norm": (
+        lambda x, w: kernels._RMSNorm.apply(x, w, 1e-5),
+        lambda x, w: w * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)),
+        [(2, 4, 7), (7,)],
+    ),
+    "silu": (lambda x: kernels.activation(x, "silu"), lambda x: x * torch.sigmoid(x), [(4, 7)]),
+    "gelu": (lambda x: kernels.activation(x, "none"), lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)), [(4, 7)]),
+    "gelu_tanh": (
+        lambda x: kernels.activation(x, "tanh"),
+        lambda x: 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        [(4, 7)],
+    ),
+    "head": (lambda h, w: kernels._Head.apply(h, w), lambda h, w: h @ w.T, [(4, 5), (30, 5)]),
+    "token_nll": (
+        lambda z: kernels.token_nll(z, TARGETS),
+        lambda z: torch.logsumexp(z, -1) - z[torch.arange(4), TARGETS],
+        [(4, 7)],
+    ),
+}
+
+
+def second_order(function, inputs, cotangent, directions):
+    """First derivatives, and the derivative of <directions, first derivatives> in inputs and cotangent."""
+    out = function(*inputs)
+    first = torch.autograd.grad(out, inputs, cotangent, create_graph=True)
+    pairs = [(f, d) for f, d in zip(first, directions, strict=True) if d is not None]
+    second = torch.autograd.grad(
+        [f for f, _ in pairs], [*inputs, cotangent], [d for _, d in pairs], allow_unused=True, materialize_grads=True
+    )
+    return [out, *first, *second]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("which", ["all", "first", "last"])
+def test_second_derivative(name, which):
+    ours, plain, shapes = CASES[name]
+    inputs = [leaf(*shape, seed=i) for i, shape in enumerate(shapes)]
+    cotangent = leaf(*plain(*inputs).shape, seed=8)
+    directions = [leaf(*shape, seed=20 + i).detach() for i, shape in enumerate(shapes)]
+    if which != "all":
+        keep = 0 if which == "first" else len(shapes) - 1
+        directions = [d if i == keep else None for i, d in enumerate(directions)]
+    found, expected = (second_order(f, inputs, cotangent, directions) for f in (ours, plain))
+    for one, two in zip(found, expected, strict=True):
+        assert torch.allclose(one, two, rtol=1e-11, atol=1e-12)
+
+
+def test_head_with_a_direction_in_few_rows():
+    h, weight, g = leaf(4, 5), leaf(40, 5, seed=1), leaf(4, 40, seed=2)
+    direction = torch.zeros(40, 5, dtype=torch.float64)
+    direction[[2, 31]] = leaf(2, 5, seed=3).detach()
+    found, expected = (
+        second_order(f, [h, weight], g, [None, direction]) for f in (kernels._Head.apply, lambda h, w: h @ w.T)
+    )
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_third_derivative_is_refused():
+    x = leaf(4, 7)
+    (first,) = torch.autograd.grad(kernels.activation(x, "silu").sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        second.sum().backward()
+
+
+def test_a_subclass_keeps_its_own_arithmetic():
+    class Doubled(nn.LayerNorm):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = nn.Sequential(Doubled(4), nn.LayerNorm(4), nn.SiLU())
+    kernels.fit(model, None)
+    assert "forward" not in vars(model[0]) and "forward" in vars(model[1]) and "forward" in vars(model[2])
