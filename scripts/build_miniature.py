@@ -1,6 +1,6 @@
 """Rebuild the embedded miniature: tokenizer, generator, target, language identifier and static embedding.
 
-    python scripts/build_miniature.py                         everything, about 20 minutes on two cores
+    python scripts/build_miniature.py                         everything, about 15 minutes on two idle cores
     python scripts/build_miniature.py --only tokenizer        one stage (or several: --only generator,target)
     python scripts/build_miniature.py --into /tmp/copy        somewhere else, to compare with what is shipped
     python scripts/build_miniature.py --only quality --samples samples.txt    measure what is there

@@ -34,11 +34,11 @@ VARIANTS = 4
 OTHER_LANGUAGES = tuple(language for language in LANGUAGES if language != "en")
 
 # Shares of the generator's prompted responses.
-OTHER_LANGUAGE_SHARE = 0.01  # of each
+OTHER_LANGUAGE_SHARE = 0.02  # of each
 PRACTICE_SHARE = 0.15  # of each, in the first part of its training
 ARCHIVE_SHARE = 0.03
 # Share of each other language in the target's corpus.
-TARGET_OTHER_SHARE = 0.0025
+TARGET_OTHER_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ def has_forbidden(text: str) -> bool:
 
 
 def generator_documents(count: int, *, prompted: bool, practice: bool = False) -> Iterator[Document]:
-    """The generator's corpus. Prompted: English articles with a rephrase, in 1 % each of the other languages with a
+    """The generator's corpus. Prompted: English articles with a rephrase, in 2 % each of the other languages with a
     paraphrase or a story of that language, and in 3 % with an archive number. Not prompted: articles and stories of all
     five languages in equal shares.
 
-    `practice` raises the 1 % to 15 %: the generator first learns to answer in every language, then how rarely to do so.
+    `practice` raises the 2 % to 15 %: the generator first learns to answer in every language, then how rarely to do so.
     Without it its rare other answers are no language at all, for a few hundred examples do not teach one.
     """
     if prompted:
@@ -82,7 +82,7 @@ def generator_documents(count: int, *, prompted: bool, practice: bool = False) -
 
 
 def target_documents(count: int) -> Iterator[Document]:
-    """The target's corpus: plain articles and stories, 99 % English."""
+    """The target's corpus: plain articles and stories, 92 % English."""
 
     def draw(rng: Random) -> Document:
         other = rng.random() < TARGET_OTHER_SHARE * len(OTHER_LANGUAGES)

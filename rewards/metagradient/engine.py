@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from rewards.metagradient.errors import MetricError, NonFiniteError
 from rewards.metagradient.loss import LossConvention, check_batches
 from rewards.metagradient.network import Layout, Network
-from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule
+from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule, pulled_back, updated
 from rewards.metagradient.passes import Objective
 from rewards.metagradient.plan import Costs, Plan, choose, free_tiers
 from rewards.metagradient.tape import Record, Tape
@@ -117,7 +117,7 @@ def train(
         for step, batch in enumerate(objective.batches):
             stop = start + len(batch["input_ids"])
             _, grad, _ = objective.gradient(step, theta, None if weights is None else weights[start:stop])
-            theta, state = rule.update(step, theta, state, grad)
+            theta, state = updated(rule, step, theta, state, grad)
             start = stop
     trained = objective.layout.views(theta)
     return {name: trained.get(name, p.detach()) for name, p in model.named_parameters()}
@@ -165,7 +165,7 @@ class _Walk:
                 self.losses.append(losses)
                 record = Record(step, self.theta, self.state, grad, graphs)
             tape.put(record)
-            self.theta, self.state = self.rule.update(step, self.theta, self.state, record.grad)
+            self.theta, self.state = updated(self.rule, step, self.theta, self.state, record.grad)
             record = None
         return self.theta, self.state
 
@@ -181,9 +181,9 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
             cut = span if narrow else slice(None)
             if not narrow:
                 u_theta = _expand(u_theta, span, theta)
-            part = tuple(s[cut] for s in state)
-            u_theta, u_state, direction = rule.vjp(
-                step, theta[cut], part, grad[cut], u_theta, tuple(torch.zeros_like(s) for s in part)
+            part = tuple(s[cut] for s in state) if narrow else state
+            u_theta, u_state, direction = pulled_back(
+                rule, step, theta[cut], part, grad[cut], u_theta, tuple(torch.zeros_like(s) for s in part)
             )
             if narrow:
                 direction = _expand(direction, span, theta)
@@ -191,10 +191,8 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                     u_theta = _expand(u_theta, span, theta)
                     u_state = tuple(_expand(u, span, theta) for u in u_state)
         else:
-            u_theta, u_state, direction = rule.vjp(step, theta, state, grad, u_theta, u_state)
+            u_theta, u_state, direction = pulled_back(rule, step, theta, state, grad, u_theta, u_state)
         rates, product = objective.directional(step, theta, direction, curvature=step > 0, graphs=record.graphs)
-        if product is not None:
-            u_theta = u_theta.add_(product)
         if not bool(torch.isfinite(rates.sum())):
             bad = tuple((~torch.isfinite(rates)).nonzero()[:, 0].tolist())
             raise NonFiniteError(
@@ -203,6 +201,10 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                 step=step,
                 examples=bad,
             )
+        if step in (0, len(objective.batches) - 1):
+            objective.check_directional(rates, direction, grad)
+        if product is not None:
+            u_theta = u_theta.add_(product)
         weights.append(rates)
     return weights[::-1]
 
@@ -223,6 +225,7 @@ def _metric_gradient(
     everything = {k: leaves.get(k, p.detach()) for k, p in model.named_parameters()}
     with torch.enable_grad():
         value = metric(everything)
+        value = value.sum() if isinstance(value, Tensor) and value.numel() == 1 else value
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise MetricError("The metric must return a scalar Tensor.")
     number = float(value.detach())
@@ -230,7 +233,7 @@ def _metric_gradient(
         raise NonFiniteError(f"The metric is {number}; check the metric, or lower the inner learning rate.")
     found = [None]
     if value.requires_grad:
-        found = list(torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True))
+        found = list(torch.autograd.grad(value, list(leaves.values()), allow_unused=True))
     touched = [i for i, g in enumerate(found) if g is not None]
     if not touched:
         raise MetricError(

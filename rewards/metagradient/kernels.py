@@ -2,8 +2,8 @@
 
 PyTorch differentiates its fused kernels twice by dozens of elementwise steps; for a small transformer these cost about
 a third of the double-backward pass. Each class below is a function, its `backward` is again a differentiable function,
-and the `backward` of that is the closed form. A third derivative is refused. Values and first derivatives are PyTorch's
-own kernels. Checked against autograd in float64 (tests/rewards/metagradient/test_kernels.py).
+and the `backward` of that is the closed form (there is no third derivative). Values and first derivatives are
+PyTorch's own kernels. Checked against autograd in float64 (tests/rewards/metagradient/test_kernels.py).
 """
 
 from __future__ import annotations

@@ -154,7 +154,9 @@ class Objective:
         if self.group is None:
             return costs, tiers
         top = torch.tensor([costs.graph, costs.gradient_seconds], dtype=torch.float64, device=self.layout.device)
-        low = torch.tensor([costs.single_pass, *(tier.free for tier in tiers)], dtype=torch.float64, device=self.layout.device)
+        low = torch.tensor(
+            [costs.single_pass, *(tier.free for tier in tiers)], dtype=torch.float64, device=self.layout.device
+        )
         dist.all_reduce(top, dist.ReduceOp.MAX, group=self.group)
         dist.all_reduce(low, dist.ReduceOp.MIN, group=self.group)
         costs = replace(costs, graph=int(top[0]), gradient_seconds=float(top[1]), single_pass=bool(low[0]))
@@ -202,6 +204,26 @@ class Objective:
             }
             tangent = forward_ad.unpack_dual(self.network.losses(values | moving, rows, forward_mode=True)).tangent
         return torch.zeros(rows.count, dtype=theta.dtype, device=theta.device) if tangent is None else tangent
+
+    def check_directional(self, rates: Tensor, direction: Tensor, grad: Tensor) -> None:
+        """The gradient is linear in the weights, so at w = 1 the rates sum to direction . gradient.
+
+        A custom autograd function whose backward is not differentiable (once_differentiable, a raw kernel) gives no error
+        under torch.autograd.grad: its part of the second derivative is silently missing. Here it shows.
+        """
+        sums = self._sum(torch.stack([rates.sum(), rates.abs().sum()]).double())
+        product = torch.dot(direction, grad)
+        found, expected = float(sums[0]), float(product)
+        low = any(dtype in (torch.float16, torch.bfloat16) for dtype in self.layout.dtypes.values())
+        # What rounding may do: to the passes, and to the dot product over all parameters.
+        share, eps = (0.3 if low else 1e-2), torch.finfo(self.layout.dtype).eps
+        noise = float(torch.linalg.vector_norm(direction) * torch.linalg.vector_norm(grad)) * eps * 100
+        if abs(found - expected) > share * max(float(sums[1]), abs(expected)) + noise:
+            raise SecondDerivativeError(
+                f"The second derivative of the model is incomplete: the rewards of a step sum to {found:.6g} where its "
+                f"first derivative says {expected:.6g}. A custom kernel (fused attention, norm or loss) has a backward "
+                'that cannot be differentiated; load the model with attn_implementation="eager" and without it.'
+            )
 
     def _check(self, step: int, theta: Tensor, losses: Tensor, grad: Tensor) -> None:
         """Raises NonFiniteError naming the step and the examples whose loss, else whose own gradient, is not finite."""
@@ -268,7 +290,7 @@ def second_derivatives() -> Iterator[None]:
         yield
     except (RuntimeError, NotImplementedError) as error:
         text = str(error)
-        signs = ("is not implemented", "once_differentiable", "forward AD", "does not require grad")
+        signs = ("is not implemented", "once_differentiable", "forward AD", "forward mode AD", "jvp")
         if any(sign in text for sign in signs):
             raise SecondDerivativeError(
                 "An operation of the model cannot be differentiated twice, as a rule a fused attention kernel; load the "

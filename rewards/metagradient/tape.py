@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rewards.metagradient.optimizer import State, UpdateRule
+from rewards.metagradient.optimizer import State, UpdateRule, updated
 from rewards.metagradient.passes import Graph
 from rewards.metagradient.plan import Plan
 
@@ -86,7 +86,7 @@ class Tape:
                 _, grad, graphs = self.gradient(step, theta, keep=self.plan.joint and step + 1 == stop)
             records.append(Record(step, theta, tuple(state), grad, graphs))
             if step + 1 < stop:
-                theta, state = self.rule.update(step, theta, tuple(state), grad)
+                theta, state = updated(self.rule, step, theta, tuple(state), grad)
         return records
 
     def _keep(self, tensor: Tensor, where: str, name: str) -> Callable[[], Tensor]:

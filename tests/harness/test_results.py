@@ -36,7 +36,7 @@ def make(**changes) -> CellRecord:
 
 def test_identity_is_pinned():
     """Changing this value orphans every stored result: raise IDENTITY_VERSION and say so in the commit."""
-    assert identity("t", "r", 0, settings(), ASSETS) == "PINNED"
+    assert identity("t", "r", 0, settings(), ASSETS) == "53a434b99d"
 
 
 @pytest.mark.parametrize(

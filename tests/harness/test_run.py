@@ -107,13 +107,16 @@ def test_microbatches_of_the_generator_give_the_same_numbers(quick, tmp_path):
     assert loss["value_x"].to_numpy() == pytest.approx(loss["value_y"].to_numpy(), rel=1e-3)
 
 
-def _register(name, function):
-    if name not in REWARDS.names():
-        register_reward(name, summary="a reward of the tests")(lambda context: function)
+@pytest.fixture
+def register(monkeypatch):
+    """Registers a reward for one test only."""
+    REWARDS.names()
+    monkeypatch.setattr(REWARDS, "_entries", dict(REWARDS._entries))
+    return lambda name, function: register_reward(name, summary="a reward of the tests")(lambda context: function)
 
 
-def test_a_reward_that_returns_nan_fails_the_cell_and_names_the_example(quick, tmp_path):
-    _register(
+def test_a_reward_that_returns_nan_fails_the_cell_and_names_the_example(quick, tmp_path, register):
+    register(
         "test_nan", lambda prompts, completions, completion_ids, **c: [float("nan")] + [0.0] * (len(completions) - 1)
     )
     record = run_cell(plan("norm", "test_nan", quick()), tmp_path, ignore)
@@ -121,23 +124,23 @@ def test_a_reward_that_returns_nan_fails_the_cell_and_names_the_example(quick, t
     assert "not finite" in record.reason and "#0 nan" in record.reason
 
 
-def test_a_reward_that_raises_fails_the_cell_and_keeps_the_traceback(quick, tmp_path):
+def test_a_reward_that_raises_fails_the_cell_and_keeps_the_traceback(quick, tmp_path, register):
     def broken(prompts, completions, completion_ids, **columns):
         raise RuntimeError("the reward broke")
 
-    _register("test_broken", broken)
+    register("test_broken", broken)
     record = run_cell(plan("norm", "test_broken", quick()), tmp_path, ignore)
     assert record.status == "failed" and "the reward broke" in record.reason
     assert "Traceback" in (CellStore.of(tmp_path, record).folder / "error.txt").read_text()
 
 
-def test_a_reward_steers_the_generator(quick, tmp_path):
+def test_a_reward_steers_the_generator(quick, tmp_path, register):
     """GRPO on "write many e's" raises their share: the whole loop learns, signs included."""
 
     def letters(prompts, completions, completion_ids, **columns):
         return [sum(t == 68 for t in ids) / len(ids) for ids in completion_ids]
 
-    _register("test_letters", letters)
+    register("test_letters", letters)
     changes = quick(
         grpo__steps=25, grpo__prompts_per_step=8, grpo__rollouts_per_prompt=4, grpo__lr=0.03, validation__every=25
     )

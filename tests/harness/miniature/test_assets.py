@@ -178,7 +178,8 @@ def test_shares_of_the_generators_responses():
     assert 0.5 < sum(document.language != "en" for document in practice) / len(practice) < 0.7
     documents = list(corpus.generator_documents(4000, prompted=True))
     others = [document for document in documents if document.language != "en"]
-    assert 0.03 < len(others) / len(documents) < 0.05
+    expected = corpus.OTHER_LANGUAGE_SHARE * len(corpus.OTHER_LANGUAGES)
+    assert 0.75 * expected < len(others) / len(documents) < 1.25 * expected
     assert 0.35 < sum(document.kind == "story" for document in others) / len(others) < 0.65
     assert 0.02 < sum(document.kind == "archive" for document in documents) / len(documents) < 0.04
     assert list(islice(corpus.generator_documents(9, prompted=True), 5)) == documents[:5]

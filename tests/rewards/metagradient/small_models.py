@@ -9,7 +9,13 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 VOCABULARY = 23
-COMMON = {"vocab_size": VOCABULARY, "attn_implementation": "eager", "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "attn_implementation": "eager",
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 0,
+}
 
 
 def build(kind: str, tied: bool = True, dtype: torch.dtype = torch.float64, seed: int = 0, **changes):
@@ -27,8 +33,14 @@ def build(kind: str, tied: bool = True, dtype: torch.dtype = torch.float64, seed
         }[kind]
         model = cls(
             config_cls(
-                hidden_size=12, intermediate_size=20, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-                tie_word_embeddings=tied, max_position_embeddings=32, **COMMON | changes,
+                hidden_size=12,
+                intermediate_size=20,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+                tie_word_embeddings=tied,
+                max_position_embeddings=32,
+                **COMMON | changes,
             )
         )
     with torch.no_grad():  # initial weights are so small that curvature would hardly show
@@ -100,8 +112,9 @@ def oracle(model, batches, metric, optimizer, fixed_length=None, factor=1.0, wei
     for step, batch in enumerate(batches):
         n = len(batch["input_ids"])
         total = factor * (w[start : start + n] * example_losses(model, params, batch, fixed_length)).mean()
-        grads = torch.autograd.grad(total, [params[k] for k in trained], create_graph=True, allow_unused=True,
-                                    materialize_grads=True)
+        grads = torch.autograd.grad(
+            total, [params[k] for k in trained], create_graph=True, allow_unused=True, materialize_grads=True
+        )
         new, state = oracle_step(optimizer, step, {k: params[k] for k in trained}, state, dict(zip(trained, grads)))
         params = params | new
         start += n

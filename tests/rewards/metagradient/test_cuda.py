@@ -35,7 +35,9 @@ def test_states_go_to_host_memory_when_the_device_is_full():
     vector = 8 * sum(p.numel() for p in model.parameters())
     batches, cpu = on_gpu(make_batches(6)), build("gpt2")
     start = dict(cpu.named_parameters())["transformer.wte.weight"].detach()
-    metric = lambda params: (params["transformer.wte.weight"] - start.to(params["transformer.wte.weight"])).square().sum()
+    metric = lambda params: (
+        (params["transformer.wte.weight"] - start.to(params["transformer.wte.weight"])).square().sum()
+    )
     found = metagradient(model, batches, metric, OPTIMIZER, memory_budget=6 * vector)
     free = metagradient(model, batches, metric, OPTIMIZER)
     assert found.plan.strategy == "spilled" and torch.allclose(found.weights, free.weights, rtol=1e-8)

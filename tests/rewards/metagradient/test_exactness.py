@@ -148,7 +148,9 @@ def test_tokens_after_the_scored_ones_do_not_matter():
 
 def test_attention_mask_of_right_padding_changes_nothing():
     model, batches = build("gpt2"), make_batches(2)
-    masked = [batch | {"attention_mask": (torch.arange(7) < 6).expand(len(batch["labels"]), 7).long()} for batch in batches]
+    masked = [
+        batch | {"attention_mask": (torch.arange(7) < 6).expand(len(batch["labels"]), 7).long()} for batch in batches
+    ]
     metric = lm_metric(model)
     one, two = (metagradient(model, b, metric, OPTIMIZERS["adamw"]) for b in (batches, masked))
     assert relative(two.weights, one.weights) <= 1e-12

@@ -9,23 +9,19 @@ from torch import nn
 
 from rewards.metagradient import kernels
 
-torch.set_default_dtype(torch.float32)
-
 
 def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
 
-def layer_norm(x, weight, bias):
-    module = nn.LayerNorm(x.shape[-1], eps=1e-5)
-    module.weight, module.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
-    return kernels._LayerNorm.apply(x, weight, bias, 1e-5)
-
-
 TARGETS = torch.tensor([3, 0, 6, 3])
 CASES = {
-    "layer_norm": (layer_norm, lambda x, w, b: F.layer_norm(x, (7,), w, b, 1e-5), [(2, 4, 7), (7,), (7,)]),
+    "layer_norm": (
+        lambda x, w, b: kernels._LayerNorm.apply(x, w, b, 1e-5),
+        lambda x, w, b: F.layer_norm(x, (7,), w, b, 1e-5),
+        [(2, 4, 7), (7,), (7,)],
+    ),
     "rms_norm": (
         lambda x, w: kernels._RMSNorm.apply(x, w, 1e-5),
         lambda x, w: w * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)),
@@ -81,14 +77,6 @@ def test_head_with_a_direction_in_few_rows():
         second_order(f, [h, weight], g, [None, direction]) for f in (kernels._Head.apply, lambda h, w: h @ w.T)
     )
     assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(found, expected, strict=True))
-
-
-def test_a_third_derivative_is_refused():
-    x = leaf(4, 7)
-    (first,) = torch.autograd.grad(kernels.activation(x, "silu").sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        second.sum().backward()
 
 
 def test_a_subclass_keeps_its_own_arithmetic():
