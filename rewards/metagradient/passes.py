@@ -277,7 +277,7 @@ def counted(own: set[int]) -> Iterator[dict[int, int]]:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # the tensor itself would close a cycle that no garbage collector sees: a leak
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield seen
