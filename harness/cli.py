@@ -25,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Which reward signal trains a synthetic-data generator? Tasks x rewards through one GRPO runner, one table.",
 )
-console = Console()
+console = Console() if sys.stdout.isatty() else Console(width=120)  # a log file has no width of its own
 errors = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option("--out", help="Where results are kept; a second run continues there.")]

@@ -71,7 +71,9 @@ class Progress:
 
     def _line(self, plan: CellPlan, text: str) -> None:
         clock = time.strftime("%H:%M:%S")
-        self.console.print(f"{clock} [{self.ended}/{self.count}] {plan.name}: {text}", markup=False, highlight=False)
+        self.console.print(
+            f"{clock} [{self.ended}/{self.count}] {plan.name}: {text}", markup=False, highlight=False, soft_wrap=True
+        )
 
 
 def _headline(plan: CellPlan, value: float | None) -> str:
