@@ -43,6 +43,18 @@ class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; not an Exception, so that nothing on the way swallows it."""
 
 
+_stop_requested = False
+
+
+def request_stop(number: int, frame: Any) -> None:
+    """Signal handler of a process that runs cells. It raises at once; where a library swallows that (an exception inside
+    one of its callbacks), the flag ends the cell at its next step. Later signals do not disturb the storing."""
+    global _stop_requested
+    if not _stop_requested:
+        _stop_requested = True
+        raise Interrupted(number)
+
+
 @dataclass(frozen=True)
 class CellPlan:
     """All that is known of a cell before anything loads."""
@@ -193,6 +205,8 @@ class _Cell:
 
     def _step(self, step: int, logs: dict[str, Any], trainer: Any, mark: dict[str, float]) -> None:
         """After each GRPO step: log it, validate if due, store."""
+        if _stop_requested:
+            raise Interrupted
         now = time.perf_counter()
         spent = {phase: trainer.seconds[phase] - mark[phase] for phase in ("generation", "reward")}
         spent["update"] = now - mark["time"] - sum(spent.values())

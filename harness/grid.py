@@ -10,7 +10,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from harness.cell import CellPlan, Interrupted, provenance, run_cell
+from harness.cell import CellPlan, Interrupted, provenance, request_stop, run_cell
 from harness.config import Profile, resolve
 from harness.contracts import HarnessError
 from harness.results import CellRecord, CellStore
@@ -183,7 +183,7 @@ def _raise_interrupted(number: int, frame: Any) -> None:
 def _worker(pipe: Any, runs: Path, threads: int, report_to: str) -> None:
     """A worker's life: receive a plan, run it, report; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal sends Ctrl-C to all of us
-    signal.signal(signal.SIGTERM, _raise_interrupted)
+    signal.signal(signal.SIGTERM, request_stop)
     quiet()
     import torch
 

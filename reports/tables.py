@@ -146,7 +146,7 @@ def _rich_block(block: Block) -> list[rich.console.RenderableType]:
         left = position == 0
         width = 13 if left else None
         table.add_column(
-            Text(name), justify="left" if left else "right", no_wrap=True, overflow="ellipsis", min_width=width
+            Text(name), justify="left" if left else "right", no_wrap=not left, overflow="fold", min_width=width
         )
     table.add_row(*map(Text, untuned_cells(block)[:-1]), style="dim")
     for row in block.rows:

@@ -36,6 +36,7 @@ from rewards.metagradient import InnerOptimizer, metagradient, train  # noqa: E4
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-5, betas=(0.9, 0.95), eps=1e-8, eps_root=1e-9, weight_decay=1e-4)
 SIZES = {  # layers, width, heads, vocabulary, examples, tokens
     "figure": (3, 128, 4, 1024, 8, 32),
+    "protocol": (3, 128, 4, 1024, 256, 32),
     "miniature": (3, 128, 4, 1024, 32, 64),
     "gpt2": (12, 768, 12, 50257, 4, 128),
 }
@@ -56,6 +57,8 @@ class Setting:
         self.model = transformers.GPT2LMHeadModel(config).eval().to(device)
         draw = lambda: torch.randint(1, vocabulary, (self.examples, self.tokens), device=device)
         self.batches = [{"input_ids": ids, "labels": ids} for ids in (draw() for _ in range(steps))]
+        if size == "protocol":  # the same examples whatever T
+            self.batches = [{k: v[i::steps] for k, v in self.batches[0].items()} for i in range(steps)]
         self.held = draw()
         self.head = self.model.lm_head.weight.detach()[:7, :6].clone()
         self.signs = torch.randn(7, 6, device=device).sign()
@@ -252,7 +255,7 @@ def part_protocol(arguments: argparse.Namespace) -> dict:
     """
     rows = []
     for steps in (1, 8):
-        s = Setting("figure", steps, arguments.device)
+        s = Setting("protocol", steps, arguments.device)
         s.model.double()
         found, start = engine(s, s.lm), s.lm(train(s.model, s.batches, OPTIMIZER))
         generator = torch.Generator().manual_seed(0)
