@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -184,6 +185,8 @@ def _worker(pipe: Any, runs: Path, threads: int, report_to: str) -> None:
     """A worker's life: receive a plan, run it, report; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal sends Ctrl-C to all of us
     signal.signal(signal.SIGTERM, request_stop)
+    # Raised inside some object's __del__ it is lost there, with a traceback; the flag behind request_stop serves then.
+    sys.unraisablehook = lambda lost: None if lost.exc_type is Interrupted else sys.__unraisablehook__(lost)
     quiet()
     import torch
 
