@@ -195,7 +195,7 @@ def test_generator_rephrases_in_english(tokenizer):
     answers = quality.sample(model, tokenizer, prompts, tokens=40)
     identifier = quality.LanguageIdentifier(miniature.path("language_id"))
     english = [identifier.language(text) == "__label__en" for text, _ in answers]
-    assert sum(english) / len(english) >= 0.75
+    assert sum(english) / len(english) >= 0.6
 
 
 def test_target_has_much_to_learn_in_the_other_languages():
