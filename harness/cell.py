@@ -17,13 +17,16 @@ from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import assets
 from harness.config import Settings
-from harness.contracts import HarnessError, Measure, RewardContext, Task, TaskContext
+from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, Task, TaskContext
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.results import CellRecord, CellStore, identity, write_atomic
+
+if TYPE_CHECKING:
+    from harness.inner import InnerTrainer
 
 Notify = Callable[[dict[str, Any]], None]
 """Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
@@ -175,15 +178,7 @@ class _Cell:
         self.prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in train]
         self.validation_prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in held_out]
 
-        entry = TASKS.get(self.plan.task)
-        language = getattr(entry.factory, "language", "en")
-        self.task: Task = entry.factory(
-            TaskContext(
-                options=settings.task.options,
-                references=lambda split: assets.texts(settings.data.references, split=split, language=language),
-                asset=assets.resolve,
-            )
-        )
+        self.task = make_task(self.plan)
         target = assets.load_model(
             settings.target.model, dtype=settings.target.dtype, untie_head=settings.target.untie_head
         )
@@ -191,15 +186,8 @@ class _Cell:
         target_tokenizer = assets.load_tokenizer(settings.target.model)
         self.inner = InnerTrainer(target, target_tokenizer, settings.inner)
         self.validation_inner = self.inner.with_steps(settings.validation.inner_steps or settings.inner.steps)
-        reward = REWARDS.get(self.plan.reward)
-        self.advantage = reward.advantage
-        self.reward = reward.factory(
-            RewardContext(
-                task=self.task, num_generations=settings.grpo.rollouts_per_prompt,
-                cross_group=settings.inner.cross_group, options=settings.reward.options,
-                load_inner=lambda: self.inner, load_tokenizer=lambda: target_tokenizer, asset=assets.resolve,
-            )
-        )  # fmt: skip
+        self.advantage = REWARDS.get(self.plan.reward).advantage
+        self.reward = make_reward(self.plan, self.task, self.inner)
 
     # ------------------------------------------------------------------------------------------------ during the run
 
@@ -285,6 +273,31 @@ class _Cell:
         if self.samples:
             self.store.write_samples(self.samples)
         self.store.write(self.record)
+
+
+def make_task(plan: CellPlan) -> Task:
+    """The plan's task, made as its settings say."""
+    settings, factory = plan.settings, TASKS.get(plan.task).factory
+    language = getattr(factory, "language", "en")
+    return factory(
+        TaskContext(
+            options=settings.task.options,
+            references=lambda split: assets.texts(settings.data.references, split=split, language=language),
+            asset=assets.resolve,
+        )
+    )
+
+
+def make_reward(plan: CellPlan, task: Task, inner: InnerTrainer) -> RewardFunction:
+    """The plan's reward for this task and this training of the target."""
+    settings = plan.settings
+    return REWARDS.get(plan.reward).factory(
+        RewardContext(
+            task=task, num_generations=settings.grpo.rollouts_per_prompt, cross_group=settings.inner.cross_group,
+            options=settings.reward.options, load_inner=lambda: inner, load_tokenizer=lambda: inner.tokenizer,
+            asset=assets.resolve,
+        )
+    )  # fmt: skip
 
 
 def articles(settings: Settings) -> tuple[list[str], list[str]]:

@@ -53,12 +53,14 @@ class InnerTrainer:
         weights[torch.tensor(order, device=weights.device)] = result.weights
         return result.reordered(weights)
 
-    def train(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Theta_T after training on `texts` with unit weights."""
-        _, batches = self._batches(texts)
+    def train(self, texts: Sequence[str], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Theta_T after training on `texts`, with data weights (N,) in their order (default: 1)."""
+        order, batches = self._batches(texts)
         options = self._options()
         options.pop("memory_budget")
-        return train(self.model, batches, self._optimizer(), **options)
+        if weights is not None:
+            weights = weights[torch.tensor(order, device=weights.device)].to(self.model.device)
+        return train(self.model, batches, self._optimizer(), weights=weights, **options)
 
     def with_optimizer(self, **changes: Any) -> InnerTrainer:
         settings = OptimizerSettings.model_validate(self.settings.optimizer.model_dump() | changes)
