@@ -17,12 +17,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rewards.metagradient.errors import MetricError, NonFiniteError
+from rewards.metagradient.errors import MetricError, NonFiniteError, SecondDerivativeError
 from rewards.metagradient.loss import LossConvention, check_batches
 from rewards.metagradient.network import Layout, Network
 from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule, pulled_back, updated
 from rewards.metagradient.passes import Objective
-from rewards.metagradient.plan import Costs, Plan, choose, free_tiers
+from rewards.metagradient.plan import Costs, Plan, Tier, choose, free_tiers
 from rewards.metagradient.tape import Record, Tape
 
 Metric = Callable[[Mapping[str, Tensor]], Tensor]
@@ -71,16 +71,16 @@ def metagradient(
                the inner dtype (float32 for a bf16 model)
     optimizer  InnerOptimizer, or an UpdateRule of your own
 
-    memory_budget  bytes that may be held between passes beside the model and one pass's own needs; default: half of what
-                   is free. See Plan. spill_dir: a directory that may hold what does not fit.
+    memory_budget  bytes that may be held between passes, beside the model and one pass's own needs; default: half of
+                   what is free. See Plan. spill_dir: a directory that may hold what does not fit.
     loss           LossConvention, default mean_i w_i * (mean NLL of i's scored tokens)
     microbatch     examples per pass, default the whole batch; changes memory and time only
     process_group  ranks that each hold their share of every batch; one all-reduce for the gradient and one for the
                    Hessian-vector product a step. `metric` must give the same on all.
     deterministic  torch.use_deterministic_algorithms for the duration
 
-    Raises BatchError, NoScoredTokensError, NonFiniteError, MetricError, SecondDerivativeError, MemoryBudgetError, all of
-    them MetagradientError.
+    Raises BatchError, NoScoredTokensError, NonFiniteError, MetricError, SecondDerivativeError, MemoryBudgetError, all
+    of them MetagradientError.
     """
     with _determinism(deterministic):
         objective, rule, theta, state = _start(model, batches, optimizer, loss, microbatch, process_group)
@@ -138,32 +138,32 @@ class _Walk:
         self.steps = len(objective.batches)
         self.losses: list[Tensor] = []
 
-    def plan(self, tiers) -> tuple[Plan, Record]:
-        """(plan, the first step). Where that step is the only one, its graph is kept at once if it fits."""
-        layout = self.objective.layout
+    def plan(self, tiers: list[Tier]) -> tuple[Plan, Record]:
+        """(plan, the first step). Where that step is the only one, its backward pass is recorded if that fits."""
+        objective, layout, slots = self.objective, self.objective.layout, self.rule.slots
         vector = layout.size * torch.finfo(layout.dtype).bits // 8
-        room = tiers[0].free - (2 + self.rule.slots) * vector if self.steps == 1 else 0
+        keep, room = ("recording", tiers[0].free - (2 + slots) * vector) if self.steps == 1 else (None, 0)
         begun = time.perf_counter()
-        losses, grad, graphs, size = self.objective.measured_gradient(0, self.theta, room)
+        losses, grad, kept = objective.gradient(0, self.theta, keep=keep, room=room)
         seconds = time.perf_counter() - begun
         self.losses.append(losses)
-        largest = max(batch["input_ids"].numel() for batch in self.objective.batches)
-        graph = size * largest // max(self.objective.batches[0]["input_ids"].numel(), 1) + 2 * vector
+        if self.steps == 1:
+            graph = sum(piece.nbytes() for piece in kept) if kept is not None else tiers[0].free + 1
+        else:
+            sizes = [batch["input_ids"].numel() for batch in objective.batches]
+            graph = objective.graph_bytes(0, self.theta) * max(sizes) // max(sizes[0], 1) + 3 * vector
         # An update reads and writes some 8 vectors; its time matters only against recomputation and spilling.
-        costs = Costs(vector, self.rule.slots, graph, seconds, 8 * vector / 5e9, self.objective.single_pass)
-        costs, tiers = self.objective.agree(costs, tiers)
-        plan = choose(self.steps, costs, tiers)
-        if self.steps == 1 and graphs is None:
-            plan = replace(plan, graphs=0, strategy="kept" if plan.strategy == "unrolled" else plan.strategy)
-        return plan, Record(0, self.theta, self.state, grad, graphs)
+        costs = Costs(vector, slots, graph, seconds, 8 * vector / 5e9, objective.single_pass)
+        return choose(self.steps, *objective.agree(costs, tiers)), Record(0, self.theta, self.state, grad, kept)
 
     def forward(self, tape: Tape, record: Record) -> tuple[Tensor, State]:
         """(theta_T, optimizer state after the last step)."""
         for step in range(self.steps):
             if step:
-                losses, grad, graphs = self.objective.gradient(step, self.theta, keep=tape.keeps_graph(step))
+                keep = "graph" if tape.keeps_graph(step) else None
+                losses, grad, kept = self.objective.gradient(step, self.theta, keep=keep)
                 self.losses.append(losses)
-                record = Record(step, self.theta, self.state, grad, graphs)
+                record = Record(step, self.theta, self.state, grad, kept)
             tape.put(record)
             self.theta, self.state = updated(self.rule, step, self.theta, self.state, record.grad)
             record = None
@@ -174,6 +174,7 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
     """Per step, first to last, the (B,) rewards. adjoint: dPhi/dtheta_T, zero outside its slice."""
     span, u_theta = adjoint
     weights, u_state = [], None
+    recorded = len(objective.batches) == 1 and tape.plan.graphs > 0  # the same on every rank
     for record in tape.backward():
         step, theta, state, grad = record.step, record.theta, record.state, record.grad
         if u_state is None:  # nothing has touched the optimizer's state yet
@@ -192,17 +193,26 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                     u_state = tuple(_expand(u, span, theta) for u in u_state)
         else:
             u_theta, u_state, direction = pulled_back(rule, step, theta, state, grad, u_theta, u_state)
-        rates, product = objective.directional(step, theta, direction, curvature=step > 0, graphs=record.graphs)
+        rates, product = objective.directional(step, theta, direction, curvature=step > 0, kept=record.kept)
         if not bool(torch.isfinite(rates.sum())):
             bad = tuple((~torch.isfinite(rates)).nonzero()[:, 0].tolist())
             raise NonFiniteError(
-                f"The metagradient is not finite at inner step {step} (examples {list(bad[:16])} of its batch); lower the "
-                "inner learning rate or raise eps_root.",
+                f"The metagradient is not finite at inner step {step} (examples {list(bad[:16])} of its batch); lower "
+                "the inner learning rate or raise eps_root.",
                 step=step,
                 examples=bad,
             )
         if step in (0, len(objective.batches) - 1):
-            objective.check_directional(rates, direction, grad)
+            right, sums = objective.consistent(rates, direction, grad, recorded=recorded)
+            if not right and recorded:  # some parameter works outside of the layers that are recorded: ask forward mode
+                rates, _ = objective.directional(step, theta, direction, curvature=False)
+                right, sums = objective.consistent(rates, direction, grad)
+            if not right:
+                raise SecondDerivativeError(
+                    f"The second derivative of the model is incomplete: the rewards of step {step} sum to {sums} by "
+                    "the first derivative. A custom kernel (fused attention, norm or loss) has a backward that cannot "
+                    'be differentiated; load the model with attn_implementation="eager" and without it.'
+                )
         if product is not None:
             u_theta = u_theta.add_(product)
         weights.append(rates)

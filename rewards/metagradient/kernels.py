@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 aten = torch.ops.aten
 
 
-# ------------------------------------------------------------------------------------------------------------ layer norm
+# ----------------------------------------------------------------------------------------------------------- layer norm
 
 
 class _LayerNorm(Function):
@@ -65,7 +65,7 @@ def layer_norm(module: nn.LayerNorm, x: Tensor) -> Tensor:
     return _LayerNorm.apply(x, module.weight, module.bias, module.eps)
 
 
-# -------------------------------------------------------------------------------------------------------------- RMS norm
+# ------------------------------------------------------------------------------------------------------------- RMS norm
 
 
 class _RMSNorm(Function):
@@ -115,7 +115,7 @@ def rms_norm(module: nn.Module, x: Tensor) -> Tensor:
     return module.weight * _RMSNorm.apply(wide, torch.ones_like(module.weight, dtype=wide.dtype), eps).to(x.dtype)
 
 
-# ----------------------------------------------------------------------------------------------------------- activations
+# ---------------------------------------------------------------------------------------------------------- activations
 
 
 class _Activation(Function):
@@ -169,7 +169,7 @@ def activation(x: Tensor, kind: str) -> Tensor:
     return _Activation.apply(x, kind)
 
 
-# --------------------------------------------------------------------------------------------------------------- LM head
+# -------------------------------------------------------------------------------------------------------------- LM head
 
 
 class _Head(Function):
@@ -223,7 +223,7 @@ def head(module: nn.Linear, h: Tensor) -> Tensor:
     return _Head.apply(h.reshape(-1, h.shape[-1]), module.weight).view(*h.shape[:-1], -1)
 
 
-# ------------------------------------------------------------------------------------------------------------ token loss
+# ----------------------------------------------------------------------------------------------------------- token loss
 
 
 class _TokenNLL(Function):
@@ -263,7 +263,7 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
     return _TokenNLL.apply(logits, targets)
 
 
-# ------------------------------------------------------------------------------------------------------- fitting a model
+# ------------------------------------------------------------------------------------------------------ fitting a model
 
 RMS_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
 TANH_GELUS = {"NewGELUActivation", "GELUTanh"}

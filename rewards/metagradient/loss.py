@@ -92,7 +92,7 @@ def check_batches(batches: object) -> list[Mapping[str, Tensor]]:
         ids, labels = batch["input_ids"], batch["labels"]
         if ids.dim() != 2 or ids.shape != labels.shape or ids.dtype != torch.int64 or labels.dtype != torch.int64:
             raise BatchError(
-                f"Step {step}: input_ids {tuple(ids.shape)} {ids.dtype} and labels {tuple(labels.shape)} {labels.dtype} "
-                "must both be (B, S) int64."
+                f"Step {step}: input_ids {tuple(ids.shape)} {ids.dtype} and labels {tuple(labels.shape)} "
+                f"{labels.dtype} must both be (B, S) int64."
             )
     return batches

@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from rewards.metagradient import kernels
 from rewards.metagradient.errors import MetagradientError
 from rewards.metagradient.loss import Rows
+from rewards.metagradient.rates import Recorder
 
 
 class Layout:
@@ -51,10 +52,10 @@ class Layout:
 class Network:
     """Example losses of structural copies of the model.
 
-    A copy shares every parameter's storage with the caller's model but nothing else, so evaluation mode, eager attention
-    and hooks set here never reach the caller. Dropout is off: the inner training is a function of data and weights.
-    Attention is eager because fused kernels have neither a forward mode nor a second derivative. A model that calls
-    scaled_dot_product_attention itself gets its math kernel, which has both.
+    A copy shares every parameter's storage with the caller's model but nothing else, so evaluation mode, eager
+    attention and hooks set here never reach the caller. Dropout is off: the inner training is a function of data and
+    weights. Attention is eager because fused kernels have neither a forward mode nor a second derivative. A model that
+    calls scaled_dot_product_attention itself gets its math kernel, which has both.
 
     Two copies: one on `kernels` (reverse passes), one on the model's own operations (forward mode).
     """
@@ -63,6 +64,7 @@ class Network:
         self.layout = Layout(model)
         self.frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
         self._reverse, self._forward = _Copy(model, fitted=True), _Copy(model, fitted=False)
+        self.recorder = Recorder(self._reverse.module, self._reverse.head)
 
     def losses(self, parameters: Mapping[str, Tensor], rows: Rows, *, forward_mode: bool = False) -> Tensor:
         """(n,) example losses l_i, float32 at least. parameters: the trained ones, parameter-shaped, inner dtype."""
@@ -86,7 +88,7 @@ class _Copy:
             config.pad_token_id = None  # it serves only a warning about padded input without a mask
         accepted = inspect.signature(self.module.forward).parameters
         self._extra = {"use_cache": False} if "use_cache" in accepted else {}
-        head = getattr(self.module, "get_output_embeddings", lambda: None)()
+        self.head = head = getattr(self.module, "get_output_embeddings", lambda: None)()
         self._scored: Tensor | None = None
         if fitted:
             kernels.fit(self.module, head)

@@ -264,8 +264,9 @@ class Adam(UpdateRule):
 class TorchOptRule(UpdateRule):
     """Any torchopt.base.GradientTransformation, differentiated by autograd through its functional update.
 
-    Its state's floating-point tensors must be parameter-shaped or constants; counters are carried along undifferentiated.
-    A transformation that takes square roots of second moments needs its own eps inside the root to be finite at g = 0.
+    Its state's floating-point tensors must be parameter-shaped or constants; counters are carried along
+    undifferentiated. A transformation that takes square roots of second moments needs its own eps inside the root to
+    be finite at g = 0.
     """
 
     def __init__(self, transformation: Any) -> None:

@@ -1,17 +1,20 @@
 """What the walk asks of one batch: its gradient, and the directional pass of the way back.
 
-The way back differentiates <d, dL/dtheta> once more (reverse over reverse): with respect to the example weights it gives
-the rewards, with respect to theta the Hessian-vector product. It was measured against forward over reverse
-(scripts/bench_metagradient.py): the same arithmetic (9 matrix products to plain training's 3), fewer operations, and it
-can start from the graph that the forward walk built anyway (then 6). Reverse over forward would need 8, but PyTorch gets
-it silently wrong for layer_norm. Where no Hessian-vector product is wanted, forward mode alone needs 3.
+The way back differentiates <d, dL/dtheta> once more (reverse over reverse): with respect to the example weights it
+gives the rewards, with respect to theta the Hessian-vector product. Against forward over reverse it is the same
+arithmetic (9 matrix products to plain training's 3) in fewer operations, and it can start from the graph that the
+forward walk built anyway (then 6). Reverse over forward would need 8, but PyTorch gets it silently wrong for
+layer_norm. Where no Hessian-vector product is wanted, forward mode alone needs 3, and reading the rewards off the
+backward pass that the forward walk made anyway needs 1 (rates.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -22,6 +25,7 @@ from rewards.metagradient.errors import NonFiniteError, NoScoredTokensError, Sec
 from rewards.metagradient.loss import IGNORED, LossConvention, Rows, prepare
 from rewards.metagradient.network import Network
 from rewards.metagradient.plan import Costs, Tier
+from rewards.metagradient.rates import Recording
 
 Batch = Mapping[str, Tensor]
 
@@ -34,6 +38,9 @@ class Graph:
     leaves: list[Tensor]
     weights: Tensor
     grads: list[Tensor]
+
+
+Kept = list[Graph] | list[Recording]
 
 
 class Objective:
@@ -65,8 +72,8 @@ class Objective:
         for step, (examples, scored) in enumerate(counts):
             if not scored:
                 raise NoScoredTokensError(
-                    f"No token of step {step}'s batch of {examples:.0f} is scored (labels are -100 everywhere after the "
-                    "first column); drop the batch or set labels where the loss is to be taken."
+                    f"No token of step {step}'s batch of {examples:.0f} is scored (labels are -100 everywhere after "
+                    "the first column); drop the batch or set labels where the loss is to be taken."
                 )
             self.factors.append(convention.summed_microbatches / examples)
 
@@ -106,48 +113,46 @@ class Objective:
         return losses.detach(), Graph(where, list(leaves.values()), w, list(found)) if keep else list(found)
 
     def gradient(
-        self, step: int, theta: Tensor, weights: Tensor | None = None, *, keep: bool = False
-    ) -> tuple[Tensor, Tensor, list[Graph] | None]:
-        """(losses (B,) of this rank, gradient (P,) of all ranks, graphs if kept) of a step's loss at theta (P,)."""
-        grad, graphs = None, []
-        losses = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
-        for where, rows in self._pieces(step):
-            part, built = self._build(step, theta, where, rows, weights, keep)
-            losses[where] = part.to(losses.dtype)
-            if keep:
-                graphs.append(built)
-            flat = self.layout.flatten(built.grads if keep else built)
-            grad = flat if grad is None else grad.add_(flat)
-        grad = self._sum(torch.zeros_like(theta) if grad is None else grad)
-        self._check(step, theta, losses, grad)
-        return losses, grad, graphs if keep else None
+        self,
+        step: int,
+        theta: Tensor,
+        weights: Tensor | None = None,
+        *,
+        keep: Literal["graph", "recording"] | None = None,
+        room: float = math.inf,
+    ) -> tuple[Tensor, Tensor, Kept | None]:
+        """(losses (B,) of this rank, gradient (P,) of all ranks, what `directional` may use) of a step's loss.
 
-    def measured_gradient(self, step: int, theta: Tensor, room: int) -> tuple[Tensor, Tensor, list[Graph] | None, int]:
-        """As `gradient`, with the graphs kept as long as they fit into `room` bytes, and the bytes of the whole step's
-        graph (counted on the first microbatch, scaled to the batch)."""
-        own = {theta.untyped_storage().data_ptr()} | {
-            p.untyped_storage().data_ptr() for p in self.network.frozen.values()
-        }
-        grad, graphs, size, held = None, [], 0, 0
+        theta (P,); weights (B,), default 1. keep: one Graph a microbatch, or one Recording (which serves without
+        curvature), the latter None if they exceed `room` bytes.
+        """
+        grad, kept, held = None, [] if keep else None, 0
         losses = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
         for where, rows in self._pieces(step):
-            keep = graphs is not None
-            with counted(own) if keep else nullcontext({}) as saved:
-                part, built = self._build(step, theta, where, rows, None, keep)
+            recording = Recording(where, rows) if keep == "recording" and kept is not None else None
+            with self.network.recorder.writing(recording):
+                part, built = self._build(step, theta, where, rows, weights, keep == "graph")
             losses[where] = part.to(losses.dtype)
-            flat = self.layout.flatten(built.grads if keep else built)
+            flat = self.layout.flatten(built.grads if keep == "graph" else built)
             grad = flat if grad is None else grad.add_(flat)
-            if keep:
-                graphs.append(built)
-                piece = sum(saved.values())
-                size = size or piece * len(losses) // rows.count
-                held += piece + flat.numel() * flat.element_size()
-                if held > room:
-                    graphs = None
-            del built
+            if keep == "graph":
+                kept.append(built)
+            elif recording is not None:
+                held += recording.nbytes()
+                kept = [*kept, recording] if held <= room else None
+            del built, recording
         grad = self._sum(torch.zeros_like(theta) if grad is None else grad)
         self._check(step, theta, losses, grad)
-        return losses, grad, graphs, size
+        return losses, grad, kept
+
+    def graph_bytes(self, step: int, theta: Tensor) -> int:
+        """Bytes that autograd holds for a step's differentiable gradient, counted on its first microbatch."""
+        own = {t.untyped_storage().data_ptr() for t in (theta, *self.network.frozen.values())}
+        for where, rows in self._pieces(step):
+            with counted(own) as saved:
+                self._build(step, theta, where, rows, None, True)
+            return sum(saved.values()) * len(self.batches[step]["input_ids"]) // rows.count
+        return 0
 
     def agree(self, costs: Costs, tiers: list[Tier]) -> tuple[Costs, list[Tier]]:
         """The same numbers on every rank (the dearest costs, the least room), so that every rank plans the same."""
@@ -163,67 +168,61 @@ class Objective:
         return costs, [replace(tier, free=int(free)) for tier, free in zip(tiers, low[1:].tolist(), strict=True)]
 
     def directional(
-        self, step: int, theta: Tensor, direction: Tensor, *, curvature: bool, graphs: list[Graph] | None = None
+        self, step: int, theta: Tensor, direction: Tensor, *, curvature: bool, kept: Kept | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """(direction . d(loss)/dw_i dtheta (B,), H direction (P,) where `curvature`, else None).
+        """(direction . d(gradient)/dw_i (B,), H direction (P,) where `curvature`, else None).
 
-        Parameters whose direction is zero carry no tangent. `graphs`, as `gradient` kept them, are used up.
+        Parameters whose direction is zero carry no tangent. `kept`, as `gradient` gave it, is used up.
         """
         rates = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
         tangents = self.layout.views(direction)
         moves = torch.stack([t.any() for t in tangents.values()]).tolist()
+        tangents = {k: t for (k, t), m in zip(tangents.items(), moves, strict=True) if m}
         product = torch.zeros_like(theta) if curvature else None
-        if any(moves):
-            if graphs is not None:
-                pieces = ((graph.where, graph) for graph in _drain(graphs))
-            elif curvature:
-                pieces = (
-                    (where, self._build(step, theta, where, rows, None, True)[1]) for where, rows in self._pieces(step)
-                )
+        pieces = iter(()) if not tangents else self._pieces(step) if kept is None else _drain(kept)
+        for where, piece in pieces:
+            if isinstance(piece, Recording):
+                rate = self.network.recorder.rates(piece, tangents)
+                if rate is None:  # a parameter that the recorder does not know at work
+                    return self.directional(step, theta, direction, curvature=curvature)
+            elif isinstance(piece, Rows) and not curvature:
+                rate = self._forward_mode(theta, piece, tangents) * self.factors[step]
             else:
-                pieces = self._pieces(step)
-            for where, piece in pieces:
                 if isinstance(piece, Rows):
-                    rates[where] = (
-                        self._forward_mode(theta, piece, tangents, moves).to(rates.dtype) * self.factors[step]
-                    )
-                    continue
-                rate, parts = _pull(piece, list(tangents.values()), moves, curvature)
-                rates[where] = rate.to(rates.dtype)
+                    _, piece = self._build(step, theta, where, piece, None, True)
+                rate, parts = _pull(piece, dict(zip(self.layout.names, piece.grads, strict=True)), tangents, curvature)
                 if curvature:
                     product.add_(self.layout.flatten(parts))
-                del piece, parts
+                del parts
+            rates[where] = rate.to(rates.dtype)
+            del piece
         return rates, self._sum(product) if curvature else None
 
-    def _forward_mode(self, theta: Tensor, rows: Rows, tangents: dict[str, Tensor], moves: list[bool]) -> Tensor:
+    def _forward_mode(self, theta: Tensor, rows: Rows, tangents: dict[str, Tensor]) -> Tensor:
         """(n,) direction . grad l_i."""
+        values = self.layout.views(theta)
         with torch.no_grad(), second_derivatives(), forward_ad.dual_level():
-            values = self.layout.views(theta)
-            moving = {
-                k: forward_ad.make_dual(values[k], t) for (k, t), m in zip(tangents.items(), moves, strict=True) if m
-            }
+            moving = {name: forward_ad.make_dual(values[name], t) for name, t in tangents.items()}
             tangent = forward_ad.unpack_dual(self.network.losses(values | moving, rows, forward_mode=True)).tangent
         return torch.zeros(rows.count, dtype=theta.dtype, device=theta.device) if tangent is None else tangent
 
-    def check_directional(self, rates: Tensor, direction: Tensor, grad: Tensor) -> None:
-        """The gradient is linear in the weights, so at w = 1 the rates sum to direction . gradient.
+    def consistent(self, rates: Tensor, direction: Tensor, grad: Tensor, *, recorded: bool = False) -> tuple[bool, str]:
+        """The gradient is linear in the weights, so at w = 1 the rates sum to direction . gradient: (do they, both).
 
-        A custom autograd function whose backward is not differentiable (once_differentiable, a raw kernel) gives no error
-        under torch.autograd.grad: its part of the second derivative is silently missing. Here it shows.
+        recorded: the rates come from the very pass that gave the gradient, so they must agree to rounding.
+
+        A custom autograd function whose backward is not differentiable (once_differentiable, a raw kernel) gives no
+        error under torch.autograd.grad: its part of the second derivative is silently missing. Here it shows.
         """
-        sums = self._sum(torch.stack([rates.sum(), rates.abs().sum()]).double())
-        product = torch.dot(direction, grad)
-        found, expected = float(sums[0]), float(product)
-        low = any(dtype in (torch.float16, torch.bfloat16) for dtype in self.layout.dtypes.values())
-        # What rounding may do: to the passes, and to the dot product over all parameters.
-        share, eps = (0.3 if low else 1e-2), torch.finfo(self.layout.dtype).eps
-        noise = float(torch.linalg.vector_norm(direction) * torch.linalg.vector_norm(grad)) * eps * 100
-        if abs(found - expected) > share * max(float(sums[1]), abs(expected)) + noise:
-            raise SecondDerivativeError(
-                f"The second derivative of the model is incomplete: the rewards of a step sum to {found:.6g} where its "
-                f"first derivative says {expected:.6g}. A custom kernel (fused attention, norm or loss) has a backward "
-                'that cannot be differentiated; load the model with attn_implementation="eager" and without it.'
-            )
+        sums = self._sum(torch.stack([rates.sum(), rates.abs().sum()]).double()).tolist()
+        expected = float(torch.dot(direction, grad))
+        narrow = any(dtype in (torch.float16, torch.bfloat16) for dtype in self.layout.dtypes.values())
+        # What rounding may do to the passes, and to the dot product over all parameters.
+        noise = float(torch.linalg.vector_norm(direction) * torch.linalg.vector_norm(grad))
+        eps = torch.finfo(self.layout.dtype).eps
+        share = (0.01 if narrow else 1e3 * eps) if recorded else 0.3 if narrow else 1e-2
+        allowed = share * max(sums[1], abs(expected)) + (1 if recorded else 100) * eps * noise
+        return abs(sums[0] - expected) <= allowed, f"{sums[0]:.6g} against {expected:.6g}"
 
     def _check(self, step: int, theta: Tensor, losses: Tensor, grad: Tensor) -> None:
         """Raises NonFiniteError naming the step and the examples whose loss, else whose own gradient, is not finite."""
@@ -241,22 +240,25 @@ class Objective:
                     if not all(bool(torch.isfinite(g).all()) for g in own):
                         bad.append(i)
         raise NonFiniteError(
-            f"The {what} of inner step {step} is not finite (examples {bad[:16]} of its batch); lower the inner learning "
-            "rate, use a wider dtype, or drop these examples.",
+            f"The {what} of inner step {step} is not finite (examples {bad[:16]} of its batch); lower the inner "
+            "learning rate, use a wider dtype, or drop these examples.",
             step=step,
             examples=tuple(bad),
         )
 
 
-def _drain(graphs: list[Graph]) -> Iterator[Graph]:
-    """In order, each let go as soon as the next is asked for: a graph is the largest thing in memory."""
-    while graphs:
-        yield graphs.pop(0)
+def _drain(kept: Kept) -> Iterator[tuple[slice, Graph | Recording]]:
+    """In order, each let go as soon as the next is asked for: they are the largest things in memory."""
+    while kept:
+        piece = kept.pop(0)
+        yield piece.where, piece
 
 
-def _pull(graph: Graph, tangents: list[Tensor], moves: list[bool], curvature: bool) -> tuple[Tensor, list[Tensor]]:
-    """(rates (n,), per-parameter H direction) by differentiating <direction, gradient> with respect to w and theta."""
-    pairs = [(g, t) for g, t, m in zip(graph.grads, tangents, moves, strict=True) if m and g.requires_grad]
+def _pull(
+    graph: Graph, grads: dict[str, Tensor], tangents: dict[str, Tensor], curvature: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """(rates (n,), per-parameter H direction) by differentiating <direction, gradient> in w and theta."""
+    pairs = [(grads[name], t) for name, t in tangents.items() if grads[name].requires_grad]
     wanted = [graph.weights, *graph.leaves] if curvature else [graph.weights]
     if not pairs:
         found = [torch.zeros_like(x) for x in wanted]
@@ -293,7 +295,8 @@ def second_derivatives() -> Iterator[None]:
         signs = ("is not implemented", "once_differentiable", "forward AD", "forward mode AD", "jvp")
         if any(sign in text for sign in signs):
             raise SecondDerivativeError(
-                "An operation of the model cannot be differentiated twice, as a rule a fused attention kernel; load the "
-                f'model with attn_implementation="eager" and without custom kernels. PyTorch says: {text.splitlines()[0]}'
+                "An operation of the model cannot be differentiated twice, as a rule a fused attention kernel; load "
+                'the model with attn_implementation="eager" and without custom kernels. PyTorch says: '
+                + text.splitlines()[0]
             ) from error
         raise

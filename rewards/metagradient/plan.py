@@ -30,7 +30,7 @@ class Costs:
 
     vector            bytes of one parameter-sized vector
     slots             such vectors in an optimizer state
-    graph             bytes of one step's differentiable graph
+    graph             bytes of one step's differentiable graph, its own vectors included
     gradient_seconds  of one step's gradient pass
     update_seconds    of one optimizer update
     single_pass       whether a step is one pass (no microbatches), whose own graph is not counted against the budget
@@ -57,13 +57,13 @@ class Tier:
 class Plan:
     """How a metagradient was computed.
 
-    strategy       "unrolled" (every graph kept), "kept" (every state), "replayed" (gradients kept, states replayed), "recomputed"
-                   (gradients too), or "spilled" (something lies in host memory or on disk)
+    strategy       "unrolled" (every graph kept), "kept" (every state), "replayed" (gradients kept, states replayed),
+                   "recomputed" (gradients too), or "spilled" (something lies in host memory or on disk)
     segment        steps between checkpoints of the state
     checkpoints    tier of the checkpoints: "memory", "host" or "disk"
     gradients      tier of the gradients, or "recomputed"
     joint          whether a recomputed gradient may share its graph with the directional pass that follows it at once
-    graphs         how many last steps keep their differentiable graph
+    graphs         how many last steps keep their differentiable graph (T = 1: a recording of its backward pass)
     bytes          expected peak of what is kept in memory; `spilled_bytes`: elsewhere
     extra_passes   expected cost beside the two walks, in plain gradient passes over all T steps
     seconds        expected cost beside the two walks
@@ -113,7 +113,7 @@ def _evaluate(
     used[checkpoints] += state * math.ceil(steps / segment)
     again = 0
     if gradients == "recomputed":
-        used[memory.name] += costs.vector * segment
+        used[memory.name] += costs.vector * (segment + (steps > segment))
     else:
         used[gradients] += costs.vector * steps
     if segment > 1:  # the states replayed within a segment
@@ -124,12 +124,13 @@ def _evaluate(
         used[memory.name] += costs.vector * segment
     left = memory.free - used[memory.name]
     joint = costs.single_pass or left >= costs.graph
+    graphs = min(steps, max(left, 0) // max(costs.graph, 1))
     if gradients == "recomputed":
         whole = (steps - 1) // segment  # segments before the last, whose gradients the walk forward has just made
         again = whole * (segment - 1 if joint else segment)
+        again = max(again - max(graphs - (steps - whole * segment), 0), 0)  # a graph comes with its gradient
     seconds = again * costs.gradient_seconds + (steps * costs.update_seconds if segment > 1 else 0.0)
     seconds += sum(2 * used[tier.name] * tier.seconds_per_byte for tier in tiers)
-    graphs = min(steps, max(left, 0) // max(costs.graph, 1))
     spilled = sum(used[tier.name] for tier in tiers[1:])
     plan = Plan(
         strategy=_name(segment, gradients, graphs == steps, spilled > 0),

@@ -115,7 +115,9 @@ def oracle(model, batches, metric, optimizer, fixed_length=None, factor=1.0, wei
         grads = torch.autograd.grad(
             total, [params[k] for k in trained], create_graph=True, allow_unused=True, materialize_grads=True
         )
-        new, state = oracle_step(optimizer, step, {k: params[k] for k in trained}, state, dict(zip(trained, grads)))
+        new, state = oracle_step(
+            optimizer, step, {k: params[k] for k in trained}, state, dict(zip(trained, grads, strict=True))
+        )
         params = params | new
         start += n
     value = metric(params)
@@ -140,7 +142,7 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 class Double(TorchFunctionMode):
-    """Hugging Face upcasts norms and softmax to float32 by name, which for a float64 model is a downcast; here it is not."""
+    """Hugging Face upcasts norms and softmax to float32 by name; of a float64 model that is a downcast: not here."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if func is torch.Tensor.float:

@@ -1,0 +1,151 @@
+"""Per-example directional derivatives d . grad l_i read off one ordinary backward pass.
+
+For y = x W^T the gradient of example i is sum_s gy_is^T x_is, so d . grad l_i = sum_s gy_is . (D x_is): one matrix
+product where forward mode needs three, and no second pass. It needs the input and the output gradient of every layer
+that holds a parameter, so it serves where they can be kept: a training of one step (T = 1). A direction with few
+non-zero rows (a metric on a patch of the LM head) meets those rows alone.
+
+It speaks only for what it knows: a parameter that works anywhere but in a layer of a known kind, on rows whose example
+is plain from their shape, leaves a gap, and the caller falls back to forward mode (`rates` gives None, or the rates
+do not sum to d . gradient).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rewards.metagradient.kernels import RMS_NORMS
+from rewards.metagradient.loss import Rows
+
+
+@dataclass
+class Recording:
+    """What one microbatch's backward pass left behind.
+
+    where  its examples in the batch
+    rows   the microbatch itself
+    items  (layer, input, output gradient), the gradient already holding the factor of the batch loss
+    """
+
+    where: slice
+    rows: Rows
+    items: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
+
+    def nbytes(self) -> int:
+        held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for _, x, g in self.items for t in (x, g)}
+        return sum(held.values())
+
+
+class Recorder:
+    """Wraps the layers of a private copy that it understands; `recording` is where they write, None switches it off.
+
+    head  the layer that sees the scored positions alone, (1, M, H) instead of (n, S, H)
+    """
+
+    def __init__(self, module: nn.Module, head: nn.Module | None) -> None:
+        self.recording: Recording | None = None
+        self.head = head
+        # Hugging Face's hidden states are (n, S, H); foreign code may hold (S, n, H), which n = S would hide.
+        self.batch_first = all(type(m).__module__.startswith(("transformers.", "torch.nn.")) for m in module.modules())
+        self.names = {id(p): name for name, p in module.named_parameters()}
+        for part in module.modules():
+            if _kind(part) is not None:
+                part.forward = self._wrapped(part, part.forward)
+
+    def _wrapped(self, part: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(x: Tensor, *args, **kwargs) -> Tensor:
+            y, recording = forward(x, *args, **kwargs), self.recording
+            if recording is None or args or kwargs or not y.requires_grad:
+                return y
+            n, width = recording.rows.inputs["input_ids"].shape
+            if x.shape == (1, width) and _kind(part) == "embedding":  # positions shared by all examples
+                x, y = x.expand(n, width), y.expand(n, *y.shape[1:])
+            by_example = x.shape[:2] == (n, width) and (n != width or self.batch_first)
+            if not by_example and not (part is self.head and x.shape[:2] == (1, len(recording.rows.owner))):
+                return y
+            x = x.detach()
+            y.register_hook(lambda g: recording.items.append((part, x, g)))
+            return y
+
+        return call
+
+    @contextmanager
+    def writing(self, recording: Recording | None) -> Iterator[None]:
+        self.recording = recording
+        try:
+            yield
+        finally:
+            self.recording = None
+
+    def rates(self, recording: Recording, tangents: dict[str, Tensor]) -> Tensor | None:
+        """(n,) of all of `tangents` (name -> direction); None where some parameter was never seen at work."""
+        seen, total = set(), None
+        for part, x, g in recording.items:
+            own = {
+                slot: tangents[self.names[id(p)]].to(g.dtype)
+                for slot, p in part._parameters.items()
+                if p is not None and self.names[id(p)] in tangents
+            }
+            if not own:
+                continue
+            seen.update(self.names[id(part._parameters[slot])] for slot in own)
+            found = _by_example(_contribution(part, x, g, own), recording.rows)
+            total = found if total is None else total + found
+        return total if seen == set(tangents) else None
+
+
+def _kind(part: nn.Module) -> str | None:
+    name = type(part).__name__
+    if type(part) is nn.Linear:
+        return "linear"
+    if name == "Conv1D" and hasattr(part, "nf"):  # Hugging Face's GPT-2: a Linear with its weight transposed
+        return "conv1d"
+    if type(part) is nn.Embedding and part.max_norm is None and not part.scale_grad_by_freq:
+        return "embedding"
+    if type(part) is nn.LayerNorm and part.weight is not None and part.weight.dim() == 1:
+        return "layer_norm"
+    if name in RMS_NORMS and hasattr(part, "variance_epsilon"):
+        return "rms_norm"
+    return None
+
+
+def _contribution(part: nn.Module, x: Tensor, g: Tensor, own: dict[str, Tensor]) -> Tensor:
+    """(..., ) for every row of x: g . (derivative of the layer's output in the direction `own`)."""
+    weight, bias, kind = own.get("weight"), own.get("bias"), _kind(part)
+    narrow = g.dtype in (torch.float16, torch.bfloat16)
+    sum_product = lambda a, b: (a.float() * b.float() if narrow else a * b).sum(-1)
+    total = torch.zeros(g.shape[:-1], dtype=torch.float32 if narrow else g.dtype, device=g.device)
+    if bias is not None:
+        total = sum_product(g, bias)
+    if weight is None:
+        return total
+    if kind in ("linear", "conv1d"):
+        weight = weight if kind == "linear" else weight.T
+        rows = weight.any(1).nonzero()[:, 0]
+        if len(rows) * 8 < len(weight):
+            weight, g = weight[rows], g.index_select(-1, rows)
+        return total + sum_product(F.linear(x, weight), g)
+    if kind == "embedding":
+        moved = F.embedding(x, weight)
+        if part.padding_idx is not None:  # its row is given no gradient
+            moved = moved.masked_fill((x == part.padding_idx)[..., None], 0.0)
+        return total + sum_product(moved, g)
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if kind == "layer_norm":
+        normal = F.layer_norm(wide, part.normalized_shape, eps=part.eps)
+    else:
+        normal = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + part.variance_epsilon)
+    return total + sum_product(normal.to(g.dtype) * g, weight)
+
+
+def _by_example(rates: Tensor, rows: Rows) -> Tensor:
+    """(n,) from (n, S, ...) directly, from the (1, M) scored positions by their owner."""
+    if rates.shape[:2] == (1, len(rows.owner)):
+        return rates.new_zeros(rows.count).index_add(0, rows.owner, rates.flatten())
+    return rates.flatten(1).sum(1)
