@@ -31,14 +31,21 @@ def is_local(ref: str) -> bool:
     return Path(ref).exists() or ref.startswith((".", "/", "~")) or ref.endswith((".jsonl", ".json"))
 
 
-def names_asset(value: object) -> bool:
-    """Whether an option's value can only be meant as an asset: embedded, or written as a path."""
+ASSET_OPTIONS = ("language_id", "embedding_model")
+"""Options of tasks and rewards that always name an asset."""
+
+
+def names_asset(value: object, option: str = "") -> bool:
+    """Whether an option's value is an asset: by its name, or because it can only be meant as one (embedded, a path)."""
+    if option in ASSET_OPTIONS and isinstance(value, str):
+        return True
     return isinstance(value, str) and (is_embedded(value) or value.startswith(("./", "../", "/", "~")))
 
 
 @lru_cache(maxsize=64)
-def resolve(ref: str) -> Path:
-    """A local file or folder holding the asset; a hub id is taken from the cache or downloaded. Raises HarnessError."""
+def resolve(ref: str, data: bool = False) -> Path:
+    """A local file or folder holding the asset; a hub id (of a data set, if `data`) comes from the cache or is downloaded.
+    Raises HarnessError."""
     if is_embedded(ref):
         from harness import miniature
 
@@ -48,29 +55,25 @@ def resolve(ref: str) -> Path:
         if not path.exists():
             raise HarnessError(f"There is no file or folder {ref}; check the path.")
         return path
-    from huggingface_hub import snapshot_download
+    from harness import hub
 
-    name, _, revision = ref.partition("@")
-    try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=["*.json", "*.safetensors", "*.txt",
-                                                                                      "*.model", "*.jinja", "*.bin"],
-                                      ignore_patterns=["pytorch_model*", "*.h5", "original/*", "onnx/*"]))  # fmt: skip
-    except Exception as error:  # the hub client raises a dozen kinds; all mean: not to be had
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise HarnessError(
-            f"'{ref}' is neither a local path nor a hub model that can be fetched now ({type(error).__name__}: {first}); "
-            "check the spelling, your connection and your access token."
-        ) from error
+    return hub.data(ref) if data else hub.model(ref)
 
 
-def fingerprint(ref: str) -> str:
+def fingerprint(ref: str, data: bool = False) -> str:
     """What the asset is, by content: sha256 over names and bytes of its files (embedded: from the manifest)."""
     if is_embedded(ref):
         from harness import miniature
 
         name = ref.removeprefix(EMBEDDED)
         return f"{EMBEDDED}{name}:{_embedded_texts_hash(name) if name in TEXTS else miniature.fingerprint(name)}"
-    return _content_hash(str(resolve(ref)))
+    path = resolve(ref, data)
+    if is_local(ref) or path.is_file():
+        return _content_hash(str(path))
+    from harness import hub
+
+    # The cache's folder may hold more than this reference means: other configurations, weights in other formats.
+    return _content_hash(str(path), tuple(map(str, hub.meant(ref, path, data))))
 
 
 @lru_cache(maxsize=4)
@@ -83,9 +86,10 @@ def _embedded_texts_hash(name: str) -> str:
 
 
 @lru_cache(maxsize=64)
-def _content_hash(path: str) -> str:
+def _content_hash(path: str, only: tuple[str, ...] | None = None) -> str:
     root = Path(path)
     files = sorted(item for item in root.rglob("*") if item.is_file()) if root.is_dir() else [root]
+    files = files if only is None else [Path(name) for name in only]
     total = hashlib.sha256()
     for file in files:
         with file.open("rb") as handle:
@@ -149,17 +153,23 @@ def _why(error: Exception) -> str:
 def texts(ref: str, *, split: str | None, limit: int | None = None, language: str = "en") -> list[str]:
     """Texts of a data reference in their stored order, at most `limit`. Raises HarnessError if there are none.
 
-    split   "train", "validation" or "test"; None: all texts (of a hub data set: its train split). `embedded:articles` and
-            `embedded:passages` know splits. A JSON-lines file holds objects with a `text` field; it may say `split` in
+    split   "train", "validation" or "test"; None: all texts (of a hub data set: its train split). `embedded:articles`
+            and `embedded:passages` know splits. A JSON-lines file holds objects with a `text` field; it may say `split` in
             each, else of every five lines the fourth is validation, the fifth test and the rest train, so that no split
-            shares a line with another. A hub data set (`ID`, `ID/CONFIG`, either with `@REVISION`) has its own.
+            shares a line with another. A hub data set, or a folder laid out as one (see harness/hub.py), has its own.
     """
     if is_embedded(ref):
         found = _embedded_texts(ref.removeprefix(EMBEDDED), split, language, limit)
+    elif is_local(ref) and (resolve(ref).is_dir() or ref.endswith(".parquet")):
+        from harness import hub
+
+        found = hub.texts_at(resolve(ref), ref, "", split)
     elif is_local(ref):
         found = _json_lines(ref, split)
     else:
-        found = _hub_texts(ref, split)
+        from harness import hub
+
+        found = hub.texts(ref, split)
     if not found:
         raise HarnessError(f"'{ref}' holds no text" + (f" for the split '{split}'." if split else "."))
     return found[:limit]
@@ -200,20 +210,6 @@ def _json_lines(ref: str, split: str | None) -> list[str]:
         places = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}[split]
         rows = [row for number, row in enumerate(rows) if number % 5 in places]
     return [row["text"] for row in rows]
-
-
-def _hub_texts(ref: str, split: str | None) -> list[str]:
-    from datasets import load_dataset
-
-    name, _, revision = ref.partition("@")
-    parts = name.split("/")
-    try:
-        data = load_dataset("/".join(parts[:2]), *parts[2:3], split=split or "train", revision=revision or None)
-    except Exception as error:
-        raise HarnessError(f"The data set '{ref}' cannot be loaded ({_why(error)}).") from error
-    if "text" not in data.column_names:
-        raise HarnessError(f"The data set '{ref}' has no `text` column; it has {', '.join(data.column_names)}.")
-    return list(data["text"])
 
 
 @lru_cache(maxsize=16)

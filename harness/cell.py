@@ -81,13 +81,20 @@ class CellPlan:
     @cached_property
     def assets(self) -> dict[str, str]:
         """Reference -> fingerprint for everything the cell reads. Raises HarnessError for what is missing."""
+        models, data = self.references()
+        found = {ref: assets.fingerprint(ref) for ref in models}
+        return found | {ref: assets.fingerprint(ref, data=True) for ref in data}
+
+    def references(self) -> tuple[list[str], list[str]]:
+        """(models and files, data sets) that the cell reads, each once, without touching them."""
         settings = self.settings
-        refs = [settings.generator.model, settings.target.model, settings.data.articles]
-        refs += [settings.data.validation_articles] if settings.data.validation_articles else []
-        refs += [settings.data.references] if TASKS.get(self.task).factory.offers.references else []
-        options = [*settings.task.options.values(), *settings.reward.options.values()]
-        refs += [value for value in options if assets.names_asset(value)]
-        return {ref: assets.fingerprint(ref) for ref in dict.fromkeys(refs)}
+        models = [settings.generator.model, settings.target.model]
+        for options in (settings.task.options, settings.reward.options):
+            models += [value for name, value in options.items() if assets.names_asset(value, name)]
+        data = [settings.data.articles]
+        data += [settings.data.validation_articles] if settings.data.validation_articles else []
+        data += [settings.data.references] if TASKS.get(self.task).factory.offers.references else []
+        return list(dict.fromkeys(models)), list(dict.fromkeys(data))
 
     def record(self) -> CellRecord:
         """A fresh record, status "running" or "unsupported"."""

@@ -48,7 +48,10 @@ def run(
     workers: Annotated[int | None, typer.Option(min=0, help="Cells at a time; 0: in this process.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker.")] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the cells and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
+    ] = False,
+    on: Annotated[str, typer.Option(help="With --dry-run: plan for h200, h100, a100, l4 or rtx4090.")] = "",
     track: Annotated[str, typer.Option(help="none, or TRL's own reporting: tensorboard, wandb, trackio.")] = "none",
 ) -> None:
     """Train a generator once per task, reward and seed; validate on held-out articles; print and store one table.
@@ -71,7 +74,9 @@ def run(
     plans = plan_grid(chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps)
     _check_tracker(track)
     if dry_run:
-        return _show_plan(plans)
+        from harness.plan_view import show
+
+        return show(plans, console, on)
     preflight(plans, out)
     count = default_workers(len(plans)) if workers is None else workers
     with Progress(plans, console) as progress:
@@ -94,15 +99,22 @@ def run(
 @app.command("list")
 def list_(
     settings: Annotated[
-        bool, typer.Option("--settings", help="Every setting that --set takes, with tiny's values.")
+        bool, typer.Option("--settings", help="Every setting that --set takes, with a profile's values.")
     ] = False,
+    profile: Annotated[str, typer.Option(help="With --settings: the profile.")] = "tiny",
+    task: Annotated[str, typer.Option(help="With --settings: as this task gets them.")] = "",
+    reward: Annotated[str, typer.Option(help="With --settings: as this reward gets them.")] = "",
 ) -> None:
     """Tasks, rewards and profiles, a line each."""
     if settings:
         from harness.config import resolve
 
-        view = resolve(load_profile("tiny"), "", "").model_dump()
-        table = Table("setting", "tiny", title="Settings (--set KEY=VALUE)", title_justify="left")
+        for name, registry in ((task, TASKS), (reward, REWARDS)):
+            if name:
+                registry.get(name)
+        chosen = load_profile(profile)
+        view = resolve(chosen, task, reward).model_dump()
+        table = Table("setting", chosen.name, title="Settings (--set KEY=VALUE)", title_justify="left")
         for key in known_keys():
             value = view
             for part in key.split("."):
@@ -191,15 +203,6 @@ def _check_tracker(track: str) -> None:
         raise HarnessError(f"--track takes none, tensorboard, wandb or trackio, not '{track}'.")
     if track != "none" and importlib.util.find_spec(track) is None:
         raise HarnessError(f"--track {track} needs the package {track}; install it with `pip install {track}`.")
-
-
-def _show_plan(plans: list) -> None:
-    table = Table("cell", "steps", "rollouts", "what happens", title=f"{len(plans)} cells", title_justify="left")
-    for plan in plans:
-        grpo = plan.settings.grpo
-        note = f"unsupported: {plan.unsupported}" if plan.unsupported else "run"
-        table.add_row(plan.name, str(grpo.steps), str(grpo.steps * grpo.rollouts_per_step), note)
-    console.print(table)
 
 
 def main() -> None:

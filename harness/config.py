@@ -20,6 +20,8 @@ from harness.registry import unknown
 
 NEUTRAL = {"identity": False}
 """Marks a field that cannot change a number; it stays out of the cell's identity."""
+ADDED = {"identity": "unless default"}
+"""Marks a field that came after cells had been stored: it enters the identity only where it is not at its default."""
 
 
 class Section(BaseModel):
@@ -35,6 +37,25 @@ class GeneratorSettings(Section):
     max_prompt_tokens: int = Field(1024, ge=8, description="The article is cut so that the whole prompt fits.")
     max_completion_tokens: int = Field(128, ge=1)
     temperature: float = Field(1.0, gt=0)
+    backend: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="Who generates: batched transformers, or vLLM in TRL's colocated mode (package extra `vllm`).",
+        json_schema_extra=ADDED,
+    )
+    shared_prefix: bool = Field(
+        False, description="Read each prompt once for all its rollouts, longest prompts first.", json_schema_extra=ADDED
+    )
+    batch: int | None = Field(
+        None,
+        ge=1,
+        description="Rollouts generated at a time with shared_prefix; default: all.",
+        json_schema_extra=ADDED,
+    )
+    offload: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Whether generator and target leave the GPU while only the other works; auto: if they do not both fit.",
+        json_schema_extra=NEUTRAL,
+    )
 
     @model_validator(mode="after")
     def _has_slot(self) -> GeneratorSettings:
@@ -50,6 +71,9 @@ class TargetSettings(Section):
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
     untie_head: bool = Field(
         False, description="Give the LM head its own weights, as the authors' loader does for gpt2."
+    )
+    tf32: bool = Field(
+        False, description="Let a GPU multiply float32 in TF32, as JAX does by default.", json_schema_extra=ADDED
     )
 
 
@@ -82,6 +106,11 @@ class GrpoSettings(Section):
     kl: float = Field(0.0, ge=0)
     loss: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = Field("dapo", description="dapo: mean over tokens, as verl.")
     advantage_eps: float = Field(1e-6, ge=0, description="Beside the standard deviation, after rewards were rescaled.")
+    rescale: bool = Field(
+        True,
+        description="Divide raw rewards by their deviation over the batch first; the authors do not.",
+        json_schema_extra=ADDED,
+    )
 
     @property
     def rollouts_per_step(self) -> int:
@@ -128,6 +157,12 @@ class InnerSettings(Section):
     fixed_length: int | None = Field(None, description="Authors: loss of an example = sum of token NLL / this number.")
     summed_microbatches: int | None = Field(
         None, description="Authors: an inner batch is this many microbatches whose mean gradients are summed."
+    )
+    trained_padding: int | None = Field(
+        None,
+        ge=0,
+        description="Authors: pad every text to max_tokens with this token id and train on it, but not on its first.",
+        json_schema_extra=ADDED,
     )
     microbatch: int | None = Field(None, ge=1, description="Examples per pass; equal numbers, less memory.")
     memory_budget: int | None = Field(None, ge=1, description="Bytes for stored states.", json_schema_extra=NEUTRAL)
@@ -286,8 +321,9 @@ def identity_view(section: BaseModel) -> dict[str, Any]:
     view: dict[str, Any] = {}
     for name, info in type(section).model_fields.items():
         extra = info.json_schema_extra
-        if isinstance(extra, dict) and extra.get("identity") is False:
-            continue
+        mark = extra.get("identity") if isinstance(extra, dict) else None
         value = getattr(section, name)
+        if mark is False or (mark == ADDED["identity"] and value == info.default):
+            continue
         view[name] = identity_view(value) if isinstance(value, BaseModel) else value
     return view

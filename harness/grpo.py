@@ -5,7 +5,8 @@ Where it departs from TRL as it comes, all of it:
 1. Rewards are checked (one finite number a completion) before they touch an advantage; a bad one ends the run with the
    examples named. TRL drops NaN rewards in silence.
 2. Raw rewards are divided by their standard deviation over the whole batch, because metagradients are near 1e-9 and any
-   epsilon beside a group's deviation would swallow them (TRAPS.md). Raw and rescaled are both logged.
+   epsilon beside a group's deviation would swallow them (TRAPS.md). Raw and rescaled are both logged. `grpo.rescale=false`
+   takes advantages of the raw ones, as the authors do.
 3. Advantages come from `advantages()` below: one mean and deviation a group, or one for the whole batch ("groupless",
    what `naive` needs; TRL has only the deviation of it). The epsilon is a setting.
 4. A step of this harness is one rollout batch with `updates_per_step` optimizer updates; TRL counts updates.
@@ -148,9 +149,11 @@ def generate(
 class GeneratorTrainer(GRPOTrainer):
     """See the module's docstring for every departure from TRL."""
 
-    def __init__(self, *, reward: RewardFunction, advantage: Advantage, eps: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *, reward: RewardFunction, advantage: Advantage, eps: float, rescaled: bool = True, **kwargs: Any
+    ) -> None:
         self._reward_name = getattr(reward, "__name__", "reward")
-        self._advantage, self._eps = advantage, eps
+        self._advantage, self._eps, self._rescaled = advantage, eps, rescaled
         self.seconds = {"generation": 0.0, "reward": 0.0}
         self.rollout_stats: dict[str, float] = {}
 
@@ -181,7 +184,7 @@ class GeneratorTrainer(GRPOTrainer):
             stored = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         # TRL stores float32, which would round away what tells naive's training sets apart: gather the floats as given.
         raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
-        self._rewards = rescale(raw)
+        self._gathered, self._rewards = raw, rescale(raw)
         texts = [completion_text(completion).strip() for completion in completions]
         self.rollout_stats = {
             "reward_raw_mean": float(raw.mean()),
@@ -197,7 +200,8 @@ class GeneratorTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        mine = advantages(self._rewards, self.num_generations, self._advantage, self._eps)
+        source = self._rewards if self._rescaled else self._gathered
+        mine = advantages(source, self.num_generations, self._advantage, self._eps)
         count, rank = len(inputs), self.accelerator.process_index
         output["advantages"] = mine[rank * count : (rank + 1) * count].to(output["advantages"])
         return output
@@ -262,7 +266,7 @@ def make_trainer(
         epsilon_high=grpo.clip_high, delta=grpo.dual_clip, scale_rewards="none", log_completions=False,
     )  # fmt: skip
     trainer = GeneratorTrainer(
-        reward=reward, advantage=advantage, eps=grpo.advantage_eps, model=model, args=config,
+        reward=reward, advantage=advantage, eps=grpo.advantage_eps, rescaled=grpo.rescale, model=model, args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]), processing_class=tokenizer,
         callbacks=[_Steps(grpo.updates_per_step, on_step)],
     )  # fmt: skip

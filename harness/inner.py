@@ -84,7 +84,8 @@ class InnerTrainer:
             ids = [self._bos(), *ids]
         if self.settings.append_eos:
             ids = [*ids, self.tokenizer.eos_token_id]
-        return ids[: self.settings.max_tokens]
+        # Padded as the authors do, a text fills max_tokens inputs, and the last of them still predicts the next token.
+        return ids[: self.settings.max_tokens + (self.settings.trained_padding is not None)]
 
     def _batches(self, texts: Sequence[str]) -> tuple[list[int], list[dict[str, torch.Tensor]]]:
         """(order, batches): position j of the concatenated batches holds `texts[order[j]]`. T batches of equal size;
@@ -106,12 +107,24 @@ class InnerTrainer:
         return order, batches
 
     def _batch(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
-        """input_ids and labels, (B, S) int64, right-padded; padding is never scored."""
+        """input_ids and labels, (B, S) int64, right-padded; padding is not scored, unless settings.trained_padding."""
+        device = self.model.device
+        if self.settings.trained_padding is not None:
+            return self._padded_batch(rows, self.settings.trained_padding)
         length = max(2, *(len(row) for row in rows)) if rows else 2
         pad = self.tokenizer.pad_token_id
-        device = self.model.device
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=device)
         labels = torch.tensor([row + [-100] * (length - len(row)) for row in rows], device=device)
+        return {"input_ids": ids, "labels": labels}
+
+    def _padded_batch(self, rows: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
+        """The authors' batches: every row padded to max_tokens + 1 and trained on, padding too, but for the position after
+        a text's last token (there they put the end-of-text label, which their loss leaves out)."""
+        length = self.settings.max_tokens + 1
+        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=self.model.device)
+        labels = ids.clone()
+        for row, tokens in enumerate(rows):
+            labels[row, len(tokens) : len(tokens) + 1] = -100
         return {"input_ids": ids, "labels": labels}
 
     def _optimizer(self) -> InnerOptimizer:

@@ -53,6 +53,19 @@ def test_every_text_is_in_one_batch_and_padding_is_not_scored(steps, make_inner)
         assert labels.tolist() == ids + [-100] * (len(row) - len(ids))
 
 
+def test_trained_padding_scores_all_but_the_end_of_text(make_inner):
+    inner = make_inner(trained_padding=7, prepend_bos=False, max_tokens=6)
+    _, (batch,) = inner._batches(["abc", "a", "abcdef", "abcdefghij"])
+    ids = [inner.tokenizer(text)["input_ids"] for text in ("abc", "a", "abcdef", "abcdefg")]
+    expected = [  # 6 inputs a row; labels aligned with them, so that 6 targets follow the first column
+        (ids[0] + [7] * 4, ids[0] + [-100] + [7] * 3),
+        (ids[1] + [7] * 6, ids[1] + [-100] + [7] * 5),
+        (ids[2] + [7], ids[2] + [-100]),
+        (ids[3], ids[3]),
+    ]
+    assert [(row.tolist(), labels.tolist()) for row, labels in zip(*batch.values(), strict=True)] == expected
+
+
 def test_the_order_is_fixed_and_can_be_left_as_it_is(make_inner):
     shuffled, _ = make_inner(steps=2)._batches(TEXTS)
     assert shuffled == make_inner(steps=2)._batches(TEXTS)[0] != list(range(6))

@@ -1,0 +1,310 @@
+"""What a grid would cost before anything is loaded: FLOPs, memory and hours per phase, and what must be downloaded.
+
+Counted per GRPO step with texts at their full allowed length, so every number is an upper bound of the work:
+
+    forward of n tokens             F(n) = 2 * body * n + 4 * layers * heads * head_dim * span * n + 2 * head * scored
+    training (forward and backward) 3 F
+    metagradient, step t > 0        12 F: the gradient on the way forward 3, differentiated once more on the way back 9
+                                    (rewards.metagradient.passes); step 0 needs forward mode only: 6 F
+    generation                      F of each prompt (once a group with shared_prefix) and of each new token
+    update                          3 F of prompt + completion, and F again for the old log-probabilities if there are
+                                    several updates
+
+Seconds of a phase = FLOPs / rate + bytes / bandwidth + layer calls x their fixed price. Bytes are the weights read by
+each pass, what elementwise operations move (ELEMENTWISE vectors a token and layer, LOGITS per logit) and the keys and
+values read at each new token. scripts/bench_phases.py holds these estimates against measured phases.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness import assets
+from harness.config import Settings
+from harness.contracts import HarnessError
+from harness.registry import REWARDS, TASKS
+from harness.shapes import Device, Shape, known_assets, shape_of
+
+ELEMENTWISE = 65
+"""Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations, activation."""
+LOGITS = 8
+"""Reads and writes per logit of a forward pass: the product itself, its float32 copy, softmax, loss."""
+SCORES = 8
+"""Reads and writes per attention score where attention is eager (targets)."""
+PASSAGE_TOKENS, PASSAGES = 110, 2320
+"""LAMBADA's train split (PAPER.md); tokens per passage as BPE makes them of the translations, about."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations, bytes moved, layer calls; adds and scales."""
+
+    flops: float = 0.0
+    moved: float = 0.0
+    calls: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.flops + other.flops, self.moved + other.moved, self.calls + other.calls)
+
+    def __mul__(self, times: float) -> Work:
+        return Work(self.flops * times, self.moved * times, self.calls * times)
+
+    def seconds(self, device: Device, dtype: str) -> float:
+        return (
+            self.flops / device.rate(dtype) + self.moved / (device.bandwidth * device.share) + self.calls * device.call
+        )
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a GRPO step; `memory` in bytes at its peak, with what stays resident."""
+
+    name: str
+    flops: float
+    seconds: float
+    memory: int
+
+
+@dataclass(frozen=True)
+class CellEstimate:
+    """A cell's phases ("validation" is one validation, not one step) and totals."""
+
+    phases: tuple[Phase, ...]
+    steps: int
+    validations: int
+    rollouts: int
+    tokens: int
+    """Generated and read by the generator over the whole cell, validation included."""
+
+    @property
+    def flops(self) -> float:
+        return sum(phase.flops * self._times(phase) for phase in self.phases)
+
+    @property
+    def hours(self) -> float:
+        return sum(phase.seconds * self._times(phase) for phase in self.phases) / 3600
+
+    @property
+    def memory(self) -> int:
+        return max(phase.memory for phase in self.phases)
+
+    @property
+    def step_seconds(self) -> float:
+        return sum(phase.seconds for phase in self.phases if phase.name != "validation")
+
+    def _times(self, phase: Phase) -> int:
+        return self.validations if phase.name == "validation" else self.steps
+
+
+WIDTH = {"bfloat16": 2, "float32": 4, "float64": 8}
+
+
+def forward(
+    shape: Shape, tokens: float, *, span: float, scored: float, bytes_each: int, passes: float = 1, eager: bool = False
+) -> Work:
+    """`tokens` through the model in `passes` calls, each looking back over `span` positions on average, with logits at
+    `scored` of them. `eager`: attention scores are written to memory."""
+    width = shape.heads * shape.head_dim
+    flops = 2 * shape.body * tokens + 4 * shape.layers * width * span * tokens + 2 * shape.head * scored
+    weights = passes * (shape.body + shape.head) * bytes_each
+    moved = tokens * shape.layers * shape.hidden * ELEMENTWISE * bytes_each + scored * shape.vocab * LOGITS * 4
+    if eager:
+        moved += tokens * shape.layers * shape.heads * span * SCORES * bytes_each
+    return Work(flops, moved + weights, passes * shape.layers)
+
+
+def generation(shape: Shape, settings: Settings, prompts: int, group: int) -> Work:
+    """Prompts read, then one pass a new token over all rollouts that are under way together."""
+    generator = settings.generator
+    prompt, new, each = generator.max_prompt_tokens, generator.max_completion_tokens, WIDTH[generator.dtype]
+    rollouts = prompts * group
+    batch = min(generation_batch(settings), rollouts)
+    read = prompts if generator.shared_prefix else rollouts
+    rounds = math.ceil(rollouts / batch)
+    work = forward(shape, read * prompt, span=prompt / 2, scored=read, bytes_each=each, passes=rounds)
+    work += forward(
+        shape, rollouts * new, span=prompt + new / 2, scored=rollouts * new, bytes_each=each, passes=rounds * new
+    )
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * each
+    copied = 2 if settings.generator.backend == "transformers" else 0  # its cache grows by concatenation
+    return work + Work(moved=rollouts * new * (prompt + new / 2) * cache * (1 + copied))
+
+
+def update(shape: Shape, settings: Settings) -> Work:
+    generator, grpo = settings.generator, settings.grpo
+    new, each = generator.max_completion_tokens, WIDTH[generator.dtype]
+    length, rollouts = generator.max_prompt_tokens + new, grpo.rollouts_per_step
+    passes = rollouts / grpo.backward_size()
+    one = forward(shape, rollouts * length, span=length / 2, scored=rollouts * new, bytes_each=each, passes=passes)
+    optimizer = Work(moved=grpo.updates_per_step * shape.parameters * 4 * 8)
+    return one * (3 + (grpo.updates_per_step > 1)) + optimizer
+
+
+def training(shape: Shape, settings: Settings, texts: int, steps: int, metagradient: bool) -> Work:
+    """Inner training on `texts` in `steps` optimizer steps, or the metagradient through it."""
+    inner, each = settings.inner, WIDTH[settings.target.dtype]
+    length = inner.max_tokens
+    passes = max(steps, texts / (inner.microbatch or texts))
+    one = forward(
+        shape, texts * length, span=length / 2, scored=texts * length, bytes_each=each, passes=passes, eager=True
+    )
+    units = (12 * (steps - 1) + 6) / steps if metagradient else 3
+    vectors = (40 if metagradient else 10) * shape.parameters * each  # updates, their pullbacks, adjoints
+    return one * units + Work(moved=steps * vectors)
+
+
+def metric(shape: Shape, settings: Settings, task: str, factor: float) -> Work:
+    """`factor` forward passes over what the task's metric reads; patches of a head cost nothing."""
+    offers = TASKS.get(task).factory.offers
+    if not offers.references:
+        return Work()
+    passages = settings.task.options.get("metric_examples") or PASSAGES
+    length = min(PASSAGE_TOKENS, shape.positions or PASSAGE_TOKENS)
+    batch = settings.task.options.get("metric_microbatch") or 32
+    each = WIDTH[settings.target.dtype]
+    work = forward(shape, passages * length, span=length / 2, scored=passages * 8, bytes_each=each,
+                   passes=passages / batch, eager=True)  # fmt: skip
+    return work * factor
+
+
+# --------------------------------------------------------------------------------------------------------------- memory
+
+
+def generation_batch(settings: Settings) -> int:
+    """Rollouts under way at a time."""
+    return settings.generator.batch or settings.grpo.rollouts_per_step
+
+
+def generator_states(shape: Shape, settings: Settings) -> int:
+    """Weights, gradients and the optimizer: bf16 weights and gradients with a float32 copy, or float32 throughout."""
+    return shape.parameters * (2 + 2 + 12 if settings.generator.dtype == "bfloat16" else 16)
+
+
+def generation_memory(shape: Shape, settings: Settings) -> int:
+    each, generator = WIDTH[settings.generator.dtype], settings.generator
+    length = generator.max_prompt_tokens + generator.max_completion_tokens
+    batch = min(generation_batch(settings), settings.grpo.rollouts_per_step)
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * each * length * batch
+    return int(2 * cache + batch * shape.vocab * 4 * 3)
+
+
+def update_memory(shape: Shape, settings: Settings) -> int:
+    """Activations of one backward pass, and its logits in four float32 copies."""
+    each, rows = WIDTH[settings.generator.dtype], settings.grpo.backward_size()
+    length = settings.generator.max_prompt_tokens + settings.generator.max_completion_tokens
+    wide = 12 * shape.hidden + 4 * shape.intermediate
+    logits = rows * settings.generator.max_completion_tokens * shape.vocab * 4
+    return int(rows * length * shape.layers * wide * each + 4 * logits)
+
+
+def training_memory(shape: Shape, settings: Settings, steps: int, metagradient: bool) -> int:
+    """Parameter-sized vectors, one microbatch's activations (kept twice over for second derivatives) and its logits."""
+    inner, each = settings.inner, WIDTH[settings.target.dtype]
+    rows = inner.microbatch or math.ceil(settings.grpo.rollouts_per_step / steps)
+    slots = 0 if inner.optimizer.name == "sgd" else 2
+    vectors = 3 + slots + (4 + slots if metagradient else 0)
+    per_token = shape.layers * (12 * shape.hidden + 4 * shape.intermediate + 3 * shape.heads * inner.max_tokens)
+    held = rows * inner.max_tokens * (per_token + 3 * shape.vocab) * each
+    return int(vectors * shape.parameters * each + held * (2.5 if metagradient and steps > 1 else 1))
+
+
+# ------------------------------------------------------------------------------------------------------------ the whole
+
+
+def estimate(settings: Settings, task: str, reward: str, device: Device) -> CellEstimate:
+    """A cell's cost on `device`. Raises HarnessError if a model's shape is not known offline."""
+    writer, reader = shape_of(settings.generator.model), shape_of(settings.target.model)
+    if settings.target.untie_head:
+        reader = reader.untied()
+    grpo, inner, validation = settings.grpo, settings.inner, settings.validation
+    of_generator = settings.generator.dtype
+    of_target = "tf32" if settings.target.tf32 and settings.target.dtype == "float32" else settings.target.dtype
+    trains = REWARDS.get(reward).needs.metric
+    metagradient = trains and reward != "naive"
+
+    made = generation(writer, settings, grpo.prompts_per_step, grpo.rollouts_per_prompt)
+    updated = update(writer, settings)
+    scored = Work()
+    if trains:
+        scored = training(reader, settings, grpo.rollouts_per_step, inner.steps, metagradient)
+        scored += metric(reader, settings, task, 3 if metagradient else grpo.rollouts_per_prompt)
+    last_steps = validation.inner_steps or inner.steps
+    checked_text = generation(writer, settings, validation.prompts, 1)
+    checked_target = training(reader, settings, validation.prompts, last_steps, False) + metric(
+        reader, settings, task, 2
+    )
+
+    states, target = generator_states(writer, settings), reader.parameters * WIDTH[settings.target.dtype]
+    reward_peak = training_memory(reader, settings, inner.steps, metagradient) + target if trains else 0
+    validation_peak = training_memory(reader, settings, last_steps, False) + target
+    rest = (0, 0) if offloads(settings, device, writer, reader) else (states, target)
+    phases = (
+        Phase("generation", made.flops, made.seconds(device, of_generator),
+              states + generation_memory(writer, settings) + rest[1]),
+        Phase("reward", scored.flops, scored.seconds(device, of_target), reward_peak + rest[0]),
+        Phase("update", updated.flops, updated.seconds(device, of_generator),
+              states + update_memory(writer, settings) + rest[1]),
+        Phase("validation", checked_text.flops + checked_target.flops,
+              checked_text.seconds(device, of_generator) + checked_target.seconds(device, of_target),
+              validation_peak + rest[0]),
+    )  # fmt: skip
+    validations = 1 + math.ceil(grpo.steps / validation.every)
+    length = settings.generator.max_prompt_tokens + settings.generator.max_completion_tokens
+    rollouts = grpo.steps * grpo.rollouts_per_step
+    return CellEstimate(
+        phases, grpo.steps, validations, rollouts, (rollouts + validations * validation.prompts) * length
+    )
+
+
+def offloads(settings: Settings, device: Device, writer: Shape, reader: Shape) -> bool:
+    """Whether generator and target take turns on the device: as set, or where both at work would fill over 90 % of it."""
+    if settings.generator.offload != "auto":
+        return settings.generator.offload == "always"
+    states, target = generator_states(writer, settings), reader.parameters * WIDTH[settings.target.dtype]
+    working = max(
+        generation_memory(writer, settings), update_memory(writer, settings),
+        training_memory(reader, settings, settings.inner.steps, True),
+    )  # fmt: skip
+    return states + target + working > 0.9 * device.memory
+
+
+# -------------------------------------------------------------------------------------------------------- what to fetch
+
+
+@dataclass(frozen=True)
+class Download:
+    """One asset of a plan: where it is, what it weighs (bytes, None: unknown), under which licence and gate."""
+
+    ref: str
+    here: bool
+    size: int | None
+    licence: str
+    gate: str
+
+
+def downloads(refs: Iterable[str]) -> list[Download]:
+    """Every reference that is not embedded, each once."""
+    from harness import hub
+
+    found = []
+    for ref in dict.fromkeys(refs):
+        if assets.is_embedded(ref):
+            continue
+        if assets.is_local(ref):
+            found.append(Download(ref, True, None, "yours", ""))
+            continue
+        known = known_assets().get(hub.parse(ref).repo, {})
+        size = int(float(known["bytes"])) if "bytes" in known else None
+        licence = known.get("licence", "see its page on the hub")
+        found.append(Download(ref, hub.cached(ref) is not None, size, licence, known.get("gate", "")))
+    return found
+
+
+def tokens_note(settings: Settings) -> str:
+    g = settings.generator
+    return f"texts of full length: prompts of {g.max_prompt_tokens}, rollouts of {g.max_completion_tokens} tokens"
+
+
+__all__ = ["CellEstimate", "Download", "HarnessError", "Phase", "downloads", "estimate", "offloads", "tokens_note"]

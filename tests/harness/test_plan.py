@@ -1,0 +1,113 @@
+"""The plan's counts against PyTorch's own FLOP counter, its totals, and what the command prints; all offline."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.config import load_profile, resolve
+from harness.contracts import HarnessError
+from harness.plan import estimate, forward
+from harness.registry import REWARDS, TASKS
+from harness.shapes import DATASHEETS, Device, Shape, known_assets, shape_from_config, shape_of
+from rewards.metagradient.plan import Costs, Tier, choose
+
+SLOW = Device("test", 2**34, {"float32": 1e10, "bfloat16": 1e10}, 1e10, 1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen"])
+def test_forward_flops_and_parameters_are_those_of_the_model(family, tied, make_model):
+    model = make_model(family, tied=tied)
+    model.set_attn_implementation("eager")  # what the counter sees into
+    shape = shape_from_config(model.config.to_dict())
+    count = sum(p.numel() for p in model.parameters())
+    assert shape.parameters == pytest.approx(count, rel=0.06)  # norms and biases weigh more in a 16-wide model
+    ids = torch.zeros(3, 10, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(ids)
+    mine = forward(shape, 30, span=10, scored=30, bytes_each=4).flops  # the model computes masked scores too
+    assert mine == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("meta-llama/Llama-3.2-1B-Instruct", 1236), ("openai-community/gpt2", 124),
+                                                ("Qwen/Qwen2.5-0.5B-Instruct", 494)])  # fmt: skip
+def test_known_shapes_have_the_published_size(name, millions):
+    assert Shape(**known_assets()[name]["shape"]).parameters / 1e6 == pytest.approx(millions, rel=0.005)
+
+
+@pytest.mark.parametrize("profile", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("task", TASKS.names())
+@pytest.mark.parametrize("reward", REWARDS.names())
+def test_every_cell_can_be_estimated(profile, task, reward):
+    one = estimate(resolve(load_profile(profile), task, reward), task, reward, SLOW)
+    assert one.hours > 0 and one.memory > 0
+    assert [phase.name for phase in one.phases] == ["generation", "reward", "update", "validation"]
+    if reward in ("embedding", "fasttext", "levenshtein"):
+        assert one.phases[1].flops == 0
+
+
+def test_a_plan_grows_as_its_settings_do():
+    settings = resolve(load_profile("paper"), "67", "adam_metagrad", {"grpo.steps": 10})
+    base = estimate(settings, "67", "adam_metagrad", DATASHEETS["h200"])
+    twice = estimate(
+        resolve(load_profile("paper"), "67", "adam_metagrad", {"grpo.steps": 20}),
+        "67",
+        "adam_metagrad",
+        DATASHEETS["h200"],
+    )
+    assert twice.rollouts == 2 * base.rollouts
+    assert twice.hours > 1.2 * base.hours
+    # The update alone of 98,304 rollouts is about 6e17 FLOP (6 per weight and token), and again a third for old
+    # log-probabilities.
+    assert base.phases[2].flops == pytest.approx(6e17 * 4 / 3, rel=0.3)
+
+
+def test_metagradients_through_many_steps_fit_an_h200():
+    """T = 96 on GPT-2 with 1024 examples a step: the engine finds a plan within half of the device's memory."""
+    shape = shape_of("openai-community/gpt2").untied()
+    vector = shape.parameters * 4
+    graph = 60 * 2**30  # of a step, in microbatches: kept for none unless there is room
+    plan = choose(96, Costs(vector, 2, graph, 1.0, 0.01, single_pass=False), [Tier("memory", 60 * 2**30)])
+    assert plan.bytes <= 60 * 2**30 and plan.extra_passes <= 1.0
+
+
+def test_unknown_models_and_devices_are_one_sentence(tmp_path):
+    with pytest.raises(HarnessError, match="fetch"):
+        shape_of("nobody/no-such-model")
+    with pytest.raises(HarnessError, match="h200"):
+        from harness.shapes import device
+
+        device("h2000")
+    with pytest.raises(HarnessError, match="hidden size"):
+        shape_from_config({"model_type": "llama"})
+
+
+def test_dry_run_prints_the_plan_without_any_model(tmp_path, monkeypatch, capsys):
+    from harness import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "console", cli.Console(width=200))
+    cli.app(["run", "--profile", "paper", "--task", "lambada_es", "--dry-run", "--on", "h200"], standalone_mode=False)
+    shown = capsys.readouterr().out
+    for words in (
+        "6 cells",
+        "122880",
+        "generation",
+        "GiB",
+        "Llama 3.2 Community",
+        "huggingface.co/meta-llama",
+        "H200",
+        " h",
+    ):
+        assert words in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("profile", ["tiny", "small", "paper"])
+def test_list_settings_of_a_profile(profile, capsys):
+    from harness import cli
+
+    cli.app(["list", "--settings", "--profile", profile, "--task", "67"], standalone_mode=False)
+    assert "inner.optimizer.eps_root" in capsys.readouterr().out
