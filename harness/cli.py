@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness import cli_assets
 from harness.config import known_keys, load_profile, parse_assignment, profile_names
 from harness.contracts import HarnessError
 from harness.registry import REWARDS, TASKS
@@ -205,12 +206,16 @@ def _check_tracker(track: str) -> None:
         raise HarnessError(f"--track {track} needs the package {track}; install it with `pip install {track}`.")
 
 
+cli_assets.add_to(app, console, _names)
+
+
 def main() -> None:
     """Entry point: HarnessError -> one sentence, exit code 2; interruption -> 130 (or 143 after SIGTERM)."""
     from harness.cell import Interrupted
 
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # of a typer.Exit that a command raised; what a command returns else
+        sys.exit(code if isinstance(code, int) else 0)
     except HarnessError as error:
         errors.print(f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)

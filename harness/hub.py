@@ -82,7 +82,7 @@ def cached(ref: str) -> Path | None:
         pointer = folder / "refs" / revision
         commit = pointer.read_text().strip() if pointer.is_file() else revision
         snapshot = folder / "snapshots" / commit
-        if snapshot.is_dir() and any(snapshot.iterdir()):
+        if snapshot.is_dir() and meant(ref, snapshot, kind == "datasets"):
             return snapshot
     return None
 

@@ -173,7 +173,6 @@ def measured_device() -> Device:
     else:
         from rewards.metagradient.plan import host_free
 
-        flops["tf32"] = flops["bfloat16"] = flops["float32"]
         memory, name, call = host_free(), f"CPU, {torch.get_num_threads()} thread(s)", 5e-4
     data = torch.empty(2**26 if cuda else 2**23, dtype=torch.float32, device=place).fill_(1.0)
     seconds = _fastest(lambda: data.add_(1.0), cuda)

@@ -1,0 +1,69 @@
+"""The commands about assets and the machine: `fetch` and `doctor`. Added to the application by harness.cli."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from harness.config import load_profile, parse_assignment
+from harness.registry import REWARDS, TASKS
+
+ProfileOption = Annotated[str, typer.Option(help="A built-in profile or a YAML file.")]
+TaskOption = Annotated[str, typer.Option(help="Task names, comma-separated, or 'all'.")]
+RewardOption = Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")]
+Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting (repeatable).")]
+
+
+def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], list[str]]) -> None:
+    """Registers both commands."""
+
+    def plans(profile: str, task: str, reward: str, assignments: list[str] | None) -> list:
+        from harness.grid import plan_grid
+
+        given = dict(parse_assignment(text) for text in assignments or [])
+        return plan_grid(load_profile(profile), names(task, TASKS), names(reward, REWARDS), [0], given)
+
+    @app.command()
+    def fetch(
+        profile: ProfileOption = "paper",
+        task: TaskOption = "all",
+        reward: RewardOption = "all",
+        assignments: Assignments = None,
+        lock: Annotated[Path | None, typer.Option(help="Where commits are recorded; default PROFILE.lock.json.")] = None,
+    ) -> None:
+        """Download what a profile reads, so that it runs with HF_HUB_OFFLINE=1. HF_ENDPOINT names a mirror, HF_TOKEN your
+        token, HF_HOME the cache; what comes from a local folder is only checked."""
+        from harness.fetch import fetch as get
+
+        chosen = plans(profile, task, reward, assignments)
+        place = lock or Path(f"{load_profile(profile).name}.lock.json")
+        rows = get(chosen, place, lambda text: console.print(text, highlight=False, markup=False))
+        if not rows:
+            place.unlink(missing_ok=True)
+            return console.print("Nothing to fetch: all assets are embedded.")
+        console.print(f"{len(rows)} assets are here; {place} records their commits. HF_HUB_OFFLINE=1 works now.",
+                      highlight=False)  # fmt: skip
+
+    @app.command()
+    def doctor(
+        profile: ProfileOption = "tiny",
+        task: TaskOption = "all",
+        reward: RewardOption = "all",
+        assignments: Assignments = None,
+    ) -> None:
+        """Look at device, versions, disk, memory and assets, and say what would run. Exit code 1 if something is amiss."""
+        from harness.fetch import examine
+
+        found = examine(plans(profile, task, reward, assignments))
+        table = Table("what", "found", "advice", title=f"Profile {escape(profile)}", title_justify="left")
+        for item in found:
+            table.add_row(escape(item.what), escape(item.found), escape(item.advice) or "ok")
+        console.print(table)
+        if any(item.advice for item in found):
+            raise typer.Exit(1)
