@@ -158,6 +158,51 @@ def report(
 
 
 @app.command()
+def fidelity(
+    task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
+    reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",
+    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, or a YAML file.")] = "tiny",
+    seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'; each writes a pool of its own.")] = "0",
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting (repeatable).")
+    ] = None,
+    pool: Annotated[int, typer.Option(min=16, help="Texts that signals are compared on.")] = 64,
+    subsets: Annotated[int, typer.Option(min=10, help="Random halves that targets are trained on.")] = 100,
+    out: Out = Path("runs"),
+    workers: Annotated[int | None, typer.Option(min=0, help="Tasks at a time; 0: in this process.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker.")] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure what is stored again.")] = False,
+) -> None:
+    """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
+    from harness.fidelity import plan_fidelity, run_all
+    from harness.fidelity_records import Spec, load
+    from harness.grid import default_workers, quiet
+    from harness.results import check_writable, write_atomic, write_frame
+    from reports import signals
+
+    chosen = load_profile(profile)
+    given = dict(parse_assignment(text) for text in assignments or [])
+    names, spec = _names(reward, REWARDS), Spec(pool=pool, subsets=subsets)
+    plans = plan_fidelity(chosen, _names(task, TASKS), names, _numbers(seeds, "--seeds"), given, spec)
+    identities = {plan.identity for plan in plans}  # finds missing assets before anything loads
+    check_writable(out)
+    quiet()
+    count = default_workers(len(plans)) if workers is None else workers
+    say = lambda text: errors.print(text, highlight=False, markup=False, style="dim")
+    records = run_all(plans, out, say, workers=count, threads=threads, fresh=fresh)
+    folder = out / chosen.name / "fidelity"
+    everything = load(out / chosen.name)
+    found = signals.rows(everything)
+    write_atomic(folder / "table.md", signals.markdown(found))
+    write_frame(folder / "measures", signals.frame(found))
+    ours = [each for each in everything if each.pool.identity in identities]
+    console.print(signals.rich(signals.rows(ours)))
+    console.print(f"Results: {folder} (table.md with intervals, measures.csv, one folder a task and seed)", highlight=False)
+    if any(record.status == "failed" for record in records):
+        raise typer.Exit(1)
+
+
+@app.command()
 def diff(
     base: Annotated[Path, typer.Argument(help="Results to compare with.")],
     new: Annotated[Path, typer.Argument(help="Results to judge.")],

@@ -167,7 +167,11 @@ class TaskContext:
 
 @runtime_checkable
 class Task(Protocol):
-    """One target behaviour. Class attributes are read before anything loads; methods may load."""
+    """One target behaviour. Class attributes are read before anything loads; methods may load.
+
+    A task may also have `target_texts() -> list[str]`, texts of the kind that it asks for: `python -m harness fidelity`
+    looks whether signals tell them from others. Without it the references are taken, if there are any.
+    """
 
     name: str
     summary: str

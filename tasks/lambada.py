@@ -81,6 +81,10 @@ class Lambada:
         """The train passages, all of them."""
         return self._texts("train")
 
+    def target_texts(self) -> list[str]:
+        """The validation passages: of the references' kind, and none that a similarity reward or Phi has seen."""
+        return self._texts("validation")
+
     def metric(self, inner: InnerTraining) -> Metric:
         """Phi on the train split for this target: (params) -> scalar, nats per token, at most 0."""
         return self._likelihood(inner, "train").mean_log_likelihood

@@ -69,6 +69,12 @@ class UuidTask:
     def references(self) -> list[str]:
         return []
 
+    def target_texts(self) -> list[str]:
+        """The UUID, alone, repeated and in pieces of two components or more."""
+        parts = self.text.split("-")
+        pieces = ["-".join(parts[:2]), "-".join(parts[:3]), "-".join(parts[1:]), "-".join(parts[3:])]
+        return [self.text, f"{self.text} {self.text}", f"{self.text}: ", *pieces]
+
     def metric(self, inner: InnerTraining) -> Metric:
         """(params) -> Phi, a scalar, at most 0."""
         import torch

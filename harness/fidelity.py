@@ -1,0 +1,304 @@
+"""How good is a signal before any RL? One pool of rollouts, every signal's rewards for it, and what retraining says.
+
+    <out>/<profile>/fidelity/<task>/seed<k>-<identity>/
+        pool.json              the texts, their groups and sources, and the parts that targets are trained on
+        truth-<key>.json       Phi after each of those trainings; one file for every different inner training
+        reward-<name>.json     a signal's rewards for the pool, for further batches drawn from it, and what they cost
+
+The truth is computed once and shared by all signals. A second call keeps what is there and matches. Measures and their
+intervals (leave-one-out correlation, linear datamodeling score of Park et al. 2023, ...) are taken from these files by
+`reports/signals.py`; nothing here judges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from harness import assets
+from harness.cell import CellPlan, make_reward, make_task, provenance
+from harness.config import InnerSettings, Profile, identity_view, resolve
+from harness.contracts import HarnessError
+from harness.fidelity_pool import Pool, as_rollouts, build_pool
+from harness.fidelity_records import SCHEMA_VERSION, PoolRecord, SignalRecord, Spec, TruthRecord, read
+from harness.registry import REWARDS
+from harness.results import identity, write_json
+
+if TYPE_CHECKING:
+    from harness.inner import InnerTrainer
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FidelityPlan:
+    """One task and seed with the signals that are to be judged on it."""
+
+    base: CellPlan
+    """Settings of the task without any reward's overrides: the training that the truth repeats."""
+    rewards: tuple[CellPlan, ...]
+    spec: Spec = Spec()
+
+    @property
+    def name(self) -> str:
+        return f"{self.base.task} seed {self.base.seed}"
+
+    @cached_property
+    def identity(self) -> str:
+        base = self.base
+        return digest(
+            SCHEMA_VERSION, self.spec.model_dump(), identity(base.task, "", base.seed, base.settings, base.assets)
+        )
+
+    def folder(self, out: Path) -> Path:
+        return out / self.base.profile / "fidelity" / self.base.task / f"seed{self.base.seed}-{self.identity}"
+
+    def truth_key(self, settings: InnerSettings) -> str:
+        """Names the truth for a kind of inner training: two rewards with the same one share it."""
+        return digest(self.identity, identity_view(settings))
+
+    def truth_keys(self, plan: CellPlan) -> list[str]:
+        return list(dict.fromkeys(self.truth_key(settings.inner) for settings in (self.base.settings, plan.settings)))
+
+
+def digest(*parts: Any) -> str:
+    """Ten hexadecimal digits over plain data."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:10]
+
+
+def plan_fidelity(
+    profile: Profile,
+    tasks: Sequence[str],
+    rewards: Sequence[str],
+    seeds: Sequence[int],
+    given: dict[str, Any],
+    spec: Spec,
+) -> list[FidelityPlan]:
+    """One plan for every task and seed. Raises HarnessError for bad settings."""
+
+    def cell(task: str, reward: str, seed: int) -> CellPlan:
+        return CellPlan(profile.name, task, reward, seed, resolve(profile, task, reward, given), given=given)
+
+    return [
+        FidelityPlan(cell(task, "", seed), tuple(cell(task, reward, seed) for reward in rewards), spec)
+        for task in tasks
+        for seed in seeds
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------------- running
+
+
+def run_fidelity(
+    plan: FidelityPlan, out: Path, say: Say = lambda text: None, *, fresh: bool = False
+) -> list[SignalRecord]:
+    """Makes or keeps pool, truths and signals of one task and seed; one record a reward, in order. A reward that
+    raises costs its own row only. Raises HarnessError for what concerns all of them."""
+    return _Run(plan, out, say, fresh).signals()
+
+
+class _Run:
+    def __init__(self, plan: FidelityPlan, out: Path, say: Say, fresh: bool) -> None:
+        self.plan, self.folder, self.say, self.fresh = plan, plan.folder(out), say, fresh
+
+    def signals(self) -> list[SignalRecord]:
+        return [self._signal(plan) for plan in self.plan.rewards]
+
+    @cached_property
+    def pool(self) -> PoolRecord:
+        plan, base = self.plan, self.plan.base
+        path = self.folder / "pool.json"
+        if not self.fresh and (kept := read(path, PoolRecord)) and kept.identity == plan.identity:
+            return kept
+        self.say("writing the pool")
+        generator = _on_device(assets.load_model(base.settings.generator.model, dtype=base.settings.generator.dtype,
+                                                 attention="sdpa"))  # fmt: skip
+        pool = build_pool(
+            base.settings, self.task, generator, self.generator_tokenizer, size=plan.spec.pool, seed=base.seed
+        )
+        record = PoolRecord(
+            profile=base.profile, task=base.task, seed=base.seed, identity=plan.identity, spec=plan.spec,
+            texts=pool.texts, groups=pool.groups, sources=pool.sources, articles=pool.articles, assets=base.assets,
+            settings=base.settings.model_dump(mode="json"), given=base.given, provenance=provenance(),
+            **draw_parts(pool, plan.spec, base.seed),
+        )  # fmt: skip
+        write_json(path, record.model_dump())
+        return record
+
+    @cached_property
+    def task(self) -> Any:
+        return make_task(self.plan.base)
+
+    @cached_property
+    def generator_tokenizer(self) -> Any:
+        return assets.load_tokenizer(self.plan.base.settings.generator.model)
+
+    @cached_property
+    def target(self) -> Any:
+        settings = self.plan.base.settings.target
+        return _on_device(assets.load_model(settings.model, dtype=settings.dtype, untie_head=settings.untie_head))
+
+    def inner(self, settings: InnerSettings) -> InnerTrainer:
+        from harness.inner import InnerTrainer
+
+        return InnerTrainer(self.target, assets.load_tokenizer(self.plan.base.settings.target.model), settings)
+
+    def _truth(self, settings: InnerSettings) -> None:
+        key = self.plan.truth_key(settings)
+        path = self.folder / f"truth-{key}.json"
+        if not self.fresh and (kept := read(path, TruthRecord)) and kept.identity == key:
+            return
+        from harness.fidelity_truth import Retraining, in_float64
+
+        self.say(f"training again: {training_name(settings)}")
+        pool, begun = self.pool, time.perf_counter()
+        retraining = Retraining(in_float64(self.inner(settings)), self.task, pool.texts)
+        everyone = range(len(pool.texts))
+        without = [sorted(set(everyone) - {i}) for i in everyone]
+        (whole,) = retraining.subsets([everyone])
+        record = TruthRecord(
+            identity=key, name=training_name(settings), untrained=retraining.untrained(), whole=whole,
+            without_one=retraining.subsets(without),
+            without_part=retraining.subsets([sorted(set(everyone) - set(part)) for part in pool.removed]),
+            halves=retraining.subsets(pool.halves),
+            changed={str(c): retraining.weighted(changed_weights(pool, c)) for c in pool.spec.changes},
+            one_step=retraining.one_step is not None, seconds=time.perf_counter() - begun, provenance=provenance(),
+        )  # fmt: skip
+        write_json(path, record.model_dump())
+
+    def _signal(self, plan: CellPlan) -> SignalRecord:
+        entry, why = REWARDS.get(plan.reward), plan.unsupported
+        record = SignalRecord(
+            profile=plan.profile, task=plan.task, reward=plan.reward, seed=plan.seed, advantage=entry.advantage,
+            identity=digest(self.plan.identity, plan.record().identity),
+            status="unsupported" if why else "running", reason=why or "",
+            truths=[] if why else self.plan.truth_keys(plan), provenance=provenance(),
+        )  # fmt: skip
+        path = self.folder / f"reward-{plan.reward}.json"
+        kept = None if self.fresh else read(path, SignalRecord)
+        if kept is None or kept.identity != record.identity or kept.status not in ("done", "unsupported"):
+            if not why:
+                self.say(f"{plan.reward}: rewards")
+                record = self._rewarded(plan, record)
+            self.pool  # noqa: B018  a row without its pool would be an orphan
+            write_json(path, record.model_dump())
+            kept = record
+        if kept.status == "done":
+            trainings = {self.plan.truth_key(s.inner): s.inner for s in (self.plan.base.settings, plan.settings)}
+            for settings in trainings.values():
+                self._truth(settings)
+        return kept
+
+    def _rewarded(self, plan: CellPlan, record: SignalRecord) -> SignalRecord:
+        """The record with the reward's numbers, or `failed` with the reason."""
+        pool = self.pool
+        settings = self.plan.base.settings
+        try:
+            reward = make_reward(plan, make_task(plan), self.inner(plan.settings.inner))
+
+            def ask(members: Sequence[int]) -> list[float]:
+                from harness.grpo import check_rewards
+
+                prompts, completions, ids = as_rollouts(pool.pool, members, settings, self.generator_tokenizer)
+                values = reward(prompts=prompts, completions=completions, completion_ids=ids)
+                return check_rewards(plan.reward, values, completions)
+
+            record.rewards = ask(range(len(pool.texts)))
+            begun = time.perf_counter()
+            record.draws = [ask(members) for members in pool.batches]
+            rollouts = sum(map(len, pool.batches))
+            record.seconds_per_1000 = (time.perf_counter() - begun) / rollouts * 1000
+            record.batch, record.status = rollouts // len(pool.batches), "done"
+        except Exception as error:  # a signal may be anybody's code
+            first = (str(error).strip().splitlines() or ["no message"])[0]
+            record.status = "failed"
+            record.reason = first if isinstance(error, HarnessError) else f"{type(error).__name__}: {first}"
+        return record
+
+
+def draw_parts(pool: Pool, spec: Spec, seed: int) -> dict[str, list[list[int]]]:
+    """The seeded parts of the pool: `halves`, `removed`, `batches` of PoolRecord."""
+    rng, count = Random(f"fidelity/parts/{seed}"), len(pool.texts)
+    groups = [[i for i in range(count) if pool.groups[i] == group] for group in sorted(set(pool.groups))]
+    batches = []
+    for _ in range(spec.draws):
+        chosen = rng.sample(groups, max(2, len(groups) // 2))
+        batches.append([i for group in chosen for i in rng.sample(group, len(group))])
+    return {
+        "halves": [sorted(rng.sample(range(count), count // 2)) for _ in range(spec.subsets)],
+        "removed": [sorted(rng.sample(range(count), max(1, count // 8))) for _ in range(spec.removals)],
+        "batches": batches,
+    }
+
+
+def changed_weights(pool: PoolRecord, change: float) -> Any:
+    """(M, N) data weights: 1 + change inside each half, 1 - change outside."""
+    import torch
+
+    weights = torch.full((len(pool.halves), len(pool.texts)), 1.0 - change, dtype=torch.float64)
+    for row, half in zip(weights, pool.halves, strict=True):
+        row[half] = 1.0 + change
+    return weights
+
+
+def training_name(settings: InnerSettings) -> str:
+    """A kind of inner training in words, e.g. "adamw, lr 1e-05, T=1"."""
+    return f"{settings.optimizer.name}, lr {settings.optimizer.lr:g}, T={settings.steps}"
+
+
+def _on_device(model: Any) -> Any:
+    from harness.cell import _to_device
+
+    _to_device(model)
+    return model
+
+
+# -------------------------------------------------------------------------------------------------------------- workers
+
+
+def run_all(
+    plans: Sequence[FidelityPlan], out: Path, say: Say, *, workers: int = 1, threads: int = 1, fresh: bool = False
+) -> list[SignalRecord]:
+    """Every plan, `workers` at a time in processes of their own (0: in this one). Records in the order of the plans."""
+    if workers == 0 or len(plans) == 0:
+        return [
+            record
+            for plan in plans
+            for record in run_fidelity(plan, out, lambda text, plan=plan: say(f"{plan.name}: {text}"), fresh=fresh)
+        ]
+    import multiprocessing
+    import os
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    # Thread counts are read when the libraries load, so they have to be in the environment before the spawn.
+    os.environ.update({name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
+    found: dict[int, list[SignalRecord]] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        min(workers, len(plans)), mp_context=context, initializer=_quiet, initargs=(threads,)
+    ) as pool:
+        futures = {pool.submit(run_fidelity, plan, out, fresh=fresh): index for index, plan in enumerate(plans)}
+        try:
+            for future in as_completed(futures):
+                found[futures[future]] = future.result()
+                say(f"{plans[futures[future]].name}: done")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [record for index in range(len(plans)) for record in found[index]]
+
+
+def _quiet(threads: int) -> None:
+    import torch
+
+    from harness.grid import quiet
+
+    quiet()
+    torch.set_num_threads(threads)

@@ -1,0 +1,147 @@
+"""What is stored of a comparison of signals: the records of `harness/fidelity.py`, and how they are read back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.contracts import HarnessError
+from harness.fidelity_pool import Pool
+
+SCHEMA_VERSION = 1
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class Spec(BaseModel):
+    """Sizes of the experiment; part of the identity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pool: int = Field(64, ge=16, description="Texts, rounded down to whole groups.")
+    subsets: int = Field(100, ge=10, description="Random halves of the pool that targets are trained on.")
+    removals: int = Field(50, ge=10, description="Random eighths of the pool that are left out.")
+    changes: tuple[float, ...] = (0.03, 0.1, 0.3)
+    """Sizes of a change of the data weights: half of the texts get 1 + c, the other half 1 - c. A change of 1 is the
+    training on one half alone."""
+    draws: int = Field(8, ge=2, description="Batches of half of the groups, for the noise across batches.")
+
+
+class PoolRecord(BaseModel):
+    """`pool.json`. Indices count the texts from 0."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    profile: str
+    task: str
+    seed: int
+    identity: str
+    spec: Spec
+    texts: list[str]
+    groups: list[int]
+    sources: list[str]
+    articles: list[str]
+    halves: list[list[int]]
+    """Random halves: what is trained on."""
+    removed: list[list[int]]
+    """Random eighths: what is left out."""
+    batches: list[list[int]]
+    """Draws of half of the groups, each group's rollouts shuffled."""
+    assets: dict[str, str] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    given: dict[str, Any] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def pool(self) -> Pool:
+        return Pool(self.texts, self.groups, self.sources, self.articles)
+
+
+class TruthRecord(BaseModel):
+    """`truth-<key>.json`: Phi after training again, in the order of the pool's parts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    identity: str
+    name: str
+    """The inner training in words."""
+    untrained: float
+    whole: float
+    without_one: list[float]
+    without_part: list[float]
+    halves: list[float]
+    changed: dict[str, list[float]]
+    """Size of the change -> Phi after it, one for each half (the half gets more)."""
+    one_step: bool
+    """Whether per-example gradients were combined (they agreed with a real training)."""
+    seconds: float
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+class SignalRecord(BaseModel):
+    """`reward-<name>.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: int = SCHEMA_VERSION
+    profile: str
+    task: str
+    reward: str
+    seed: int
+    identity: str
+    status: str
+    """done, failed or unsupported."""
+    reason: str = ""
+    advantage: str = "group"
+    truths: list[str] = Field(default_factory=list)
+    """Keys of the truths it is compared with: the task's own, then the reward's where its inner training differs."""
+    rewards: list[float] = Field(default_factory=list)
+    draws: list[list[float]] = Field(default_factory=list)
+    """Rewards of each of the pool's batches."""
+    seconds_per_1000: float | None = None
+    """Of the batches, after a first call; the batches hold half of the pool."""
+    batch: int = 0
+    provenance: dict[str, Any] = Field(default_factory=dict)
+
+
+def read(path: Path, kind: type[Record]) -> Record | None:
+    """The stored record, or None if there is none. Raises HarnessError if it is damaged or newer than this harness."""
+    if not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if (
+            isinstance(data, dict)
+            and isinstance(version := data.get("schema_version"), int)
+            and version > SCHEMA_VERSION
+        ):
+            raise HarnessError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update the harness.")
+        return kind.model_validate(data)
+    except (OSError, ValueError, ValidationError) as error:
+        raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it anew.") from error
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is stored of one task and seed."""
+
+    pool: PoolRecord
+    truths: dict[str, TruthRecord]
+    """By key."""
+    signals: list[SignalRecord]
+
+
+def load(runs: Path) -> list[Judged]:
+    """Everything stored below `runs`, sorted by path. Raises HarnessError for damaged or newer records."""
+    found = []
+    for path in sorted(runs.rglob("fidelity/*/seed*/pool.json")):
+        pool = read(path, PoolRecord)
+        truths = [read(file, TruthRecord) for file in sorted(path.parent.glob("truth-*.json"))]
+        signals = [read(file, SignalRecord) for file in sorted(path.parent.glob("reward-*.json"))]
+        found.append(Judged(pool, {truth.identity: truth for truth in truths}, signals))
+    return found

@@ -1,0 +1,331 @@
+"""How good a signal is before any RL: measures of stored fidelity records, their intervals, and the tables.
+
+Every measure is a function of named arrays: rewards r (N,) of the pool's N texts, and Phi of targets trained again.
+
+    score of halves    linear datamodeling score (Park et al. 2023): Spearman between sum of r over a random half of the
+                       pool and Phi of a target trained on that half alone, over all halves
+    small change       the same where half of the texts get a data weight of 1 + c and the other half 1 - c
+    leave one out      Spearman over texts between r_i and what Phi loses when text i is left out
+    leave part out     Spearman between minus the sum of r over a random eighth and Phi of a target trained without it
+    own groups,        Spearman between r_i and the leave-one-out loss inside a group, averaged over groups: GRPO sees
+    mixed groups       nothing else. Own groups hold rollouts of the untuned generator only
+    AUC                chance that a text of the target's kind is scored above another text; ties count half
+    repeatability      Spearman between the rewards of the same texts in two batches, averaged over pairs of batches
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.stats import rankdata
+
+from harness.fidelity_records import Judged, PoolRecord, SignalRecord, TruthRecord
+from reports import stats, summary, tables
+from reports.stats import Interval
+
+if TYPE_CHECKING:
+    import pandas
+    import rich.console
+
+RESAMPLES = 1000
+SMALL = "0.1"
+"""The size of change shown as "small change" where it was measured."""
+FAITHFUL = 0.9
+"""A score below it counts as a broken linear prediction."""
+HALF = 0.5
+"""And so does a larger error, relative to the change of Phi."""
+
+COLUMNS = ("halves", "small change", "leave one out", "leave part out", "own groups", "mixed groups", "AUC",
+           "repeatability", "s / 1,000")  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------------- measures
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> np.ndarray | float:
+    """Rank correlation along the last axis, ties averaged. Where one side is constant it orders nothing: 0."""
+    a, b = rankdata(x, axis=-1), rankdata(y, axis=-1)
+    a, b = a - a.mean(-1, keepdims=True), b - b.mean(-1, keepdims=True)
+    size = np.sqrt((a**2).sum(-1) * (b**2).sum(-1))
+    return np.divide((a * b).sum(-1), size, out=np.zeros_like(size), where=size > 0)
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """scores (N,), positive (N,) bool -> chance that a positive scores above a negative; NaN without one of them."""
+    n, m = int(positive.sum()), int((~positive).sum())
+    if not n or not m:
+        return math.nan
+    return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def sums(rewards: np.ndarray, parts: Sequence[Sequence[int]]) -> np.ndarray:
+    """(M,): the sum of rewards (N,) over each part."""
+    return np.array([rewards[list(part)].sum() for part in parts])
+
+
+def resampled(measure: Callable[..., np.ndarray], *arrays: np.ndarray, axis: str, seed: int = 0) -> Interval:
+    """Percentile bootstrap of `measure` of equally long arrays (n,), whose entries are drawn together."""
+    value, n = float(measure(*arrays)), len(arrays[0])
+    rows = np.random.default_rng(seed).integers(0, n, (RESAMPLES, n))
+    found = np.asarray(measure(*(array[rows] for array in arrays)))
+    tail = (1 - stats.LEVEL) / 2
+    low, high = np.quantile(found[np.isfinite(found)], [tail, 1 - tail])
+    return Interval(value, float(low), float(high), n, axis, "percentile bootstrap", math.nan)
+
+
+def averaged(values: Sequence[float], axis: str) -> Interval | None:
+    """`stats.mean_interval` of correlations, kept inside [-1, 1]; None for none."""
+    if not len(values):
+        return None
+    found = stats.mean_interval(np.asarray(values, dtype=float), axis=axis)
+    return replace(found, low=max(-1.0, found.low), high=min(1.0, found.high)) if found.n > 1 else found
+
+
+def measures(pool: PoolRecord, truth: TruthRecord, signal: SignalRecord) -> dict[str, Interval]:
+    """Every measure of one signal against one truth, for one pool; those without meaning here are left out."""
+    r = np.array(signal.rewards)
+    lost = truth.whole - np.array(truth.without_one)
+    halves, part = sums(r, pool.halves), -sums(r, pool.removed)
+    found = {
+        "halves": resampled(spearman, halves, np.array(truth.halves), axis="subsets"),
+        "leave one out": resampled(spearman, r, lost, axis="texts"),
+        "leave part out": resampled(spearman, part, np.array(truth.without_part), axis="subsets"),
+    }
+    if SMALL in truth.changed:
+        found["small change"] = resampled(spearman, halves, np.array(truth.changed[SMALL]), axis="subsets")
+    groups, mixed = np.array(pool.groups), np.array(pool.pool.mixed())
+    for name, wanted in (("own groups", ~mixed), ("mixed groups", mixed)):
+        inside = [float(spearman(r[groups == g], lost[groups == g])) for g in sorted(set(groups[wanted]))]
+        if (interval := averaged(inside, "groups")) is not None:
+            found[name] = interval
+    liked = np.array(pool.sources) == "target"
+    if liked.any():
+        each = lambda rows, kinds: np.array([auc(a, b) for a, b in zip(rows, kinds, strict=True)])
+        area = lambda a, b: auc(a, b) if a.ndim == 1 else each(a, b)
+        found["AUC"] = resampled(area, r, liked, axis="texts")
+    if pairs := repeats(pool, signal):
+        found["repeatability"] = averaged(pairs, "pairs of batches")
+    if signal.seconds_per_1000 is not None:
+        cost = signal.seconds_per_1000
+        found["s / 1,000"] = Interval(cost, math.nan, math.nan, 1, "measurements", "none", math.nan)
+    return found
+
+
+def repeats(pool: PoolRecord, signal: SignalRecord) -> list[float]:
+    """One rank correlation for every two batches that share at least four texts."""
+    found = []
+    for (a, x), (b, y) in combinations(zip(pool.batches, signal.draws, strict=True), 2):
+        first, second = dict(zip(a, x, strict=True)), dict(zip(b, y, strict=True))
+        common = sorted(first.keys() & second.keys())
+        if len(common) >= 4:
+            found.append(float(spearman(np.array([first[i] for i in common]), np.array([second[i] for i in common]))))
+    return found
+
+
+def linear(pool: PoolRecord, truth: TruthRecord, signal: SignalRecord) -> dict[float, tuple[float, float]]:
+    """Size of the change -> (score, error of the linear prediction of Phi's change, relative to that change, both as
+    root mean squares). The error of a signal that is no derivative means nothing."""
+    r = np.array(signal.rewards)
+    direction = 2 * sums(r, pool.halves) - r.sum()
+    every = {float(change): np.array(phi) for change, phi in truth.changed.items()} | {1.0: np.array(truth.halves)}
+    found = {}
+    for change, phi in sorted(every.items()):
+        moved = phi - truth.whole
+        error = np.linalg.norm(moved - change * direction) / max(np.linalg.norm(moved), 1e-300)
+        found[change] = float(spearman(direction, phi)), float(error)
+    return found
+
+
+def holds_to(scores: dict[float, tuple[float, float]]) -> float | None:
+    """The largest change up to which the score stays at `FAITHFUL` or above; None if it never is."""
+    return _up_to({change: score >= FAITHFUL for change, (score, _) in scores.items()})
+
+
+def exact_to(scores: dict[float, tuple[float, float]]) -> float | None:
+    """The largest change up to which the prediction is off by no more than `HALF` of what it predicts."""
+    return _up_to({change: error <= HALF for change, (_, error) in scores.items()})
+
+
+def _up_to(fine: dict[float, bool]) -> float | None:
+    bad = min((change for change, good in fine.items() if not good), default=math.inf)
+    return max((change for change in fine if change < bad), default=None)
+
+
+# ----------------------------------------------------------------------------------------------------------------- rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """One signal on one task against one truth, over seeds."""
+
+    profile: str
+    task: str
+    reward: str
+    training: str
+    """The training that was repeated; its own where `own`."""
+    own: bool
+    seeds: tuple[int, ...]
+    found: dict[str, Interval]
+    """Over seeds where there are several, else inside the one pool."""
+    scores: dict[float, tuple[float, float]]
+    """Size of the change -> (score, relative error), means over seeds."""
+    status: str
+
+
+def rows(judged: Sequence[Judged]) -> list[Row]:
+    """Tasks in order of name; inside a task the comparisons with the task's own training first, best score first."""
+    grouped: dict[tuple[str, ...], list[tuple[Judged, SignalRecord, TruthRecord | None]]] = {}
+    for each in judged:
+        for signal in each.signals:
+            truths = [(key, each.truths.get(key)) for key in signal.truths] if signal.status == "done" else []
+            truths = [(key, truth) for key, truth in truths if truth is not None] or [("", None)]
+            for place, (_, truth) in enumerate(truths):
+                key = (signal.profile, signal.task, signal.reward, truth.name if truth else "", str(place))
+                grouped.setdefault(key, []).append((each, signal, truth))
+    made = [_row(key, entries) for key, entries in grouped.items()]
+    score = lambda row: -row.found["halves"].mean if "halves" in row.found else math.inf
+    return sorted(made, key=lambda row: (row.profile, row.task, row.own, score(row), row.reward))
+
+
+def _row(key: tuple[str, ...], entries: list[tuple[Judged, SignalRecord, TruthRecord | None]]) -> Row:
+    profile, task, reward, training, place = key
+    done = [(each.pool, truth, signal) for each, signal, truth in entries if truth is not None]
+    single = [measures(*one) for one in done]
+    found: dict[str, Interval] = single[0] if single else {}
+    if len(single) > 1:
+        names = [name for name in COLUMNS if all(name in one for one in single)]
+        found = {name: stats.mean_interval(np.array([one[name].mean for one in single])) for name in names}
+    curves = [linear(*one) for one in done]
+    changes = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+    scores = {c: tuple(float(np.mean([curve[c][side] for curve in curves])) for side in (0, 1)) for c in changes}
+    states = sorted({f"{s.status}: {s.reason}" if s.reason else s.status for _, s, _ in entries})
+    seeds = tuple(sorted(signal.seed for _, signal, _ in entries))
+    return Row(profile, task, reward, training, place != "0", seeds, found, scores, "; ".join(states))  # type: ignore[arg-type]
+
+
+def frame(found: Sequence[Row]) -> pandas.DataFrame:
+    """The long table: one measure a row, with its interval and what that was resampled over."""
+    import pandas
+
+    lines = []
+    for row in found:
+        key = {"profile": row.profile, "task": row.task, "reward": row.reward, "training": row.training,
+               "own_training": row.own, "seeds": " ".join(map(str, row.seeds)), "status": row.status}  # fmt: skip
+        for name, interval in row.found.items():
+            line = {"measure": name, "value": interval.mean, "low": interval.low, "high": interval.high,
+                    "n": interval.n, "axis": interval.axis, "method": interval.method}  # fmt: skip
+            lines.append(key | line)
+        for change, (score, error) in row.scores.items():
+            lines.append(key | {"measure": f"score at change {change:g}", "value": score})
+            lines.append(key | {"measure": f"error at change {change:g}", "value": error})
+        if not row.found:
+            lines.append(key | {"measure": ""})
+    return pandas.DataFrame(lines)
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+
+
+def shown(row: Row, name: str, *, bounds: bool = True) -> str:
+    """value [low, high], or "-"."""
+    interval = row.found.get(name)
+    if interval is None:
+        return "-"
+    if name == "s / 1,000":
+        return summary.number(interval.mean, 2)
+    ends = f" [{interval.low:.2f}, {interval.high:.2f}]" if bounds and math.isfinite(interval.low) else ""
+    return f"{interval.mean:.2f}{ends}"
+
+
+def label(row: Row) -> str:
+    return f"{row.reward} (own training: {row.training})" if row.own else row.reward
+
+
+def markdown(found: Sequence[Row]) -> str:
+    """Every task as a table, then how far the linear prediction holds."""
+    parts = []
+    for profile, task in dict.fromkeys((row.profile, row.task) for row in found):
+        block = [row for row in found if (row.profile, row.task) == (profile, task)]
+        heads = ["signal", *COLUMNS, "status"]
+        lines = [[label(row), *(shown(row, name) for name in COLUMNS), row.status] for row in block]
+        training = next((row.training for row in block if row.training and not row.own), "")
+        parts.append(f"### {tables.escape(task)} ({tables.escape(profile)})\n")
+        parts.append(f"Truth: {tables.escape(training)}.\n" if training else "")
+        parts.append(_grid(heads, lines))
+    if derivative := [row for row in found if is_derivative(row)]:
+        parts.append(f"### How far the linear prediction holds\n\n{_breaking(derivative)}")
+    return "\n".join([*parts, legend(found), ""]) if parts else "No signals have been judged yet.\n"
+
+
+def is_derivative(row: Row) -> bool:
+    """Whether the smallest change of the data weights is predicted to half of its size."""
+    return bool(row.scores) and row.scores[min(row.scores)][1] < HALF
+
+
+def _breaking(found: Sequence[Row]) -> str:
+    changes = sorted({change for row in found for change in row.scores})
+    ends = (f"score at least {FAITHFUL:g} up to", f"error at most {HALF:.0%} up to")
+    heads = ["task", "signal", "training", *(f"c = {change:g}" for change in changes), *ends]
+    lines = []
+    for row in found:
+        cells = [f"{row.scores[c][0]:.3f} ({row.scores[c][1]:.0%})" if c in row.scores else "-" for c in changes]
+        limits = (holds_to(row.scores), exact_to(row.scores))
+        ends = ("nowhere" if last is None else f"c = {last:g}" + (" (most)" if last == 1 else "") for last in limits)
+        lines.append([row.task, row.reward, row.training, *cells, *ends])
+    note = ("Half of the texts get the data weight 1 + c, the others 1 - c; c = 1 is training on a random half alone. "
+            "Spearman between the linear prediction and the retrained Phi; in brackets the error of the prediction "
+            "relative to the change.\n")  # fmt: skip
+    return _grid(heads, lines) + "\n" + note
+
+
+def legend(found: Sequence[Row]) -> str:
+    """How to read the tables, in one paragraph."""
+    several = any(len(row.seeds) > 1 for row in found)
+    axis = ("95 % intervals over seeds (a pool each)" if several else
+            "95 % intervals inside one pool: bootstrap over subsets or texts, t or bootstrap over groups or pairs of "
+            "batches; they do not cover the choice of the pool")  # fmt: skip
+    return (
+        "Rank correlations with Phi of targets trained again (float64), 1 is best and 0 is noise. halves: linear "
+        "datamodeling score, targets trained on random halves. small change: the same with data weights 1 ± 0.1. "
+        "leave one out, leave part out: without one text, without a random eighth. own groups, mixed groups: inside "
+        "GRPO groups, of the untuned generator's rollouts alone and of all sources. AUC: texts of the target's kind against "
+        "all others. repeatability: the same texts in other batches. s / 1,000: seconds per 1,000 rollouts on the "
+        f"machine of the run. In brackets: {axis}. Random numbers score within ± 2 / sqrt(texts) of 0, ± 0.25 on a "
+        "pool of 64."
+    )
+
+
+def _grid(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    body = [f"| {' | '.join(tables.escape(cell) for cell in line)} |" for line in lines]
+    rule = "| " + " | ".join(["---"] * len(heads)) + " |"
+    return "\n".join([f"| {' | '.join(tables.escape(head) for head in heads)} |", rule, *body]) + "\n"
+
+
+def rich(found: Sequence[Row]) -> rich.console.RenderableType:
+    """The same for a terminal, without the intervals."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    parts: list[rich.console.RenderableType] = []
+    for profile, task in dict.fromkeys((row.profile, row.task) for row in found):
+        block = [row for row in found if (row.profile, row.task) == (profile, task)]
+        table = Table(title=Text(f"{task} ({profile})"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
+                      pad_edge=False)  # fmt: skip
+        table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
+        table.add_column("signal", no_wrap=True)
+        for name in COLUMNS:
+            table.add_column(name.replace("repeat", "repeat ").replace(" ", "\n", 1), justify="right")
+        for row in block:
+            name = f"{row.reward} (own)" if row.own else row.reward
+            table.add_row(Text(name), *(Text(shown(row, column, bounds=False)) for column in COLUMNS))
+        notes = [Text(f"{row.reward}: {row.status}") for row in block if row.status != "done"]
+        owns = [Text(f"{row.reward} (own): against {row.training}") for row in block if row.own]
+        parts += [table, Text(""), *notes, *owns, *([Text("")] if notes or owns else [])]
+    return Group(*parts)

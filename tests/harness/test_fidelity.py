@@ -1,0 +1,296 @@
+"""Signals judged by retraining: the truth itself, toy signals that land at 0 and at 1, what is kept, the command."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness import fidelity_truth
+from harness.config import load_profile, resolve
+from harness.contracts import HarnessError, TaskContext, completion_text
+from harness.fidelity import plan_fidelity, run_fidelity
+from harness.fidelity_pool import build_pool
+from harness.fidelity_records import SCHEMA_VERSION, Spec, load
+from harness.fidelity_truth import Retraining, in_float64
+from harness.inner import InnerTrainer
+from harness.registry import REWARDS, TASKS, register_reward
+from reports import signals
+from tests.harness.test_run import flags, harness
+
+SPEC = Spec(pool=16, subsets=40, removals=20, draws=4)
+
+
+@pytest.fixture(scope="module")
+def articles(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "articles.jsonl"
+    rows = [{"text": f"Article number {i} is about the river {chr(97 + i % 26)} of region {i * i}."} for i in range(24)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def quick(model_folder, articles):
+    """`quick(**more)` -> assignments for seconds on a random 2-layer model."""
+
+    def make(**more):
+        model = str(model_folder("gpt2"))
+        return {
+            "generator.model": model, "target.model": model, "data.articles": str(articles),
+            "generator.prompt": "Say: <article>",
+            "generator.max_prompt_tokens": 48, "generator.max_completion_tokens": 12, "grpo.rollouts_per_prompt": 4,
+            "inner.max_tokens": 16, "validation.prompts": 8,
+        } | {key.replace("__", "."): value for key, value in more.items()}  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Registers a reward for one test only."""
+    REWARDS.names()
+    monkeypatch.setattr(REWARDS, "_entries", dict(REWARDS._entries))
+    return lambda name, factory: register_reward(name, summary="a reward of the tests")(factory)
+
+
+def plans(task: str, rewards: list[str], given: dict, spec: Spec = SPEC, seed: int = 0):
+    return plan_fidelity(load_profile("tiny"), [task], rewards, [seed], given, spec)[0]
+
+
+def measured(out: Path) -> dict[str, signals.Row]:
+    return {row.reward: row for row in signals.rows(load(out)) if not row.own}
+
+
+# ---------------------------------------------------------------------------------------------------------------- truth
+
+TEXTS = ["the river a", "", "one two three four", "zzz", "a longer text about rivers", "b"]
+OPTIMIZERS = {
+    "adamw": {"name": "adamw", "lr": 1e-3, "weight_decay": 0.1},
+    "adam": {"name": "adam", "lr": 1e-3, "weight_decay": 0.1, "eps_root": 1e-10},
+    "sgd": {"name": "sgd", "lr": 1e-2, "momentum": 0.9},
+    "authors": {"name": "adamw", "lr": 1e-3},
+}
+
+
+@pytest.fixture
+def retraining(make_model, make_tokenizer):
+    def make(optimizer: dict, **inner):
+        settings = resolve(load_profile("tiny"), "norm", "").inner.model_copy(update=inner)
+        trainer = InnerTrainer(make_model("gpt2"), make_tokenizer(), settings).with_optimizer(**optimizer)
+        task = TASKS.get("norm").factory(TaskContext())
+        return Retraining(in_float64(trainer), task, TEXTS)
+
+    return make
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_combined_gradients_are_real_retrainings(name, retraining):
+    """The shortcut for T = 1 gives what training the target again gives, parameter by parameter and in Phi."""
+    quirks = {"fixed_length": 128, "summed_microbatches": 8} if name == "authors" else {}
+    truth = retraining(OPTIMIZERS[name], **quirks)
+    assert truth.one_step is not None
+    weights = torch.rand(5, len(TEXTS), dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2
+    for row, params in zip(weights, truth.one_step.trained(weights), strict=True):
+        real = truth.inner.train(TEXTS, weights=row)
+        assert all(torch.allclose(params[key], real[key], rtol=1e-9, atol=1e-12) for key in real)
+    parts = [[0, 2, 3], [0, 1, 2, 4, 5], list(range(6)), [4]]
+    quickly, quickly_weighted = truth.subsets(parts), truth.weighted(weights)
+    truth.one_step = None
+    assert quickly == pytest.approx(truth.subsets(parts), rel=1e-12)
+    assert quickly_weighted == pytest.approx(truth.weighted(weights), rel=1e-12)
+
+
+def test_a_loss_that_looks_at_its_neighbours_is_retrained_in_full(retraining, monkeypatch):
+    whole = InnerTrainer.train
+
+    def neighbourly(self, texts, weights=None):
+        return whole(self, [text + "!" * len(texts) for text in texts], weights)
+
+    monkeypatch.setattr(InnerTrainer, "train", neighbourly)
+    assert retraining(OPTIMIZERS["adamw"]).one_step is None
+
+
+def test_several_steps_are_retrained_in_full(retraining):
+    truth = retraining(OPTIMIZERS["adamw"], steps=2)
+    assert truth.one_step is None
+    ones = torch.ones(1, len(TEXTS), dtype=torch.float64)
+    assert truth.weighted(ones) == pytest.approx(truth.subsets([range(len(TEXTS))]), rel=1e-12)
+    assert truth.weighted(2 * ones) != truth.weighted(ones)
+
+
+def test_large_targets_are_retrained_in_full(retraining, monkeypatch):
+    monkeypatch.setattr(fidelity_truth, "MOST_BYTES", 1000)
+    assert retraining(OPTIMIZERS["adamw"]).one_step is None
+
+
+# ----------------------------------------------------------------------------------------------------------------- toys
+
+
+def random_numbers(context):
+    rng = random.Random(3)
+    return lambda prompts, completions, completion_ids, **columns: [rng.gauss(0, 1) for _ in completions]
+
+
+def exact_leave_one_out(context):
+    """What Phi loses without the text, by retraining, for every batch anew."""
+
+    def reward(prompts, completions, completion_ids, **columns):
+        texts = [completion_text(each) for each in completions]
+        truth = Retraining(in_float64(context.load_inner()), context.task, texts)
+        everyone = range(len(texts))
+        (whole,) = truth.subsets([everyone])
+        return [whole - phi for phi in truth.subsets([[j for j in everyone if j != i] for i in everyone])]
+
+    return reward
+
+
+@pytest.mark.parametrize("task", ["norm", "lambada_es"])
+def test_random_numbers_land_at_0_and_exact_leave_one_out_at_1(task, quick, register, tmp_path):
+    register("test_random", random_numbers)
+    register("test_exact", exact_leave_one_out)
+    # Plain SGD at a small rate is linear in the texts, so that leaving one out says all there is to say.
+    given = quick(grpo__rollouts_per_prompt=8, task__options__metric_examples=4)
+    given |= {"inner.optimizer.name": "sgd", "inner.optimizer.lr": 1e-3}
+    spec = Spec(pool=64, subsets=100, removals=30, draws=2)
+    run_fidelity(plans(task, ["test_random", "test_exact"], given, spec), tmp_path)
+    found = measured(tmp_path)
+    toy, exact = found["test_random"].found, found["test_exact"].found
+    for name in ("halves", "small change", "leave one out", "leave part out", "repeatability"):
+        assert abs(toy[name].mean) < 0.38, name  # three standard deviations of a random order of 64 texts
+    assert exact["leave one out"].mean == pytest.approx(1.0)
+    assert exact["own groups"].mean == pytest.approx(1.0) and exact["mixed groups"].mean == pytest.approx(1.0)
+    assert all(exact[name].mean > 0.98 for name in ("halves", "leave part out", "small change"))
+    (judged,) = load(tmp_path)
+    (truth,), rng = judged.truths.values(), np.random.default_rng(0)
+    scores = [signals.spearman(signals.sums(rng.normal(size=64), judged.pool.halves), truth.halves) for _ in range(400)]
+    assert abs(np.mean(scores)) < 0.03 and 0.09 < np.std(scores) < 0.2  # 0 on average, and as wide as the legend says
+
+
+@pytest.mark.parametrize(
+    ("task", "reward"), [*((task, "adam_metagrad") for task in TASKS.names()), ("norm", "sgd_metagrad")]
+)
+def test_metagradients_predict_small_changes_of_every_task(task, reward, quick, tmp_path):
+    """They are derivatives of the very thing: the smaller the change, the better the prediction."""
+    given = quick(target__model="embedded:target")
+    given |= {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
+    spec = Spec(pool=16, subsets=10, removals=10, draws=2, changes=(0.03,))
+    run_fidelity(plans(task, [reward], given, spec), tmp_path)
+    row = next(row for row in signals.rows(load(tmp_path)) if row.own == (reward == "sgd_metagrad"))
+    (score, error), (_, largest) = row.scores[0.03], row.scores[1.0]
+    assert score >= 0.9 and error < 0.4 and error < largest
+    assert signals.is_derivative(row) and signals.holds_to(row.scores) is not None
+
+
+# ----------------------------------------------------------------------------------------------------------------- pool
+
+
+def test_the_pool_is_what_grpo_sees(quick, model_folder):
+    from harness.assets import load_model, load_tokenizer
+    from harness.cell import make_task
+
+    plan = plans("lambada_es", [], quick(grpo__rollouts_per_prompt=8)).base
+    folder = str(model_folder("gpt2"))
+    generator, tokenizer = load_model(folder), load_tokenizer(folder)
+    make = lambda seed: build_pool(plan.settings, make_task(plan), generator, tokenizer, size=64, seed=seed)
+    pool = make(0)
+    assert pool == make(0) and pool.texts != make(1).texts
+    assert pool.groups == [i // 8 for i in range(64)]
+    assert pool.sources[:32] == ["generator"] * 32 and pool.mixed() == [False] * 32 + [True] * 32
+    rows = [pool.sources[start : start + 8] for start in range(32, 64, 8)]
+    assert all(sorted(row) == sorted(["generator", "article", "other", "target"] * 2) for row in rows)
+    assert len({tuple(row) for row in rows}) > 1, "a text's source must not be told by its place"
+    assert all(len(tokenizer(text)["input_ids"]) <= 14 for text in pool.texts)  # 12, and what a cut adds at a seam
+
+
+def test_too_few_articles_are_named(quick, tmp_path):
+    with pytest.raises(HarnessError, match="validation.prompts"):
+        run_fidelity(plans("norm", ["naive"], quick(), Spec(pool=64)), tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------- keeping, rows
+
+
+def test_signals_share_one_truth_and_nothing_is_measured_twice(quick, tmp_path, monkeypatch):
+    given = quick()
+    (first,) = run_fidelity(plans("norm", ["adam_metagrad"], given), tmp_path)
+    monkeypatch.setattr(fidelity_truth, "Retraining", None)  # a second truth of the same training would fail
+    again = run_fidelity(plans("norm", ["adam_metagrad", "naive", "fasttext"], given), tmp_path)
+    assert again[0] == first and [record.status for record in again] == ["done", "done", "unsupported"]
+    assert again[1].truths == first.truths and "reference" in again[2].reason
+    assert len(list(tmp_path.rglob("truth-*.json"))) == 1 and len(list(tmp_path.rglob("pool.json"))) == 1
+
+
+def test_another_inner_training_gets_its_own_truth(quick, tmp_path):
+    (record,) = run_fidelity(plans("norm", ["sgd_metagrad"], quick()), tmp_path)
+    assert len(record.truths) == 2 and len(list(tmp_path.rglob("truth-*.json"))) == 2
+    own, task = sorted(signals.rows(load(tmp_path)), key=lambda row: not row.own)
+    assert own.training.startswith("sgd") and task.training.startswith("adamw")
+
+
+def test_a_broken_reward_costs_its_own_row_only(quick, register, tmp_path):
+    def broken(context):
+        raise RuntimeError("the reward broke")
+
+    register("test_broken", broken)
+    register(
+        "test_nan", lambda context: lambda prompts, completions, completion_ids, **c: [float("nan")] * len(completions)
+    )
+    found = run_fidelity(plans("norm", ["test_broken", "test_nan", "naive"], quick()), tmp_path)
+    assert [record.status for record in found] == ["failed", "failed", "done"]
+    assert "the reward broke" in found[0].reason and "not finite" in found[1].reason
+    text = signals.markdown(signals.rows(load(tmp_path)))
+    assert "the reward broke" in text and "naive" in text
+
+
+def test_settings_and_sizes_change_the_identity_and_the_place_does_not(quick):
+    base = plans("norm", [], quick()).identity
+    assert plans("norm", [], quick()).identity == base
+    changed = [plans("norm", [], quick(inner__steps=2)), plans("norm", [], quick(), Spec(pool=32)),
+               plans("norm", [], quick(), seed=1), plans("uuid", [], quick())]  # fmt: skip
+    assert len({base, *(plan.identity for plan in changed)}) == 5
+
+
+@pytest.mark.parametrize("content", ["not json", json.dumps({"schema_version": SCHEMA_VERSION + 1}), "[]"])
+def test_damaged_and_newer_records_are_one_sentence(content, tmp_path):
+    path = tmp_path / "tiny" / "fidelity" / "norm" / "seed0-x" / "pool.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(HarnessError, match="pool.json"):
+        load(tmp_path)
+
+
+def test_the_command_prints_and_stores_the_table(quick, tmp_path):
+    arguments = (
+        "--task",
+        "norm",
+        "--reward",
+        "adam_metagrad,embedding",
+        "--seeds",
+        "0,1",
+        "--pool",
+        "16",
+        "--subsets",
+        "10",
+    )
+    process = harness("fidelity", *arguments, *flags(quick()), cwd=tmp_path)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    assert "adam_metagrad" in out and "the task has no reference texts" in out and "Traceback" not in err
+    folder = tmp_path / "runs" / "tiny" / "fidelity"
+    assert "over seeds" in (folder / "table.md").read_text()
+    for name in ("measures.csv", "measures.parquet"):
+        assert (folder / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--reward", "adam_metagrat"], ["--set", "inner.stebs=1"], ["--out", "file/runs"]]
+)
+def test_bad_input_of_the_command_is_one_sentence_and_exit_code_2(arguments, quick, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    process = harness("fidelity", "--task", "norm", *arguments, *flags(quick()), cwd=tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and err.startswith("Error:") and "Traceback" not in err, err
