@@ -167,19 +167,26 @@ class _Cell:
                 self.generator, self.tokenizer, self.prompts, self.reward, advantage=self.advantage,
                 generator=self.settings.generator, grpo=self.settings.grpo, seed=self.plan.seed, scratch=scratch,
                 on_step=lambda step, logs: self._step(step, logs, trainer, mark), report_to=self.report_to,
+                half=self.half, residency=self.residency,
             )  # fmt: skip
+            self.trainer = trainer
             mark.update(time=time.perf_counter(), **trainer.seconds)
             trainer.train()
         if torch.cuda.is_available():
             self.record.device_memory_bytes = torch.cuda.max_memory_allocated()
 
     def _load(self) -> None:
-        from harness.grpo import build_prompt
+        from harness import residency
+        from harness.generation import HalfCopy
+        from harness.grpo import bind_template, build_prompt
         from harness.inner import InnerTrainer
 
         settings = self.settings
-        self.generator = assets.load_model(settings.generator.model, dtype=settings.generator.dtype, attention="sdpa")
+        # A bfloat16 generator trains float32 weights and generates with a bfloat16 copy of them.
+        self.generator = assets.load_model(settings.generator.model, dtype="float32", attention="sdpa")
+        self.half = HalfCopy(self.generator) if settings.generator.dtype == "bfloat16" else None
         self.tokenizer = assets.load_tokenizer(settings.generator.model)
+        bind_template(self.tokenizer, settings.generator.template_values)
         _to_device(self.generator)
         train, held_out = articles(settings)
         self.prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in train]
@@ -190,11 +197,21 @@ class _Cell:
             settings.target.model, dtype=settings.target.dtype, untie_head=settings.target.untie_head
         )
         _to_device(target)
+        self.trainer: Any = None
+        self.residency = residency.for_cell(settings, self.generator, target)
+        self.residency.add("generator", self._writing)
+        self.residency.add("target", lambda: [target])
         target_tokenizer = assets.load_tokenizer(settings.target.model)
         self.inner = InnerTrainer(target, target_tokenizer, settings.inner)
         self.validation_inner = self.inner.with_steps(settings.validation.inner_steps or settings.inner.steps)
         self.advantage = REWARDS.get(self.plan.reward).advantage
         self.reward = make_reward(self.plan, self.task, self.inner)
+
+    def _writing(self) -> list[Any]:
+        """What the generator takes up on the device."""
+        copy = self.half.copy if self.half else None
+        optimizer = self.trainer.optimizer if self.trainer else None
+        return [thing for thing in (self.generator, copy, optimizer) if thing is not None]
 
     # ------------------------------------------------------------------------------------------------ during the run
 
@@ -231,11 +248,15 @@ class _Cell:
         from harness.grpo import generate
 
         with self._phase("validation"):
+            self.residency.turn("generator")
             rollouts = generate(
                 self.generator, self.tokenizer, self.validation_prompts, self.settings.generator,
                 seed=10_000 * (self.plan.seed + 1) + step, greedy=getattr(type(self.task), "greedy_validation", False),
+                half=self.half,
             )  # fmt: skip
+            self.residency.turn("target")
             found = self.task.evaluate(rollouts, self.validation_inner)
+            self.residency.turn("generator")
         declared = {measure.name: measure for measure in (self.task.headline, *self.task.measures)}
         for name, value in found.values.items():
             if name not in declared:

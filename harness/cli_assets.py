@@ -35,7 +35,9 @@ def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], li
         task: TaskOption = "all",
         reward: RewardOption = "all",
         assignments: Assignments = None,
-        lock: Annotated[Path | None, typer.Option(help="Where commits are recorded; default PROFILE.lock.json.")] = None,
+        lock: Annotated[
+            Path | None, typer.Option(help="Where commits are recorded; default PROFILE.lock.json.")
+        ] = None,
     ) -> None:
         """Download what a profile reads, so that it runs with HF_HUB_OFFLINE=1. HF_ENDPOINT names a mirror, HF_TOKEN your
         token, HF_HOME the cache; what comes from a local folder is only checked."""

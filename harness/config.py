@@ -37,6 +37,11 @@ class GeneratorSettings(Section):
     max_prompt_tokens: int = Field(1024, ge=8, description="The article is cut so that the whole prompt fits.")
     max_completion_tokens: int = Field(128, ge=1)
     temperature: float = Field(1.0, gt=0)
+    template_values: dict[str, str] = Field(
+        default_factory=dict,
+        description="Variables of the chat template, such as date_string of Llama's, which is else the day of the run.",
+        json_schema_extra=ADDED,
+    )
     backend: Literal["transformers", "vllm"] = Field(
         "transformers",
         description="Who generates: batched transformers, or vLLM in TRL's colocated mode (package extra `vllm`).",
@@ -323,7 +328,7 @@ def identity_view(section: BaseModel) -> dict[str, Any]:
         extra = info.json_schema_extra
         mark = extra.get("identity") if isinstance(extra, dict) else None
         value = getattr(section, name)
-        if mark is False or (mark == ADDED["identity"] and value == info.default):
+        if mark is False or (mark == ADDED["identity"] and value == info.get_default(call_default_factory=True)):
             continue
         view[name] = identity_view(value) if isinstance(value, BaseModel) else value
     return view

@@ -119,7 +119,9 @@ def _versions() -> list[Finding]:
             found.append(Finding(line.name, "not installed", f"pip install '{line}'"))
             continue
         fits = line.specifier.contains(installed, prereleases=True)
-        found.append(Finding(line.name, installed, "" if fits else f"{line.specifier} was tested; pip install '{line}'"))
+        found.append(
+            Finding(line.name, installed, "" if fits else f"{line.specifier} was tested; pip install '{line}'")
+        )
     try:
         found.append(Finding("vllm (optional)", metadata.version("vllm")))
     except metadata.PackageNotFoundError:

@@ -11,10 +11,14 @@ Where it departs from TRL as it comes, all of it:
    what `naive` needs; TRL has only the deviation of it). The epsilon is a setting.
 4. A step of this harness is one rollout batch with `updates_per_step` optimizer updates; TRL counts updates.
 5. Constant learning rate, no KL model, loss and clipping named in the profile.
+6. With `generator.shared_prefix`, harness/generation.py makes the rollouts. A bfloat16 generator keeps float32 weights and
+   optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
+7. Generator and target take turns on the device where both do not fit (harness/residency.py).
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -27,11 +31,15 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from harness import ranks
 from harness.config import GeneratorSettings, GrpoSettings
 from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.generation import HalfCopy
+    from harness.residency import Residency
 
 Prompt = str | list[dict[str, str]]
 
@@ -81,6 +89,13 @@ def check_rewards(name: str, values: Any, completions: Sequence[Any]) -> list[fl
 # ------------------------------------------------------------------------------------------------------------- prompts
 
 
+def bind_template(tokenizer: PreTrainedTokenizerBase, values: dict[str, str]) -> None:
+    """Sets variables of the tokenizer's chat template for everyone who uses it, TRL included."""
+    if values and tokenizer.chat_template:
+        lines = "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in sorted(values.items()))
+        tokenizer.chat_template = lines + tokenizer.chat_template
+
+
 def build_prompt(tokenizer: PreTrainedTokenizerBase, settings: GeneratorSettings, article: str) -> Prompt:
     """The prompt for one article, cut to `max_prompt_tokens`: a message list where the tokenizer has a chat template,
     plain text otherwise. Raises HarnessError if the prompt alone is too long."""
@@ -119,8 +134,17 @@ def generate(
     seed: int,
     greedy: bool = False,
     batch_size: int = 64,
+    half: HalfCopy | None = None,
 ) -> list[str]:
-    """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched."""
+    """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched. `half`
+    generates instead of the model where it is given."""
+    model = half.current() if half is not None else model
+    if settings.shared_prefix:
+        from harness.generation import sample
+
+        rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+        found = sample(model, tokenizer, rows, settings, seed=seed, greedy=greedy)
+        return tokenizer.batch_decode(found, skip_special_tokens=True)
     was_training = model.training
     model.eval()
     devices = [model.device] if model.device.type == "cuda" else []
@@ -150,16 +174,33 @@ class GeneratorTrainer(GRPOTrainer):
     """See the module's docstring for every departure from TRL."""
 
     def __init__(
-        self, *, reward: RewardFunction, advantage: Advantage, eps: float, rescaled: bool = True, **kwargs: Any
+        self,
+        *,
+        reward: RewardFunction,
+        advantage: Advantage,
+        eps: float,
+        rescaled: bool = True,
+        writing: GeneratorSettings | None = None,
+        half: HalfCopy | None = None,
+        residency: Residency | None = None,
+        **kwargs: Any,
     ) -> None:
         self._reward_name = getattr(reward, "__name__", "reward")
         self._advantage, self._eps, self._rescaled = advantage, eps, rescaled
+        self._writing, self._half, self._residency = writing, half, residency
         self.seconds = {"generation": 0.0, "reward": 0.0}
         self.rollout_stats: dict[str, float] = {}
 
         def checked(prompts: Any, completions: Any, **columns: Any) -> list[float]:
+            count = len(completions)
+            if ranks.world() > 1:  # a reward is a function of all rollouts of the step
+                rows = {"prompts": prompts, "completions": completions, **columns}
+                whole = {k: ranks.gathered(v) for k, v in rows.items() if isinstance(v, list) and len(v) == count}
+                columns |= whole
+                prompts, completions = columns.pop("prompts"), columns.pop("completions")
             values = reward(prompts=prompts, completions=completions, **columns)
-            self._raw = check_rewards(self._reward_name, values, completions)
+            first = count * self.accelerator.process_index
+            self._raw = check_rewards(self._reward_name, values, completions)[first : first + count]
             return self._raw
 
         checked.__name__ = self._reward_name
@@ -175,17 +216,36 @@ class GeneratorTrainer(GRPOTrainer):
                 torch.cuda.synchronize()
             self.seconds[phase] += time.perf_counter() - start
 
+    def _turn(self, name: str) -> None:
+        if self._residency is not None:
+            self._residency.turn(name)
+
     def _generate(self, prompts: list) -> Any:
         with self._timed("generation"):
+            self._turn("generator")
             return super()._generate(prompts)
+
+    def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> Any:
+        if self._writing is None:
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        from harness.generation import sample
+
+        model = self._half.current() if self._half else self.accelerator.unwrap_model(self.model)
+        first = self.accelerator.process_index * len(prompt_ids)
+        seed = self.args.seed * 1_000_003 + self.state.global_step
+        rows = sample(model, self.processing_class, prompt_ids, self._writing, seed=seed, first_row=first)
+        return rows, None
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         with self._timed("reward"):
+            self._turn("target")
             stored = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            self._turn("generator")
         # TRL stores float32, which would round away what tells naive's training sets apart: gather the floats as given.
         raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
         self._gathered, self._rewards = raw, rescale(raw)
         texts = [completion_text(completion).strip() for completion in completions]
+        texts = ranks.gathered(texts) if ranks.world() > 1 else texts
         self.rollout_stats = {
             "reward_raw_mean": float(raw.mean()),
             "reward_raw_std": float(raw.std()),
@@ -231,8 +291,11 @@ def make_trainer(
     scratch: str,
     on_step: Callable[[int, dict[str, float]], None],
     report_to: str = "none",
+    half: HalfCopy | None = None,
+    residency: Residency | None = None,
 ) -> GeneratorTrainer:
     """A trainer ready for `.train()`. `on_step(step, logs)` is called after each GRPO step with TRL's averaged logs.
+    `half`: of a bfloat16 generator, whose `model` is float32. `residency` knows the parties "generator" and "target".
 
     Raises HarnessError if the model cannot hold prompt + completion or the settings do not divide.
     """
@@ -253,6 +316,7 @@ def make_trainer(
     microbatch = grpo.backward_size(world)
     accumulation = per_update // (microbatch * world)
     bf16 = generator.dtype == "bfloat16"
+    own = generator.backend == "transformers" and (generator.shared_prefix or world > 1)
     config = GRPOConfig(
         output_dir=scratch, seed=seed, data_seed=seed, report_to=report_to, disable_tqdm=True, save_strategy="no",
         logging_strategy="steps", logging_steps=grpo.updates_per_step, use_cpu=not torch.cuda.is_available(),
@@ -264,11 +328,24 @@ def make_trainer(
         warmup_steps=0, optim="adamw_torch", adam_beta1=grpo.betas[0], adam_beta2=grpo.betas[1], adam_epsilon=1e-8,
         weight_decay=grpo.weight_decay, max_grad_norm=grpo.max_grad_norm, loss_type=grpo.loss, epsilon=grpo.clip_low,
         epsilon_high=grpo.clip_high, delta=grpo.dual_clip, scale_rewards="none", log_completions=False,
+        **_vllm(generator),
     )  # fmt: skip
     trainer = GeneratorTrainer(
-        reward=reward, advantage=advantage, eps=grpo.advantage_eps, rescaled=grpo.rescale, model=model, args=config,
+        reward=reward, advantage=advantage, eps=grpo.advantage_eps, rescaled=grpo.rescale,
+        writing=generator if own else None, half=half, residency=residency, model=model, args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]), processing_class=tokenizer,
         callbacks=[_Steps(grpo.updates_per_step, on_step)],
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)  # the harness reports progress itself
     return trainer
+
+
+def _vllm(generator: GeneratorSettings) -> dict[str, Any]:
+    """TRL's own settings of vLLM inside the training process; asleep while something else works."""
+    from harness.generation import check_backend
+
+    check_backend(generator)
+    if generator.backend == "transformers":
+        return {}
+    length = generator.max_prompt_tokens + generator.max_completion_tokens
+    return {"use_vllm": True, "vllm_mode": "colocate", "vllm_enable_sleep_mode": True, "vllm_max_model_length": length}

@@ -14,6 +14,7 @@ import torch
 
 from harness.config import InnerSettings, OptimizerSettings
 from harness.contracts import HarnessError, Metric
+from harness.ranks import share
 from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, metagradient, train
 
 if TYPE_CHECKING:
@@ -48,9 +49,14 @@ class InnerTrainer:
         """dPhi/dw_i at w = 1 for every text, (N,) in the order of `texts`. A text without a scored token gets 0: it has
         no loss to weigh."""
         order, batches = self._batches(texts)
-        result = metagradient(self.model, batches, metric, self._optimizer(), **self._options())
-        weights = torch.empty_like(result.weights)
-        weights[torch.tensor(order, device=weights.device)] = result.weights
+        mine = share(batches)
+        group = {"process_group": mine.group} if mine else {}
+        result = metagradient(
+            self.model, mine.batches if mine else batches, metric, self._optimizer(), **self._options(), **group
+        )
+        found = mine.whole(result.weights) if mine else result.weights
+        weights = torch.empty_like(found)
+        weights[torch.tensor(order, device=weights.device)] = found
         return result.reordered(weights)
 
     def train(self, texts: Sequence[str], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
@@ -60,7 +66,11 @@ class InnerTrainer:
         options.pop("memory_budget")
         if weights is not None:
             weights = weights[torch.tensor(order, device=weights.device)].to(self.model.device)
-        return train(self.model, batches, self._optimizer(), weights=weights, **options)
+        mine = share(batches)
+        if mine:
+            weights = None if weights is None else weights[mine.places.to(weights.device)]
+            options["process_group"] = mine.group
+        return train(self.model, mine.batches if mine else batches, self._optimizer(), weights=weights, **options)
 
     def with_optimizer(self, **changes: Any) -> InnerTrainer:
         settings = OptimizerSettings.model_validate(self.settings.optimizer.model_dump() | changes)

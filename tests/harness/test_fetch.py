@@ -112,5 +112,7 @@ def test_nothing_to_fetch_for_the_miniature(capsys, tmp_path, monkeypatch):
 def test_the_doctor_says_what_would_run(profile, code, capsys):
     found, shown = run(["doctor", "--profile", profile, "--task", "lambada_es,67"], capsys)
     assert found == code
-    assert all(words in shown.out for words in ("torch", "device", "host memory", "disk", "6 of 6 rewards", "3 of 6 rewards"))
+    assert all(
+        words in shown.out for words in ("torch", "device", "host memory", "disk", "6 of 6 rewards", "3 of 6 rewards")
+    )
     assert ("is gated" in shown.out) == (profile == "paper")

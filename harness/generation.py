@@ -1,0 +1,172 @@
+"""Rollouts by batched transformers generation: each prompt read once for its whole group, longest prompts first, and every
+row drawn from its own stream of random numbers, so that neither batch size nor order nor the number of processes matters.
+
+Used where `generator.shared_prefix` is set or several processes share a cell; else TRL generates as it always does.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from harness.config import GeneratorSettings
+from harness.contracts import HarnessError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one prompt that are generated together: their places in the result."""
+
+    ids: tuple[int, ...]
+    rows: tuple[int, ...]
+
+
+def arrange(prompts: Sequence[Sequence[int]], batch: int | None) -> list[list[Piece]]:
+    """Batches of at most `batch` rows (None: all in one), longest prompts first, equal prompts together. Where memory
+    runs out it does so at once, and rows of a batch are of similar length."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, ids in enumerate(prompts):
+        groups.setdefault(tuple(ids), []).append(row)
+    batches: list[list[Piece]] = []
+    room = 0
+    for ids, rows in sorted(groups.items(), key=lambda item: -len(item[0])):
+        while rows:
+            if room == 0:
+                batches.append([])
+                room = batch or len(prompts)
+            batches[-1].append(Piece(ids, tuple(rows[:room])))
+            rows, room = rows[room:], room - len(batches[-1][-1].rows)
+    return batches
+
+
+class RowStreams(LogitsProcessor):
+    """Draws each row's next token with its own uniform number (inverse of the cumulative distribution) and leaves that
+    token alone standing, so that greedy decoding picks it.
+
+    uniforms     (rows, new tokens) float64 in [0, 1)
+    """
+
+    def __init__(self, uniforms: torch.Tensor, temperature: float, start: int) -> None:
+        self.uniforms, self.temperature, self.start = uniforms, temperature, start
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        sums = torch.softmax(scores.float() / self.temperature, dim=-1).double().cumsum(dim=-1)
+        point = self.uniforms[:, input_ids.shape[1] - self.start, None] * sums[:, -1:]
+        token = torch.searchsorted(sums, point, right=True).clamp_max(scores.shape[1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+
+
+def uniforms(seed: int, rows: Sequence[int], count: int, device: torch.device) -> torch.Tensor:
+    """(len(rows), count) float64: row r's stream depends on (seed, r) alone."""
+    made = []
+    for row in rows:
+        key = int.from_bytes(hashlib.sha256(f"{seed}:{row}".encode()).digest()[:7], "big")
+        made.append(torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(key)))
+    return torch.stack(made).to(device)
+
+
+def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids that end a rollout: the tokenizer's and all that the model's generation config names (Llama has three)."""
+    named = model.generation_config.eos_token_id
+    named = [named] if isinstance(named, int) else list(named or [])
+    return list(dict.fromkeys([tokenizer.eos_token_id, *named]))
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    settings: GeneratorSettings,
+    *,
+    seed: int,
+    first_row: int = 0,
+    greedy: bool = False,
+) -> list[list[int]]:
+    """One completion a prompt, token ids with the end-of-text token where one came; equal prompts are read once.
+
+    first_row: the number of the first prompt among those of all processes, which names its stream.
+    """
+    stop, new = stop_tokens(model, tokenizer), settings.max_completion_tokens
+    found: list[list[int]] = [[] for _ in prompts]
+    was_training = model.training
+    model.eval()
+    for pieces in arrange(prompts, settings.batch):
+        rows = [row for piece in pieces for row in piece.rows]
+        width = max(len(piece.ids) for piece in pieces)
+        owner = torch.tensor([i for i, piece in enumerate(pieces) for _ in piece.rows], device=model.device)
+        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p.ids)) + list(p.ids) for p in pieces])
+        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in pieces])
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        choose = LogitsProcessorList()
+        if not greedy:
+            streams = uniforms(seed, [first_row + row for row in rows], new, model.device)
+            choose.append(RowStreams(streams, settings.temperature, width))
+        out = model.generate(
+            input_ids=ids[owner], attention_mask=mask[owner], past_key_values=_read(model, ids, mask, owner),
+            do_sample=False, max_new_tokens=new, pad_token_id=tokenizer.pad_token_id, eos_token_id=stop,
+            logits_processor=choose,
+        )  # fmt: skip
+        for row, tokens in zip(rows, out[:, width:].tolist(), strict=True):
+            end = next((i + 1 for i, token in enumerate(tokens) if token in stop), len(tokens))
+            found[row] = tokens[:end]
+    model.train(was_training)
+    return found
+
+
+def _read(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor):
+    """The cache of all prompt tokens but the last, one row a prompt, then one a rollout; None for one-token prompts."""
+    if ids.shape[1] < 2:
+        return None
+    mask = mask[:, :-1]
+    positions = (mask.cumsum(-1) - 1).clamp_min(0)
+    out = model(input_ids=ids[:, :-1], attention_mask=mask, position_ids=positions, use_cache=True, logits_to_keep=1)
+    out.past_key_values.batch_select_indices(owner)
+    return out.past_key_values
+
+
+class HalfCopy:
+    """A bfloat16 copy of a float32 model to generate with: training keeps float32 weights and optimizer state."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.source = model
+        self.copy: PreTrainedModel | None = None
+
+    @torch.no_grad()
+    def current(self) -> PreTrainedModel:
+        """The copy with the source's weights of this moment."""
+        if self.copy is None:
+            # Parameters are replaced by their bfloat16 selves while copying, so that no float32 copy is ever made.
+            half = {
+                id(p): torch.nn.Parameter(p.detach().bfloat16(), requires_grad=False) for p in self.source.parameters()
+            }
+            self.copy = copy.deepcopy(self.source, memo=dict(half)).eval()
+        else:
+            for mine, theirs in zip(self.copy.parameters(), self.source.parameters(), strict=True):
+                mine.data = mine.data.to(theirs.device)
+                mine.copy_(theirs)
+        return self.copy
+
+
+def check_backend(settings: GeneratorSettings) -> None:
+    """Raises HarnessError where the profile asks for vLLM and it cannot work here."""
+    if settings.backend != "vllm":
+        return
+    import importlib.util
+
+    if importlib.util.find_spec("vllm") is None:
+        raise HarnessError(
+            "generator.backend=vllm needs the package vllm: `pip install 'dpg-harness[vllm]'`, or set "
+            "generator.backend=transformers."
+        )
+    if not torch.cuda.is_available():
+        raise HarnessError("generator.backend=vllm needs a CUDA device; set generator.backend=transformers.")

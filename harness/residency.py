@@ -1,0 +1,81 @@
+"""Who is on the device: generator with its optimizer, or target with its states, when both do not fit at work together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness.config import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Mover = Callable[[Any, str], None]
+
+
+def move(thing: Any, place: str) -> None:
+    """A module's parameters, gradients and buffers, or the tensors of an optimizer's state, to a device, in place."""
+    if isinstance(thing, torch.nn.Module):
+        thing.to(place)
+        return
+    for state in getattr(thing, "optimizer", thing).state.values():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.dim() > 0:  # step counters stay where torch wants them
+                state[name] = value.to(place, non_blocking=place != "cpu")
+
+
+class Residency:
+    """Parties that take turns on `device`. Where `active` is false (a CPU, or all of them fit) a turn changes nothing.
+
+    A party is a name and a callable that gives its modules and optimizers as they are at the moment: an optimizer has no
+    state before its first step.
+    """
+
+    def __init__(self, device: str, active: bool, mover: Mover = move) -> None:
+        self.device, self.active, self._move = device, active, mover
+        self._parties: dict[str, Callable[[], Iterable[Any]]] = {}
+        self._away: set[str] = set()
+
+    def add(self, name: str, things: Callable[[], Iterable[Any]]) -> None:
+        self._parties[name] = things
+
+    def turn(self, name: str) -> None:
+        """`name` works next: the others leave first, so that never more than one is there."""
+        if not self.active:
+            return
+        for other, things in self._parties.items():
+            if other != name and other not in self._away:
+                for thing in things():
+                    self._move(thing, "cpu")
+                self._away.add(other)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if name in self._away:
+            for thing in self._parties[name]():
+                self._move(thing, self.device)
+            self._away.discard(name)
+
+    def everyone_home(self) -> None:
+        """All parties back on the device."""
+        for name in sorted(self._away):
+            for thing in self._parties[name]():
+                self._move(thing, self.device)
+        self._away.clear()
+
+
+def for_cell(settings: Settings, generator: PreTrainedModel, target: PreTrainedModel) -> Residency:
+    """The parties' places for one cell: active on a GPU where `generator.offload` says so (harness/plan.py, `offloads`).
+    Also sets how float32 products are taken there (`target.tf32`)."""
+    place = generator.device
+    if place.type != "cuda":
+        return Residency(str(place), False)
+    from harness.plan import offloads
+    from harness.shapes import Device, shape_from_config
+
+    torch.backends.cuda.matmul.allow_tf32 = settings.target.tf32
+    total = torch.cuda.get_device_properties(place).total_memory
+    device = Device(str(place), total, {"float32": 1.0}, 1.0, 0.0)
+    shapes = [shape_from_config(model.config.to_dict()) for model in (generator, target)]
+    return Residency(str(place), offloads(settings, device, *shapes))

@@ -1,0 +1,110 @@
+"""Generation with shared prefixes: the same tokens as plain generation, and the same whatever the batches are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.config import GeneratorSettings
+from harness.contracts import HarnessError
+from harness.generation import HalfCopy, RowStreams, arrange, check_backend, sample, stop_tokens, uniforms
+
+PROMPTS = [
+    [65, 66, 67],
+    [65, 66, 67],
+    [70],
+    [71, 72, 73, 74, 75, 76],
+    [71, 72, 73, 74, 75, 76],
+    [70],
+    [80, 81],
+    [82, 83],
+]
+
+
+def settings(**changes) -> GeneratorSettings:
+    return GeneratorSettings(**{"model": "x", "prompt": "<article>", "max_completion_tokens": 10} | changes)
+
+
+def plain(model, tokenizer, ids, new):
+    """One prompt alone, by transformers' own greedy generation."""
+    out = model.generate(
+        input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64), do_sample=False,
+        max_new_tokens=new, pad_token_id=tokenizer.pad_token_id, eos_token_id=stop_tokens(model, tokenizer),
+    )  # fmt: skip
+    return out[0, len(ids) :].tolist()
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3, 8])
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen"])
+def test_greedy_tokens_are_those_of_plain_generation(family, batch, make_model, make_tokenizer):
+    model, tokenizer = make_model(family).double().eval(), make_tokenizer()
+    found = sample(model, tokenizer, PROMPTS, settings(batch=batch), seed=0, greedy=True)
+    assert found == [plain(model, tokenizer, ids, 10) for ids in PROMPTS]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen"])
+def test_sampled_tokens_do_not_depend_on_batches_order_or_processes(family, make_model, make_tokenizer):
+    model, tokenizer = make_model(family).double().eval(), make_tokenizer()
+    whole = sample(model, tokenizer, PROMPTS, settings(), seed=7)
+    assert whole == sample(model, tokenizer, PROMPTS, settings(batch=3), seed=7)
+    halves = [sample(model, tokenizer, PROMPTS[a : a + 4], settings(), seed=7, first_row=a) for a in (0, 4)]
+    assert whole == halves[0] + halves[1]
+    assert whole != sample(model, tokenizer, PROMPTS, settings(), seed=8)
+    assert whole[0] != whole[1]  # equal prompts, other streams
+
+
+def test_sampling_follows_the_models_distribution():
+    """20,000 rows over 4 tokens at temperature 0.5: frequencies within 4 standard errors of softmax(scores / 0.5)."""
+    scores = torch.tensor([[0.1, -0.4, 0.8, -torch.inf]]).expand(20_000, 4)
+    drawn = RowStreams(uniforms(3, range(20_000), 1, torch.device("cpu")), 0.5, 0)(torch.zeros(20_000, 0), scores)
+    frequencies = torch.bincount(drawn.argmax(1), minlength=4) / 20_000
+    expected = torch.softmax(scores[0] / 0.5, -1)
+    assert torch.all((frequencies - expected).abs() <= 4 * (expected * (1 - expected) / 20_000).sqrt())
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=3), min_size=1, max_size=20), st.integers(1, 7))
+def test_every_row_is_in_one_batch_longest_first(prompts, batch):
+    batches = arrange(prompts, batch)
+    rows = [row for pieces in batches for piece in pieces for row in piece.rows]
+    assert sorted(rows) == list(range(len(prompts)))
+    assert all(sum(len(piece.rows) for piece in pieces) == batch for pieces in batches[:-1])
+    lengths = [len(piece.ids) for pieces in batches for piece in pieces]
+    assert lengths == sorted(lengths, reverse=True)
+    assert all(tuple(prompts[row]) == piece.ids for pieces in batches for piece in pieces for row in piece.rows)
+    assert sum(len(pieces) for pieces in batches) <= len({tuple(p) for p in prompts}) + len(batches) - 1
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_each_prompt_is_read_once_and_logits_only_where_needed(family, make_model, make_tokenizer):
+    model, tokenizer = make_model(family).eval(), make_tokenizer()
+    read, scored = [], []
+    model.get_input_embeddings().register_forward_hook(lambda m, args, out: read.append(args[0].numel()))
+    model.get_output_embeddings().register_forward_hook(lambda m, args, out: scored.append(out.shape[:2].numel()))
+    sample(model, tokenizer, [[70] * 9] * 6, settings(max_completion_tokens=2), seed=0, greedy=True)
+    assert read[0] == 8 and set(read[1:]) <= {6}  # the prompt but its last token once, then a token a row
+    assert scored[0] == 1 and set(scored[1:]) <= {6}
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_half_copy_follows_its_source(tied, make_model):
+    model = make_model("llama", tied=tied)
+    half = HalfCopy(model)
+    first = half.current()
+    assert {p.dtype for p in first.parameters()} == {torch.bfloat16}
+    assert sum(1 for _ in first.parameters()) == sum(1 for _ in model.parameters())
+    assert (first.get_output_embeddings().weight is first.get_input_embeddings().weight) == tied
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1.0)
+    second = half.current()
+    assert second is first
+    for mine, theirs in zip(second.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs.bfloat16()) and theirs.dtype == torch.float32
+
+
+def test_vllm_that_is_not_there_is_a_sentence():
+    check_backend(settings())
+    with pytest.raises(HarnessError, match=r"dpg-harness\[vllm\]|CUDA"):
+        check_backend(settings(backend="vllm"))

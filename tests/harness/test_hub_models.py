@@ -1,0 +1,172 @@
+"""Models and data in the hub's cache layout, offline: Llama-, Qwen- and GPT-2-shaped, with tokenizer files as theirs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness import assets, hub
+from harness.cell import CellPlan, run_cell
+from harness.config import load_profile, resolve
+from harness.contracts import HarnessError
+from harness.grpo import bind_template, build_prompt, encode_prompt
+from harness.shapes import shape_of
+from tests.harness.hub_cache import COMMIT, HubCache
+
+ROW = {
+    "llama": "meta-llama/Llama-3.2-1B-Instruct",
+    "qwen": "Qwen/Qwen2.5-0.5B-Instruct",
+    "gpt2": "openai-community/gpt2",
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    made = HubCache(tmp_path_factory.mktemp("hub"))
+    for family, name in ROW.items():
+        made.model(name, family)
+    articles = [
+        f"Article {i}. The river {chr(97 + i)} flows north and the town of {chr(97 + i)} lies there." for i in range(20)
+    ]
+    made.data("wikimedia/wikipedia", {"20231101.en/train-00000-of-00041.parquet": articles})
+    passages = [f"La casa del sol y de la luna {i} es la casa grande" for i in range(6)]
+    made.data(
+        "Tristan/lambada_openai_custom_splits",
+        {f"{code}/{split}-00000-of-00001.parquet": [f"{code} {text}" for text in passages]
+         for code in ("de", "es") for split in ("train", "validation", "test")},
+    )  # fmt: skip
+    return made
+
+
+@pytest.fixture(autouse=True)
+def offline(cache, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache.folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for cached in (assets.resolve, assets.check_model, shape_of):
+        cached.cache_clear()
+    yield
+    for cached in (assets.resolve, assets.check_model, shape_of):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("revision", ["", f"@{COMMIT}", "@main"])
+@pytest.mark.parametrize("family", ROW)
+def test_models_come_from_the_cache_by_branch_or_commit(family, revision):
+    ref = ROW[family] + revision
+    path = assets.resolve(ref)
+    assert hub.commit(path) == COMMIT and hub.cached(ref) == path
+    assets.check_model(ref)
+    model = assets.load_model(ref)
+    assert model.config.model_type == {"qwen": "qwen2"}.get(family, family)
+    assert shape_of(ref).hidden == 16  # of the model that is here, not of the table
+
+
+def test_an_untied_head_is_a_copy_of_the_embeddings():
+    model = assets.load_model(ROW["gpt2"], untie_head=True)
+    head, table = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    assert head is not table and head.tolist() == table.tolist()
+
+
+@pytest.mark.parametrize(
+    ("family", "opening", "closing"),
+    [("llama", "<|begin_of_text|><|start_header_id|>system", "<|start_header_id|>assistant<|end_header_id|>\n\n"),
+     ("qwen", "<|im_start|>system", "<|im_start|>assistant\n"), ("gpt2", "Say: ", "text")],
+)  # fmt: skip
+def test_prompts_follow_the_generators_chat_template(family, opening, closing):
+    tokenizer = assets.load_tokenizer(ROW[family])
+    settings = resolve(load_profile("tiny"), "", "", {"generator.prompt": "Say: <article>"}).generator
+    ids = encode_prompt(tokenizer, build_prompt(tokenizer, settings, "A short text"))
+    text = tokenizer.decode(ids)
+    assert text.startswith(opening) and text.endswith(closing) and "Say: A short text" in text
+    if tokenizer.bos_token_id is not None and family == "llama":
+        assert ids.count(tokenizer.bos_token_id) == 1  # the template's own, none on top
+
+
+def test_the_date_of_llamas_template_is_a_setting():
+    tokenizer = assets.load_tokenizer(ROW["llama"])
+    values = resolve(load_profile("paper"), "uuid", "").generator.template_values
+    settings = resolve(load_profile("tiny"), "", "").generator
+    today = tokenizer.decode(encode_prompt(tokenizer, build_prompt(tokenizer, settings, "x")))
+    bind_template(tokenizer, values)
+    fixed = tokenizer.decode(encode_prompt(tokenizer, build_prompt(tokenizer, settings, "x")))
+    assert "Today Date: 26 Jul 2024" in fixed and today != fixed
+
+
+@pytest.mark.parametrize(
+    ("family", "bos", "eos", "pad"),
+    [("llama", "<|begin_of_text|>", "<|eot_id|>", "<|eot_id|>"), ("qwen", None, "<|im_end|>", "<|endoftext|>"),
+     ("gpt2", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>")],
+)  # fmt: skip
+def test_special_tokens_are_each_familys_own(family, bos, eos, pad):
+    tokenizer = assets.load_tokenizer(ROW[family])
+    assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (bos, eos, pad)
+
+
+@pytest.mark.parametrize("task", ["lambada_es", "67", "uuid"])
+def test_the_target_reads_texts_with_its_own_tokenizer(task):
+    """As the paper profile says: Llama's beginning-of-text token first, none for GPT-2."""
+    from harness.inner import InnerTrainer
+
+    settings = resolve(load_profile("paper"), task, "adam_metagrad")
+    name = settings.target.model.partition("@")[0]
+    tokenizer = assets.load_tokenizer(name)
+    ids = InnerTrainer(assets.load_model(name), tokenizer, settings.inner).encode("the river")
+    plain = tokenizer("the river", add_special_tokens=False)["input_ids"]
+    assert ids == ([tokenizer.bos_token_id, *plain] if task != "67" else plain)
+    assert ids == tokenizer.encode("the river")  # which is how the authors tokenise
+
+
+def test_data_by_file_and_by_configuration():
+    articles = "wikimedia/wikipedia/20231101.en/train-00000-of-00041.parquet"
+    assert len(assets.texts(articles, split=None)) == 20
+    for code in ("de", "es"):
+        ref = f"Tristan/lambada_openai_custom_splits/{code}"
+        assert all(text.startswith(code) for text in assets.texts(ref, split="validation"))
+    prints = [assets.fingerprint(f"Tristan/lambada_openai_custom_splits/{code}", data=True) for code in ("de", "es")]
+    assert prints[0] != prints[1]
+    with pytest.raises(HarnessError, match="HF_HUB_OFFLINE|cached|fetched"):
+        assets.texts("wikimedia/wikipedia/20231101.en/train-00001-of-00041.parquet", split=None)
+
+
+QUICK = {"grpo.steps": 2, "grpo.prompts_per_step": 2, "grpo.rollouts_per_prompt": 2, "grpo.updates_per_step": 1,
+         "generator.max_prompt_tokens": 256, "generator.max_completion_tokens": 8, "generator.prompt": "Say: <article>",
+         "generator.batch": 3, "inner.max_tokens": 12, "validation.prompts": 4, "validation.every": 2,
+         "data.article_count": 8}  # fmt: skip
+
+
+def quick_cell(profile: str, task: str, reward: str, tmp_path: Path, **more) -> dict:
+    given = QUICK | {key.replace("__", "."): value for key, value in more.items()}
+    settings = resolve(load_profile(profile), task, reward, given)
+    settings = settings.model_copy(update={  # the cache's commit is the tests'
+        "generator": settings.generator.model_copy(update={"model": settings.generator.model.partition("@")[0]}),
+        "target": settings.target.model_copy(update={"model": settings.target.model.partition("@")[0]}),
+        "data": settings.data.model_copy(update={"articles": settings.data.articles.partition("@")[0]}),
+    })  # fmt: skip
+    plan = CellPlan(profile, task, reward, 0, settings, given=given)
+    record = run_cell(plan, tmp_path, lambda event: None)
+    assert (record.status, record.reason) == ("done", ""), (tmp_path / "error.txt", record.reason)
+    return json.loads(next(tmp_path.rglob("cell.json")).read_text())
+
+
+JUDGE = {"task__options__language_id": "embedded:language_id"}
+
+
+@pytest.mark.parametrize(
+    ("profile", "task", "reward", "more"),
+    [
+        ("paper", "lambada_es", "adam_metagrad", JUDGE),
+        ("paper", "lambada_es", "levenshtein", JUDGE),
+        ("paper", "67", "adam_metagrad", {"inner__steps": 2, "validation__inner_steps": 2}),
+        ("paper", "uuid", "naive", {}),
+        ("small", "uuid", "adam_metagrad", {}),
+        ("small", "norm", "sgd_metagrad", {"inner__steps": 2, "validation__inner_steps": 2}),
+    ],
+)
+def test_a_cell_of_each_profile_runs_on_them(profile, task, reward, more, tmp_path):
+    record = quick_cell(profile, task, reward, tmp_path, **more)
+    assert record["steps_done"] == 2 and record["rollouts"] == 8
+    assert record["settings"]["generator"]["shared_prefix"] is True
