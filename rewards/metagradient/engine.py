@@ -142,7 +142,7 @@ class _Walk:
         """(plan, the first step). Where that step is the only one, its backward pass is recorded if that fits."""
         objective, layout, slots = self.objective, self.objective.layout, self.rule.slots
         vector = layout.size * torch.finfo(layout.dtype).bits // 8
-        keep, room = ("recording", tiers[0].free - (2 + slots) * vector) if self.steps == 1 else (None, 0)
+        keep, room = ("recording", tiers[0].free - (2 + slots) * vector) if self.steps == 1 else ("size", 0)
         begun = time.perf_counter()
         losses, grad, kept = objective.gradient(0, self.theta, keep=keep, room=room)
         seconds = time.perf_counter() - begun
@@ -151,7 +151,7 @@ class _Walk:
             graph = sum(piece.nbytes() for piece in kept) if kept is not None else tiers[0].free + 1
         else:
             sizes = [batch["input_ids"].numel() for batch in objective.batches]
-            graph = objective.graph_bytes(0, self.theta) * max(sizes) // max(sizes[0], 1) + 3 * vector
+            graph, kept = kept * max(sizes) // max(sizes[0], 1) + 2 * vector, None  # and its theta, its gradient
         # An update reads and writes some 8 vectors; its time matters only against recomputation and spilling.
         costs = Costs(vector, slots, graph, seconds, 8 * vector / 5e9, objective.single_pass)
         return choose(self.steps, *objective.agree(costs, tiers)), Record(0, self.theta, self.state, grad, kept)

@@ -18,6 +18,14 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 aten = torch.ops.aten
+BLOCK = 1 << 16
+"""Numbers a chain of elementwise operations sees at once on a CPU, so that its temporaries stay in cache."""
+
+
+def _blocks(rows: int, width: int, device: torch.device) -> list[slice]:
+    """Cuts of the first axis of (rows, width); everything at once on an accelerator."""
+    size = max(BLOCK // width, 1) if device.type == "cpu" else max(rows, 1)
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 # ----------------------------------------------------------------------------------------------------------- layer norm
@@ -141,27 +149,38 @@ class _ActivationBackward(Function):
     @once_differentiable
     def backward(ctx: Any, p: Tensor) -> tuple[Tensor, Tensor, None]:
         g, x = ctx.saved_tensors
-        return _slope(p, x, ctx.kind), _curvature(x, ctx.kind).mul_(p).mul_(g), None
+        first, second = torch.empty_like(x), torch.empty_like(x)
+        flat = [t.reshape(-1) for t in (p, g, x)]
+        for cut in _blocks(x.numel(), 1, x.device):
+            p, g, x = (t[cut] for t in flat)
+            slope, curvature = _slopes(p, x, ctx.kind)
+            first.view(-1)[cut] = slope
+            torch.mul(curvature.mul_(p), g, out=second.view(-1)[cut])
+        return first, second, None
 
 
 def _slope(g: Tensor, x: Tensor, kind: str) -> Tensor:
     return aten.silu_backward(g, x) if kind == "silu" else aten.gelu_backward(g, x, approximate=kind)
 
 
-def _curvature(x: Tensor, kind: str) -> Tensor:
-    """f''(x), a new tensor."""
+def _slopes(p: Tensor, x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """(p f'(x), f''(x)), new tensors."""
     if kind == "silu":
         s = torch.sigmoid(x)
-        return torch.addcmul(2.0 * torch.ones_like(x), x, 1.0 - 2.0 * s).mul_(s).mul_(1.0 - s)
+        return _slope(p, x, kind), (1.0 - 2.0 * s).mul_(x).add_(2.0).mul_(s).mul_(1.0 - s)
     square = x * x
     if kind == "none":
-        return torch.exp(-0.5 * square).mul_(2.0 - square).mul_(1.0 / math.sqrt(2.0 * math.pi))
-    # f = x (1 + t) / 2 with t = tanh(u), u = k (x + c x^3): f'' = (1 - t^2) (u' + x u'' / 2 - x t u'^2)
+        return _slope(p, x, kind), torch.exp(-0.5 * square).mul_(2.0 - square).mul_(1.0 / math.sqrt(2.0 * math.pi))
+    # f = x (1 + t) / 2 with t = tanh(u), u = k (x + c x^3):
+    # f' = (1 + t) / 2 + (1 - t^2) x u' / 2,  f'' = (1 - t^2) (u' + x u'' / 2 - x t u'^2)
     k, c = math.sqrt(2.0 / math.pi), 0.044715
-    t = square.mul(c).add_(1.0).mul_(x).mul_(k).tanh_()
-    slope = square.mul(3.0 * k * c).add_(k)
-    inner = square.mul_(6.0 * k * c).add_(k).addcmul_(slope.square_().mul_(x), t, value=-1.0)
-    return t.square_().neg_().add_(1.0).mul_(inner)
+    t = square.mul(k * c).add_(k).mul_(x).tanh_()
+    steep = square.mul(3.0 * k * c).add_(k)
+    rest = torch.addcmul(torch.ones_like(t), t, t, value=-1.0)
+    moved = steep * x
+    first = torch.addcmul(t, rest, moved).add_(1.0).mul_(p).mul_(0.5)
+    second = square.mul_(3.0 * k * c).add_(steep).addcmul_(moved.mul_(t), steep, value=-1.0).mul_(rest)
+    return first, second
 
 
 def activation(x: Tensor, kind: str) -> Tensor:
@@ -227,11 +246,15 @@ def head(module: nn.Linear, h: Tensor) -> Tensor:
 
 
 class _TokenNLL(Function):
+    """Keeps the logits alone: they are the largest tensor of a pass, and their softmax is cheap."""
+
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        logp = torch.log_softmax(logits, -1)
-        ctx.save_for_backward(logits, targets, logp)
-        return -logp.gather(1, targets[:, None])[:, 0]
+        ctx.save_for_backward(logits, targets)
+        nll = logits.new_empty(len(logits))
+        for cut in _blocks(*logits.shape, logits.device):
+            nll[cut] = -torch.log_softmax(logits[cut], -1).gather(1, targets[cut, None])[:, 0]
+        return nll
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
@@ -242,20 +265,23 @@ class _TokenNLLBackward(Function):
     """gz = g (p - e_y)."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, logits: Tensor, targets: Tensor, logp: Tensor) -> Tensor:
-        p = logp.exp()
-        ctx.save_for_backward(g, targets, p)
-        return (p * g[:, None]).scatter_add_(1, targets[:, None], -g[:, None])
+    def forward(ctx: Any, g: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+        ctx.save_for_backward(g, logits, targets)
+        gz = torch.softmax(logits, -1).mul_(g[:, None])
+        return gz.scatter_add_(1, targets[:, None], -g[:, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, q: Tensor) -> tuple[Tensor | None, ...]:
-        g, targets, p = ctx.saved_tensors
-        pq = p * q
-        total = pq.sum(-1)
-        g_adjoint = total - q.gather(1, targets[:, None])[:, 0]
-        z_adjoint = pq.addcmul_(p, total[:, None], value=-1.0).mul_(g[:, None])
-        return g_adjoint, z_adjoint, None, None
+        g, logits, targets = ctx.saved_tensors
+        g_adjoint, z_adjoint = torch.empty_like(g), torch.empty_like(logits)
+        for cut in _blocks(*logits.shape, logits.device):
+            p, q_cut = torch.softmax(logits[cut], -1), q[cut]
+            pq = p * q_cut
+            total = pq.sum(-1)
+            torch.sub(total, q_cut.gather(1, targets[cut, None])[:, 0], out=g_adjoint[cut])
+            torch.mul(pq.addcmul_(p, total[:, None], value=-1.0), g[cut, None], out=z_adjoint[cut])
+        return g_adjoint, z_adjoint, None
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:

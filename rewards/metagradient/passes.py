@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,6 +20,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from rewards.metagradient.errors import NonFiniteError, NoScoredTokensError, SecondDerivativeError
 from rewards.metagradient.loss import IGNORED, LossConvention, Rows, prepare
@@ -32,12 +33,15 @@ Batch = Mapping[str, Tensor]
 
 @dataclass
 class Graph:
-    """The differentiable gradient of one microbatch: leaves theta and w (n,), and dL/dtheta as functions of both."""
+    """The differentiable gradient of one microbatch: leaves theta and w (n,), and dL/dtheta as functions of both.
+
+    edges  where each parameter's gradient left the graph, by name; its value need not be kept
+    """
 
     where: slice
     leaves: list[Tensor]
     weights: Tensor
-    grads: list[Tensor]
+    edges: dict[str, GradientEdge]
 
 
 Kept = list[Graph] | list[Recording]
@@ -96,8 +100,10 @@ class Objective:
             if len(rows.flat):
                 yield slice(start, start + rows.count), rows
 
-    def _build(self, step: int, theta: Tensor, where: slice, rows: Rows, weights: Tensor | None, keep: bool):
-        """(losses (n,), Graph or the gradients alone)."""
+    def _build(
+        self, step: int, theta: Tensor, where: slice, rows: Rows, weights: Tensor | None = None, keep: bool = False
+    ) -> tuple[Tensor, list[Tensor], Graph | None]:
+        """(losses (n,), gradients by parameter, their Graph if it is to be kept)."""
         leaves = {k: v.detach().requires_grad_() for k, v in self.layout.views(theta).items()}
         with torch.enable_grad():
             losses = self.network.losses(leaves, rows)
@@ -110,7 +116,10 @@ class Objective:
             found = torch.autograd.grad(
                 total, list(leaves.values()), create_graph=keep, allow_unused=True, materialize_grads=True
             )
-        return losses.detach(), Graph(where, list(leaves.values()), w, list(found)) if keep else list(found)
+        if not keep:
+            return losses.detach(), list(found), None
+        edges = {k: get_gradient_edge(g) for k, g in zip(leaves, found, strict=True) if g.requires_grad}
+        return losses.detach(), [g.detach() for g in found], Graph(where, list(leaves.values()), w, edges)
 
     def gradient(
         self,
@@ -118,41 +127,36 @@ class Objective:
         theta: Tensor,
         weights: Tensor | None = None,
         *,
-        keep: Literal["graph", "recording"] | None = None,
+        keep: Literal["graph", "recording", "size"] | None = None,
         room: float = math.inf,
-    ) -> tuple[Tensor, Tensor, Kept | None]:
+    ) -> tuple[Tensor, Tensor, Kept | int | None]:
         """(losses (B,) of this rank, gradient (P,) of all ranks, what `directional` may use) of a step's loss.
 
         theta (P,); weights (B,), default 1. keep: one Graph a microbatch, or one Recording (which serves without
-        curvature), the latter None if they exceed `room` bytes.
+        curvature), the latter None if they exceed `room` bytes; or only the bytes that the Graphs would take.
         """
         grad, kept, held = None, [] if keep else None, 0
+        own = {t.untyped_storage().data_ptr() for t in (theta, *self.network.frozen.values())}
         losses = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
         for where, rows in self._pieces(step):
             recording = Recording(where, rows) if keep == "recording" and kept is not None else None
-            with self.network.recorder.writing(recording):
-                part, built = self._build(step, theta, where, rows, weights, keep == "graph")
+            sized = keep == "size" and not held  # the first microbatch stands for all
+            with self.network.recorder.writing(recording), counted(own) if sized else nullcontext() as saved:
+                part, grads, graph = self._build(step, theta, where, rows, weights, sized or keep == "graph")
             losses[where] = part.to(losses.dtype)
-            flat = self.layout.flatten(built.grads if keep == "graph" else built)
+            flat = self.layout.flatten(grads)
             grad = flat if grad is None else grad.add_(flat)
-            if keep == "graph":
-                kept.append(built)
+            if sized:
+                held = sum(saved.values()) * len(losses) // rows.count
+            elif graph is not None:
+                kept.append(graph)
             elif recording is not None:
                 held += recording.nbytes()
                 kept = [*kept, recording] if held <= room else None
-            del built, recording
+            del graph, recording
         grad = self._sum(torch.zeros_like(theta) if grad is None else grad)
         self._check(step, theta, losses, grad)
-        return losses, grad, kept
-
-    def graph_bytes(self, step: int, theta: Tensor) -> int:
-        """Bytes that autograd holds for a step's differentiable gradient, counted on its first microbatch."""
-        own = {t.untyped_storage().data_ptr() for t in (theta, *self.network.frozen.values())}
-        for where, rows in self._pieces(step):
-            with counted(own) as saved:
-                self._build(step, theta, where, rows, None, True)
-            return sum(saved.values()) * len(self.batches[step]["input_ids"]) // rows.count
-        return 0
+        return losses, grad, held if keep == "size" else kept
 
     def agree(self, costs: Costs, tiers: list[Tier]) -> tuple[Costs, list[Tier]]:
         """The same numbers on every rank (the dearest costs, the least room), so that every rank plans the same."""
@@ -189,8 +193,8 @@ class Objective:
                 rate = self._forward_mode(theta, piece, tangents) * self.factors[step]
             else:
                 if isinstance(piece, Rows):
-                    _, piece = self._build(step, theta, where, piece, None, True)
-                rate, parts = _pull(piece, dict(zip(self.layout.names, piece.grads, strict=True)), tangents, curvature)
+                    *_, piece = self._build(step, theta, where, piece, keep=True)
+                rate, parts = _pull(piece, tangents, curvature)
                 if curvature:
                     product.add_(self.layout.flatten(parts))
                 del parts
@@ -236,7 +240,7 @@ class Objective:
             for i in range(len(losses)):
                 rows = prepare(self.batches[step], i, i + 1, self.convention)
                 if len(rows.flat):
-                    _, own = self._build(step, theta, slice(i, i + 1), rows, None, False)
+                    _, own, _ = self._build(step, theta, slice(i, i + 1), rows)
                     if not all(bool(torch.isfinite(g).all()) for g in own):
                         bad.append(i)
         raise NonFiniteError(
@@ -254,18 +258,20 @@ def _drain(kept: Kept) -> Iterator[tuple[slice, Graph | Recording]]:
         yield piece.where, piece
 
 
-def _pull(
-    graph: Graph, grads: dict[str, Tensor], tangents: dict[str, Tensor], curvature: bool
-) -> tuple[Tensor, list[Tensor]]:
+def _pull(graph: Graph, tangents: dict[str, Tensor], curvature: bool) -> tuple[Tensor, list[Tensor]]:
     """(rates (n,), per-parameter H direction) by differentiating <direction, gradient> in w and theta."""
-    pairs = [(grads[name], t) for name, t in tangents.items() if grads[name].requires_grad]
+    moved = [name for name in tangents if name in graph.edges]
     wanted = [graph.weights, *graph.leaves] if curvature else [graph.weights]
-    if not pairs:
+    if not moved:
         found = [torch.zeros_like(x) for x in wanted]
     else:
         with second_derivatives():
             found = torch.autograd.grad(
-                [g for g, _ in pairs], wanted, [t.to(g) for g, t in pairs], allow_unused=True, materialize_grads=True
+                [graph.edges[name] for name in moved],
+                wanted,
+                [tangents[name] for name in moved],
+                allow_unused=True,
+                materialize_grads=True,
             )
     return found[0], list(found[1:])
 
