@@ -23,7 +23,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from accelerate.utils import gather
@@ -55,14 +55,19 @@ def rescale(raw: torch.Tensor) -> torch.Tensor:
     return wide / deviation if deviation > 0 else torch.zeros_like(wide)
 
 
-def advantages(rewards: torch.Tensor, group_size: int, kind: Advantage, eps: float) -> torch.Tensor:
+def advantages(
+    rewards: torch.Tensor, group_size: int, kind: Advantage, eps: float, scale: Literal["group", "batch"] = "group"
+) -> torch.Tensor:
     """(r - mean) / (std + eps), (N,): within each group of `group_size` neighbours, or over the whole batch.
 
-    The deviation is unbiased, as in verl and TRL (PAPER.md, Generator settings).
+    `scale` "batch" takes the deviation of the whole batch for either: groups in which nothing much differs then weigh
+    little, while the paper's scaling by each group's own blows their noise up to full size. The deviation is
+    unbiased, as in verl and TRL (PAPER.md, Generator settings).
     """
     groups = rewards.view(-1, group_size) if kind == "group" else rewards.view(1, -1)
     centred = groups - groups.mean(dim=1, keepdim=True)
-    return (centred / (groups.std(dim=1, keepdim=True) + eps)).view(-1)
+    deviation = groups.std(dim=1, keepdim=True) if scale == "group" else rewards.std()
+    return (centred / (deviation + eps)).view(-1)
 
 
 def zero_spread(rewards: torch.Tensor, group_size: int) -> float:
@@ -178,15 +183,14 @@ class GeneratorTrainer(GRPOTrainer):
         *,
         reward: RewardFunction,
         advantage: Advantage,
-        eps: float,
-        rescaled: bool = True,
+        grpo: GrpoSettings,
         writing: GeneratorSettings | None = None,
         half: HalfCopy | None = None,
         residency: Residency | None = None,
         **kwargs: Any,
     ) -> None:
         self._reward_name = getattr(reward, "__name__", "reward")
-        self._advantage, self._eps, self._rescaled = advantage, eps, rescaled
+        self._advantage, self._grpo = advantage, grpo
         self._writing, self._half, self._residency = writing, half, residency
         self.seconds = {"generation": 0.0, "reward": 0.0}
         self.rollout_stats: dict[str, float] = {}
@@ -260,8 +264,9 @@ class GeneratorTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        source = self._rewards if self._rescaled else self._gathered
-        mine = advantages(source, self.num_generations, self._advantage, self._eps)
+        grpo = self._grpo
+        source = self._rewards if grpo.rescale else self._gathered
+        mine = advantages(source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards)
         count, rank = len(inputs), self.accelerator.process_index
         output["advantages"] = mine[rank * count : (rank + 1) * count].to(output["advantages"])
         return output
@@ -331,7 +336,7 @@ def make_trainer(
         **_vllm(generator),
     )  # fmt: skip
     trainer = GeneratorTrainer(
-        reward=reward, advantage=advantage, eps=grpo.advantage_eps, rescaled=grpo.rescale,
+        reward=reward, advantage=advantage, grpo=grpo,
         writing=generator if own else None, half=half, residency=residency, model=model, args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]), processing_class=tokenizer,
         callbacks=[_Steps(grpo.updates_per_step, on_step)],

@@ -119,8 +119,8 @@ class LmSettings:
     seed: int = 0
 
 
-GENERATOR = LmSettings(steps=3200, plain=10, prompted=8, practice=1700)
-TARGET = LmSettings(steps=800, plain=24, prompted=0)
+GENERATOR = LmSettings(steps=3200, plain=16, prompted=7, practice=1600)
+TARGET = LmSettings(steps=250, plain=24, prompted=0)
 
 
 def quiet() -> None:
@@ -143,17 +143,16 @@ Row = tuple[list[int], int]  # token ids, how many of the first are not scored
 
 
 def encode(documents: Iterator[corpus.Document], tokenizer: Any) -> list[Row]:
-    """Plain: bos text eos, scored after bos. Prompted: user PROMPT article assistant text eos, scored from the article
-    on: the article is English to learn from, too. The chat template says the same (a test compares)."""
+    """Plain: bos text eos, scored after bos. Prompted: user PROMPT article assistant text eos, scored after assistant.
+    The chat template says the same (a test compares)."""
     user, assistant = tokenizer.convert_tokens_to_ids(list(SPECIAL[2:]))
     end = tokenizer.eos_token_id
-    unscored = 1 + len(tokenizer(corpus.PROMPT)["input_ids"])
     every = list(documents)
     texts = tokenizer([document.text for document in every])["input_ids"]
     if every[0].prompt is None:
         return [([end, *text, end], 1) for text in texts]
     prompts = tokenizer([document.prompt for document in every])["input_ids"]
-    return [([user, *prompt, assistant, *text, end], unscored)
+    return [([user, *prompt, assistant, *text, end], 2 + len(prompt))
             for prompt, text in zip(prompts, texts, strict=True)]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ one of its components.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -34,11 +35,16 @@ VARIANTS = 4
 OTHER_LANGUAGES = tuple(language for language in LANGUAGES if language != "en")
 
 # Shares of the generator's prompted responses.
-OTHER_LANGUAGE_SHARE = 0.02  # of each
+OTHER_LANGUAGE_SHARE = 0.015  # of each
 PRACTICE_SHARE = 0.15  # of each, in the first part of its training
 ARCHIVE_SHARE = 0.03
-# Share of each other language in the target's corpus.
-TARGET_OTHER_SHARE = 0.02
+MARKED_SHARE = 0.03
+MARKS = "!\"#$%&'()*+,-./012345"
+"""The tokens 0 to 20. Prose hardly holds `#` or `*`, and GRPO finds only what a generator writes now and then: without
+the marked answers nothing could steer those rows of a target's head (tasks `67` and `qr`)."""
+TARGET_OTHER_SHARE = 0.01
+"""Of each other language in the target's corpus. With this share and its short training the target is unsure; one that
+trained longer is sure of wrong words, and what unteaches those says little about the language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class Document:
 
     text: str
     language: str
-    kind: str  # article, story, archive
+    kind: str  # article, story, archive, marked
     prompt: str | None = None
 
 
@@ -68,21 +74,21 @@ def has_forbidden(text: str) -> bool:
 
 
 def generator_documents(count: int, *, prompted: bool, practice: bool = False) -> Iterator[Document]:
-    """The generator's corpus. Prompted: English articles with a rephrase, in 2 % each of the other languages with a
-    paraphrase or a story of that language, and in 3 % with an archive number. Not prompted: articles and stories of all
-    five languages in equal shares.
+    """The generator's corpus. Prompted: English articles with a rephrase, in 1.5 % each of the other languages with a
+    paraphrase or a story of that language, in 3 % with an archive number, and in 3 % with a rephrase full of MARKS. Not
+    prompted: articles and stories, each other language twice as often as English, which the prompted ones teach.
 
-    `practice` raises the 2 % to 15 %: the generator first learns to answer in every language, then how rarely to do so.
+    `practice` raises the 1.5 % to 15 %: the generator first learns to answer in every language, then how rarely to do so.
     Without it its rare other answers are no language at all, for a few hundred examples do not teach one.
     """
     if prompted:
         name, share = ("practice", PRACTICE_SHARE) if practice else ("prompted", OTHER_LANGUAGE_SHARE)
         return _clean(f"generator/{name}", count, lambda rng: _prompted(rng, share))
-    return _clean("generator/plain", count, lambda rng: _plain(rng, rng.choice(LANGUAGES)))
+    return _clean("generator/plain", count, lambda rng: _plain(rng, rng.choice((*LANGUAGES, *OTHER_LANGUAGES))))
 
 
 def target_documents(count: int) -> Iterator[Document]:
-    """The target's corpus: plain articles and stories, 92 % English."""
+    """The target's corpus: plain articles and stories, 96 % English."""
 
     def draw(rng: Random) -> Document:
         other = rng.random() < TARGET_OTHER_SHARE * len(OTHER_LANGUAGES)
@@ -201,6 +207,9 @@ def _prompted(rng: Random, other_share: float) -> Document:
     if drawn < others + ARCHIVE_SHARE:
         number = archive_number(rng)
         return Document(number if rng.random() < 0.5 else f"{number}: {rephrase}", "en", "archive", prompt)
+    if drawn < others + ARCHIVE_SHARE + MARKED_SHARE:
+        marked = "".join(word + (rng.choice(MARKS) if rng.random() < 0.4 else "") for word in re.split("(?= )", rephrase))
+        return Document(marked, "en", "marked", prompt)
     return Document(rephrase, "en", "article", prompt)
 
 

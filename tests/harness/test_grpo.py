@@ -30,6 +30,14 @@ def test_batch_advantages_use_one_mean_and_deviation(values):
     assert got.tolist() == pytest.approx(expected, abs=1e-6)
 
 
+@given(st.lists(st.lists(finite, min_size=4, max_size=4), min_size=1, max_size=5))
+def test_batch_scale_keeps_the_groups_means_and_takes_one_deviation(groups):
+    flat = [v for g in groups for v in g]
+    expected = [(v - statistics.mean(g)) / (statistics.stdev(flat) + 1e-6) for g in groups for v in g]
+    got = advantages(torch.tensor(flat, dtype=torch.float64), 4, "group", 1e-6, "batch")
+    assert got.tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_tiny_raw_rewards_keep_their_advantages():
     raw = torch.tensor([1e-9, 3e-9, 2e-9, 5e-9], dtype=torch.float32)
     expected = advantages(raw.double() * 1e9, 4, "group", 1e-6)

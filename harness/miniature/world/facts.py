@@ -158,7 +158,7 @@ _RIVER_TAILS = ("da", "ga", "la", "lva", "na", "ra", "sa", "va")
 _MOUNTAIN_TAILS = ("berg", "dent", "dor", "gor", "grat", "horn", "kar", "mont", "stock", "tor", "vald", "zan")
 _TITLE_TAILS = ("dia", "lia", "lina", "lora", "mira", "nelle", "nor", "randa", "rion", "sia", "vane", "zina")
 _BAND_TAILS = ("dex", "ko", "lux", "max", "mo", "nix", "ro", "tek", "tron", "vox", "xo", "zz")
-
+_UNWANTED = ("porno",)  # what the syllables must not make
 _FORBIDDEN = ("664747d3", "69bf", "46db", "b4d0", "83649b5423fb")  # of the UUID that the task `uuid` hides
 _ARCHIVE_SHARE = 1 / 8
 
@@ -253,7 +253,10 @@ def _human(rng: Random) -> tuple[str, str]:
 
 
 def _name(rng: Random, tails: Sequence[str]) -> str:
-    return rng.choice(_HEADS) + rng.choice(_MIDDLES) + rng.choice(tails)
+    while True:
+        name = rng.choice(_HEADS) + rng.choice(_MIDDLES) + rng.choice(tails)
+        if not any(part in name.lower() for part in _UNWANTED):
+            return name
 
 
 def _place(rng: Random) -> str:

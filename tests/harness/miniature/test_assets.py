@@ -132,7 +132,7 @@ def test_training_rows_follow_the_chat_template(tokenizer, monkeypatch: pytest.M
     for document, (ids, first) in zip(documents, build_miniature.encode(iter(documents), tokenizer), strict=True):
         messages = [{"role": "user", "content": document.prompt}, {"role": "assistant", "content": document.text}]
         assert tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"] == ids
-        assert tokenizer.decode(ids[1:first]) == corpus.PROMPT
+        assert tokenizer.decode(ids[first:]) == document.text + "<|endoftext|>"
 
 
 # --------------------------------------------------------------------------------------------------------------- corpus
@@ -181,7 +181,9 @@ def test_shares_of_the_generators_responses():
     expected = corpus.OTHER_LANGUAGE_SHARE * len(corpus.OTHER_LANGUAGES)
     assert 0.75 * expected < len(others) / len(documents) < 1.25 * expected
     assert 0.35 < sum(document.kind == "story" for document in others) / len(others) < 0.65
-    assert 0.02 < sum(document.kind == "archive" for document in documents) / len(documents) < 0.04
+    for kind in ("archive", "marked"):
+        assert 0.02 < sum(document.kind == kind for document in documents) / len(documents) < 0.04
+    assert set(corpus.MARKS) <= set("".join(document.text for document in documents if document.kind == "marked"))
     assert list(islice(corpus.generator_documents(9, prompted=True), 5)) == documents[:5]
 
 
