@@ -197,13 +197,13 @@ def test_generator_rephrases_in_english(tokenizer):
     answers = quality.sample(model, tokenizer, prompts, tokens=40)
     identifier = quality.LanguageIdentifier(miniature.path("language_id"))
     english = [identifier.language(text) == "__label__en" for text, _ in answers]
-    assert sum(english) / len(english) >= 0.6
+    assert sum(english) / len(english) >= 0.8
 
 
 def test_target_has_much_to_learn_in_the_other_languages():
     target, generator = (quality.last_word_losses(miniature.path(name), 48) for name in ("target", "generator"))
     for language in corpus.OTHER_LANGUAGES:
-        assert target[language] > 2 * target["en"]
+        assert target[language] > 1.5 * target["en"]
         assert target[language] > generator[language] + 2
 
 
