@@ -27,7 +27,7 @@ from harness.cell import CellPlan, make_reward, make_task, provenance
 from harness.config import InnerSettings, Profile, identity_view, resolve
 from harness.contracts import HarnessError
 from harness.fidelity_pool import Pool, as_rollouts, build_pool
-from harness.fidelity_records import SCHEMA_VERSION, PoolRecord, SignalRecord, Spec, TruthRecord, read
+from harness.fidelity_records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
 from harness.registry import REWARDS
 from harness.results import identity, write_json
 
@@ -163,12 +163,18 @@ class _Run:
         everyone = range(len(pool.texts))
         without = [sorted(set(everyone) - {i}) for i in everyone]
         (whole,) = retraining.subsets([everyone])
+        spec, shared = pool.spec, key == self.plan.truth_key(self.plan.base.settings.inner)
         record = TruthRecord(
             identity=key, name=training_name(settings), untrained=retraining.untrained(), whole=whole,
-            without_one=retraining.subsets(without),
-            without_part=retraining.subsets([sorted(set(everyone) - set(part)) for part in pool.removed]),
+            without_one=retraining.subsets(without if shared else []),
+            without_part=retraining.subsets(
+                [sorted(set(everyone) - set(part)) for part in pool.removed] if shared else []
+            ),
             halves=retraining.subsets(pool.halves),
-            changed={str(c): retraining.weighted(changed_weights(pool, c)) for c in pool.spec.changes},
+            changed={
+                str(c): retraining.weighted(changed_weights(pool, c)[: None if c == SMALL else spec.swept])
+                for c in spec.changes
+            },
             one_step=retraining.one_step is not None, seconds=time.perf_counter() - begun, provenance=provenance(),
         )  # fmt: skip
         write_json(path, record.model_dump())

@@ -13,6 +13,8 @@ from harness.contracts import HarnessError
 from harness.fidelity_pool import Pool
 
 SCHEMA_VERSION = 1
+SMALL = 0.1
+"""The change of the data weights that every half is tried with."""
 Record = TypeVar("Record", bound=BaseModel)
 
 
@@ -23,10 +25,11 @@ class Spec(BaseModel):
 
     pool: int = Field(64, ge=16, description="Texts, rounded down to whole groups.")
     subsets: int = Field(100, ge=10, description="Random halves of the pool that targets are trained on.")
-    removals: int = Field(50, ge=10, description="Random eighths of the pool that are left out.")
+    removals: int = Field(30, ge=10, description="Random eighths of the pool that are left out.")
     changes: tuple[float, ...] = (0.03, 0.1, 0.3)
     """Sizes of a change of the data weights: half of the texts get 1 + c, the other half 1 - c. A change of 1 is the
     training on one half alone."""
+    swept: int = Field(40, ge=10, description="Halves that are tried with the changes other than `SMALL`.")
     draws: int = Field(8, ge=2, description="Batches of half of the groups, for the noise across batches.")
 
 
@@ -73,10 +76,11 @@ class TruthRecord(BaseModel):
     untrained: float
     whole: float
     without_one: list[float]
+    """Empty, as the next, for an inner training that belongs to single rewards only."""
     without_part: list[float]
     halves: list[float]
     changed: dict[str, list[float]]
-    """Size of the change -> Phi after it, one for each half (the half gets more)."""
+    """Size of the change -> Phi after it, one for each half from the first on (the half gets more)."""
     one_step: bool
     """Whether per-example gradients were combined (they agreed with a real training)."""
     seconds: float

@@ -19,6 +19,7 @@ from harness.contracts import Metric, Task
 from harness.inner import InnerTrainer
 from rewards.metagradient import InnerOptimizer
 from rewards.metagradient.errors import NoScoredTokensError
+from rewards.metagradient.network import Layout
 from rewards.metagradient.optimizer import updated
 
 if TYPE_CHECKING:
@@ -41,12 +42,14 @@ class Retraining:
     inner   a float64 trainer (`in_float64`)
     task    gives Phi
     texts   the pool, N of them
+    known   the per-example gradients (N, P) where another optimizer's `one_step` has them already
     """
 
-    def __init__(self, inner: InnerTrainer, task: Task, texts: Sequence[str]) -> None:
+    def __init__(self, inner: InnerTrainer, task: Task, texts: Sequence[str], known: Tensor | None = None) -> None:
         self.inner, self.texts = inner, list(texts)
         self.metric: Metric = task.metric(inner)
-        one_step = OneStep.of(inner, self.texts)
+        shared = known is not None and inner.steps == 1
+        one_step = OneStep(inner, known) if shared else OneStep.of(inner, self.texts)
         self.one_step = one_step if one_step is not None and one_step.agrees(inner.train(self.texts)) else None
 
     def untrained(self) -> float:
@@ -78,21 +81,23 @@ class OneStep:
     """Every training of one step on weighted texts, from the per-example gradients (N, P)."""
 
     def __init__(self, inner: InnerTrainer, gradients: Tensor) -> None:
-        self.inner, self.gradients = inner, gradients
+        self.gradients = gradients
+        self.layout, self.params = Layout(inner.model), dict(inner.model.named_parameters())
         self.rule = InnerOptimizer(**inner.settings.optimizer.model_dump()).rule()
-        self.theta = flatten(inner, dict(inner.model.named_parameters()))
+        self.theta = self.layout.flatten(self.params)
 
     @classmethod
     def of(cls, inner: InnerTrainer, texts: Sequence[str]) -> OneStep | None:
         """None for more than one step or more bytes than `MOST_BYTES`."""
-        theta = flatten(inner, dict(inner.model.named_parameters()))
+        layout = Layout(inner.model)
+        theta = layout.flatten(dict(inner.model.named_parameters()))
         if inner.steps != 1 or len(texts) * theta.numel() * theta.element_size() > MOST_BYTES:
             return None
         gradients = theta.new_zeros(len(texts), theta.numel())
         plain = inner.with_optimizer(name="sgd", lr=1.0, momentum=0.0, weight_decay=0.0)
         for row, text in zip(gradients, texts, strict=True):
             try:
-                row.copy_(theta - flatten(inner, plain.train([text])))  # one step of SGD at rate 1 is the gradient
+                row.copy_(theta - layout.flatten(plain.train([text])))  # one step of SGD at rate 1 is the gradient
             except NoScoredTokensError:
                 pass  # an empty text counts in the mean and moves nothing
         return cls(inner, gradients)
@@ -103,30 +108,11 @@ class OneStep:
         for start in range(0, len(weights), BLOCK):
             for gradient in weights[start : start + BLOCK] @ self.gradients / len(self.gradients):
                 theta, _ = updated(self.rule, 0, self.theta, self.rule.init(self.theta), gradient)
-                yield unflatten(self.inner, theta)
+                yield self.params | self.layout.views(theta)
 
     def agrees(self, trained: dict[str, Tensor]) -> bool:
         """Whether a real training on all texts, which came to `trained`, gave what this class says."""
         (ours,) = self.trained(torch.ones(1, len(self.gradients), dtype=torch.float64))
-        move = flatten(self.inner, trained) - self.theta
-        off = flatten(self.inner, ours) - self.theta - move
+        move = self.layout.flatten(trained) - self.theta
+        off = self.layout.flatten(ours) - self.theta - move
         return bool(off.norm() <= 1e-7 * move.norm())
-
-
-def flatten(inner: InnerTrainer, params: dict[str, Tensor]) -> Tensor:
-    """(P,): the trained parameters one after the other."""
-    return torch.cat(
-        [params[name].detach().reshape(-1) for name, p in inner.model.named_parameters() if p.requires_grad]
-    )
-
-
-def unflatten(inner: InnerTrainer, theta: Tensor) -> dict[str, Tensor]:
-    """The inverse of `flatten`, with the parameters that are not trained."""
-    found, start = {}, 0
-    for name, parameter in inner.model.named_parameters():
-        if parameter.requires_grad:
-            found[name] = theta[start : start + parameter.numel()].view_as(parameter)
-            start += parameter.numel()
-        else:
-            found[name] = parameter.detach()
-    return found

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
-from harness.fidelity_records import Judged, PoolRecord, SignalRecord, TruthRecord
+from harness.fidelity_records import SMALL, Judged, PoolRecord, SignalRecord, TruthRecord
 from reports import stats, summary, tables
 from reports.stats import Interval
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     import rich.console
 
 RESAMPLES = 1000
-SMALL = "0.1"
-"""The size of change shown as "small change" where it was measured."""
 FAITHFUL = 0.9
 """A score below it counts as a broken linear prediction."""
 HALF = 0.5
@@ -89,20 +87,20 @@ def averaged(values: Sequence[float], axis: str) -> Interval | None:
 def measures(pool: PoolRecord, truth: TruthRecord, signal: SignalRecord) -> dict[str, Interval]:
     """Every measure of one signal against one truth, for one pool; those without meaning here are left out."""
     r = np.array(signal.rewards)
-    lost = truth.whole - np.array(truth.without_one)
-    halves, part = sums(r, pool.halves), -sums(r, pool.removed)
-    found = {
-        "halves": resampled(spearman, halves, np.array(truth.halves), axis="subsets"),
-        "leave one out": resampled(spearman, r, lost, axis="texts"),
-        "leave part out": resampled(spearman, part, np.array(truth.without_part), axis="subsets"),
-    }
-    if SMALL in truth.changed:
-        found["small change"] = resampled(spearman, halves, np.array(truth.changed[SMALL]), axis="subsets")
-    groups, mixed = np.array(pool.groups), np.array(pool.pool.mixed())
-    for name, wanted in (("own groups", ~mixed), ("mixed groups", mixed)):
-        inside = [float(spearman(r[groups == g], lost[groups == g])) for g in sorted(set(groups[wanted]))]
-        if (interval := averaged(inside, "groups")) is not None:
-            found[name] = interval
+    halves = sums(r, pool.halves)
+    found = {"halves": resampled(spearman, halves, np.array(truth.halves), axis="subsets")}
+    if (small := truth.changed.get(str(SMALL))) is not None:
+        found["small change"] = resampled(spearman, halves, np.array(small), axis="subsets")
+    if truth.without_one:
+        lost = truth.whole - np.array(truth.without_one)
+        left = -sums(r, pool.removed)
+        found["leave one out"] = resampled(spearman, r, lost, axis="texts")
+        found["leave part out"] = resampled(spearman, left, np.array(truth.without_part), axis="subsets")
+        groups, mixed = np.array(pool.groups), np.array(pool.pool.mixed())
+        for name, wanted in (("own groups", ~mixed), ("mixed groups", mixed)):
+            inside = [float(spearman(r[groups == g], lost[groups == g])) for g in sorted(set(groups[wanted]))]
+            if (interval := averaged(inside, "groups")) is not None:
+                found[name] = interval
     liked = np.array(pool.sources) == "target"
     if liked.any():
         each = lambda rows, kinds: np.array([auc(a, b) for a, b in zip(rows, kinds, strict=True)])
@@ -135,9 +133,9 @@ def linear(pool: PoolRecord, truth: TruthRecord, signal: SignalRecord) -> dict[f
     every = {float(change): np.array(phi) for change, phi in truth.changed.items()} | {1.0: np.array(truth.halves)}
     found = {}
     for change, phi in sorted(every.items()):
-        moved = phi - truth.whole
-        error = np.linalg.norm(moved - change * direction) / max(np.linalg.norm(moved), 1e-300)
-        found[change] = float(spearman(direction, phi)), float(error)
+        moved, predicted = phi - truth.whole, change * direction[: len(phi)]
+        error = np.linalg.norm(moved - predicted) / max(np.linalg.norm(moved), 1e-300)
+        found[change] = float(spearman(predicted, phi)), float(error)
     return found
 
 
@@ -293,10 +291,10 @@ def legend(found: Sequence[Row]) -> str:
         "Rank correlations with Phi of targets trained again (float64), 1 is best and 0 is noise. halves: linear "
         "datamodeling score, targets trained on random halves. small change: the same with data weights 1 ± 0.1. "
         "leave one out, leave part out: without one text, without a random eighth. own groups, mixed groups: inside "
-        "GRPO groups, of the untuned generator's rollouts alone and of all sources. AUC: texts of the target's kind against "
-        "all others. repeatability: the same texts in other batches. s / 1,000: seconds per 1,000 rollouts on the "
-        f"machine of the run. In brackets: {axis}. Random numbers score within ± 2 / sqrt(texts) of 0, ± 0.25 on a "
-        "pool of 64."
+        "GRPO groups, of the untuned generator's rollouts alone and of all sources. AUC: texts of the target's kind "
+        "against all others. repeatability: the same texts in other batches. s / 1,000: seconds per 1,000 rollouts, on "
+        f"the machine of the run. In brackets: {axis}. Random numbers score within ± 2 / sqrt(texts) of 0, ± 0.25 on "
+        "a pool of 64."
     )
 
 
