@@ -17,13 +17,14 @@ from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness import assets
+from harness import assets, locks
+from harness.checkpoint import Checkpoint, Checkpoints
 from harness.config import Settings
 from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, Task, TaskContext
 from harness.registry import REWARDS, TASKS, unsupported
-from harness.results import CellRecord, CellStore, identity, write_atomic
+from harness.results import CellRecord, CellStore, StorageError, identity, write_atomic
 
 if TYPE_CHECKING:
     from harness.inner import InnerTrainer
@@ -46,15 +47,16 @@ class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; not an Exception, so that nothing on the way swallows it."""
 
 
-_stop_requested = False
+_stop_requested: int | None = None
+"""The signal that arrived."""
 
 
 def request_stop(number: int, frame: Any) -> None:
     """Signal handler of a process that runs cells. It raises at once; where a library swallows that (an exception inside
     one of its callbacks), the flag ends the cell at its next step. Later signals do not disturb the storing."""
     global _stop_requested
-    if not _stop_requested:
-        _stop_requested = True
+    if _stop_requested is None:
+        _stop_requested = number
         raise Interrupted(number)
 
 
@@ -110,22 +112,78 @@ class CellPlan:
         )  # fmt: skip
 
 
-def run_cell(plan: CellPlan, runs: Path, notify: Notify, *, report_to: str = "none") -> CellRecord:
-    """Runs the cell and stores it, whatever happens: `done`, `failed` (with the reason) or `interrupted`, the last with
-    all that was measured until then. Only `Interrupted` is raised again."""
-    from rewards.metagradient import MetagradientError
+Policy = Literal["continue", "fresh", "retry-failed", "only-missing"]
+"""What `run` does with a cell that has results: `continue` keeps finished and failed ones and goes on with cut ones."""
 
+CARRIED = ("headline", "floor", "final", "initial", "steps_done", "rollouts", "zero_spread", "seconds", "notes",
+           "peak_memory_bytes", "device_memory_bytes")  # fmt: skip
+"""What of the record a checkpoint brings back; the rest is known anew."""
+
+
+def wanted(stored: CellRecord | None, policy: Policy, since: str = "") -> bool:
+    """Whether the cell is to be run. `since` (UTC, ISO): when the command began; with `fresh`, what another worker of
+    the same grid has finished after it counts."""
+    if stored is None:
+        return True
+    if policy == "only-missing":
+        return False
+    if policy == "fresh":
+        return stored.status not in ("done", "failed") or stored.provenance.get("finished", "") < (since or "~")
+    return stored.status in ("running", "interrupted", "unsupported") or (
+        stored.status == "failed" and policy == "retry-failed"
+    )
+
+
+def run_cell(
+    plan: CellPlan,
+    runs: Path,
+    notify: Notify,
+    *,
+    report_to: str = "none",
+    policy: Policy = "continue",
+    since: str = "",
+    wait: bool = True,
+) -> CellRecord | None:
+    """Runs the cell, or goes on with it from its last checkpoint, and stores it whatever happens: `done`, `failed` (with
+    the reason) or `interrupted`, the last with all that was measured until then. A cell that needs no run (see `wanted`)
+    is returned as stored. None: another process runs it now and `wait` is off.
+
+    Raises Interrupted, and StorageError where nothing can be stored.
+    """
     record = plan.record()
     store = CellStore.of(runs, record)
-    record.provenance = provenance()
-    store.write(record)
-    cell = _Cell(plan, record, store, notify, report_to)
+    with locks.owned(store.folder, wait=wait) as ours:
+        if not ours:
+            return None
+        stored = store.read()
+        checkpoints = Checkpoints(store.folder / "checkpoints")
+        locks.sweep(store.folder)
+        if not wanted(stored, policy, since):
+            if stored.status == "done":
+                checkpoints.clear()
+            return stored
+        if policy == "fresh":
+            store.clear()
+        record.provenance = provenance() | {"resumed": stored.provenance.get("resumed", []) if stored else []}
+        return _run(plan, record, store, checkpoints, notify, report_to)
+
+
+def _run(
+    plan: CellPlan, record: CellRecord, store: CellStore, checkpoints: Checkpoints, notify: Notify, report_to: str
+) -> CellRecord:
+    from rewards.metagradient import MetagradientError
+
+    cell = _Cell(plan, record, store, checkpoints, notify, report_to)
+    store.clear(stale=("error.txt",) if cell.resumed else None)
+    cell.flush()
     try:
         cell.run()
         record.status = "done"
     except (KeyboardInterrupt, Interrupted) as error:
         record.status, record.reason = "interrupted", f"stopped by the user after step {record.steps_done}"
-        raise Interrupted from error
+        raise Interrupted(*error.args) from error
+    except StorageError:
+        raise  # what is stored is as whole as it was; the cell's next run goes on from there
     except (HarnessError, MetagradientError) as error:
         record.status, record.reason = "failed", str(error)
     except Exception as error:
@@ -133,20 +191,36 @@ def run_cell(plan: CellPlan, runs: Path, notify: Notify, *, report_to: str = "no
         record.status, record.reason = "failed", f"{type(error).__name__}: {first} (see error.txt in the cell's folder)"
         write_atomic(store.folder / "error.txt", traceback.format_exc())
     finally:
-        cell.flush()
+        if record.status != "running":
+            cell.flush()
+    if record.status == "done":
+        checkpoints.clear()
     return record
 
 
 class _Cell:
-    def __init__(self, plan: CellPlan, record: CellRecord, store: CellStore, notify: Notify, report_to: str) -> None:
+    def __init__(
+        self,
+        plan: CellPlan,
+        record: CellRecord,
+        store: CellStore,
+        checkpoints: Checkpoints,
+        notify: Notify,
+        report_to: str,
+    ) -> None:
         self.plan, self.record, self.store, self.notify, self.report_to = plan, record, store, notify, report_to
-        self.settings = plan.settings
+        self.settings, self.checkpoints = plan.settings, checkpoints
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.zero_spread: list[float] = []
         self.started = time.perf_counter()
-        for phase in ("load", "generation", "reward", "update", "validation"):
+        for phase in ("load", "generation", "reward", "update", "validation", "checkpoint"):
             record.seconds[phase] = 0.0
+        self.resumed, self.damaged = checkpoints.newest()
+        if self.resumed:
+            self._carry_on(self.resumed.state["cell"])
+        else:
+            record.provenance.pop("resumed")
 
     # ------------------------------------------------------------------------------------------------ the whole run
 
@@ -160,7 +234,10 @@ class _Cell:
         set_seed(self.plan.seed)
         with self._phase("load"):
             self._load()
-        self._validate(0)
+        if self.resumed:
+            self._restore_parts(self.resumed.state["parts"])
+        else:
+            self._validate(0)
         mark: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as scratch:
             trainer = make_trainer(
@@ -171,7 +248,7 @@ class _Cell:
             )  # fmt: skip
             self.trainer = trainer
             mark.update(time=time.perf_counter(), **trainer.seconds)
-            trainer.train()
+            trainer.train_from(self.resumed, scratch) if self.resumed else trainer.train()
         if torch.cuda.is_available():
             self.record.device_memory_bytes = torch.cuda.max_memory_allocated()
 
@@ -217,8 +294,8 @@ class _Cell:
 
     def _step(self, step: int, logs: dict[str, Any], trainer: Any, mark: dict[str, float]) -> None:
         """After each GRPO step: log it, validate if due, store."""
-        if _stop_requested:
-            raise Interrupted
+        if _stop_requested is not None:
+            raise Interrupted(_stop_requested)
         now = time.perf_counter()
         spent = {phase: trainer.seconds[phase] - mark[phase] for phase in ("generation", "reward")}
         spent["update"] = now - mark["time"] - sum(spent.values())
@@ -241,6 +318,10 @@ class _Cell:
             self._validate(step)
         else:
             self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
+        every = self.settings.grpo.checkpoint_every
+        if every and step % every == 0 and step < total:
+            with self._phase("checkpoint"):
+                self._checkpoint(step, trainer)
         mark.update(time=time.perf_counter(), **trainer.seconds)
 
     def _validate(self, step: int) -> None:
@@ -275,6 +356,42 @@ class _Cell:
         total = self.settings.grpo.steps
         self.notify({"event": "validation", "step": step, "of": total, "headline": self.record.headline})
 
+    # --------------------------------------------------------------------------------------------------- checkpoints
+
+    def _checkpoint(self, step: int, trainer: Any) -> None:
+        """After validation, so that nothing of the step is left to do. Everything but times is exact."""
+        self._clock()
+        tensors, state = trainer.snapshot()
+        state["cell"] = {
+            "record": self.record.model_dump(include=set(CARRIED)), "provenance": self.record.provenance,
+            "rows": self.rows, "samples": self.samples, "zero_spread": self.zero_spread,
+        }  # fmt: skip
+        state["parts"] = {name: part.state_dict() for name, part in self._parts() if hasattr(part, "state_dict")}
+        self.checkpoints.save(Checkpoint(step, tensors, state))
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        """A task or reward that remembers something between steps offers `state_dict()` (JSON data) and
+        `load_state_dict(state)`, as torch's modules do; most remember nothing."""
+        return [("task", self.task), ("reward", self.reward)]
+
+    def _restore_parts(self, states: dict[str, Any]) -> None:
+        for name, part in self._parts():
+            if name in states:
+                part.load_state_dict(states[name])
+
+    def _carry_on(self, stored: dict[str, Any]) -> None:
+        """Takes over the record, curves and samples of a cut run, and notes who goes on with it."""
+        for name in CARRIED:
+            setattr(self.record, name, stored["record"][name])
+        self.rows, self.samples, self.zero_spread = stored["rows"], stored["samples"], stored["zero_spread"]
+        self.started -= self.record.seconds["total"]
+        before, now = stored["provenance"], self.record.provenance
+        shared = ("commit", "python", "packages", "device", "threads")
+        differs = [key for key in shared if before.get(key) != now.get(key)]
+        entry = {"step": self.record.steps_done, "at": now["started"], "differs": differs, "damaged": self.damaged}
+        now["resumed"] = [*now["resumed"], entry]
+        now["started"] = before["started"]
+
     # ------------------------------------------------------------------------------------------------------- storing
 
     def _measure(self, step: int, phase: str, measure: Measure, value: float) -> None:
@@ -291,11 +408,15 @@ class _Cell:
         finally:
             self.record.seconds[name] += time.perf_counter() - start
 
+    def _clock(self) -> None:
+        self.record.seconds["total"] = time.perf_counter() - self.started
+        peaks = [peak for peak in (self.record.peak_memory_bytes, _peak_memory()) if peak]
+        self.record.peak_memory_bytes = max(peaks, default=None)
+
     def flush(self) -> None:
         """Stores what there is."""
-        self.record.seconds["total"] = time.perf_counter() - self.started
-        self.record.peak_memory_bytes = _peak_memory()
-        self.record.provenance["finished"] = _now()
+        self._clock()
+        self.record.provenance["finished"] = now()
         if self.rows:
             self.store.write_curves(self.record, self.rows)
         if self.samples:
@@ -370,7 +491,7 @@ def provenance() -> dict[str, Any]:
     """Where a result comes from: commit, dirty flag, versions, device, threads, time (UTC)."""
     import torch
 
-    return json.loads(_static_provenance()) | {"threads": torch.get_num_threads(), "started": _now()}
+    return json.loads(_static_provenance()) | {"threads": torch.get_num_threads(), "started": now()}
 
 
 def _git(root: Path, *arguments: str) -> str | None:
@@ -388,8 +509,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 # --------------------------------------------------------------------------------------------------------------- device

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -48,11 +48,17 @@ def run(
     out: Out = Path("runs"),
     workers: Annotated[int | None, typer.Option(min=0, help="Cells at a time; 0: in this process.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker.")] = 1,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Run finished cells again.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
     on: Annotated[str, typer.Option(help="With --dry-run: plan for h200, h100, a100, l4 or rtx4090.")] = "",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start every cell anew, finished and cut ones too.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Go on with failed cells too, from their last checkpoint.")
+    ] = False,
+    only_missing: Annotated[
+        bool, typer.Option("--only-missing", help="Run only cells that have no results at all, not even cut ones.")
+    ] = False,
     track: Annotated[str, typer.Option(help="none, or TRL's own reporting: tensorboard, wandb, trackio.")] = "none",
 ) -> None:
     """Train a generator once per task, reward and seed; validate on held-out articles; print and store one table.
@@ -65,9 +71,8 @@ def run(
 
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
     """
-    from harness.grid import default_workers, plan_grid, preflight, run_grid
+    from harness.grid import default_workers, plan_grid, preflight, run_grid, store_tables
     from harness.progress import Progress
-    from harness.results import load, write_atomic, write_frame
 
     chosen = load_profile(profile)
     given = dict(parse_assignment(text) for text in assignments or [])
@@ -78,22 +83,20 @@ def run(
         from harness.plan_view import show
 
         return show(plans, console, on)
+    policy = _policy({"fresh": fresh, "retry-failed": retry_failed, "only-missing": only_missing})
     preflight(plans, out)
     count = default_workers(len(plans)) if workers is None else workers
     with Progress(plans, console) as progress:
-        run_grid(plans, out, progress, workers=count, threads=threads, fresh=fresh, report_to=track)
-    folder = out / chosen.name
-    wide, long = load(folder)
-    # Where a cell lies is told from where the table lies, so that a results folder can be moved and merged.
-    write_frame(folder / "wide", wide.assign(folder=[os.path.relpath(cell, folder) for cell in wide["folder"]]))
-    write_frame(folder / "long", long)
+        run_grid(plans, out, progress, workers=count, threads=threads, policy=policy, report_to=track)
     from reports import tables
 
-    write_atomic(folder / "table.md", tables.markdown(wide, long))
+    folder = out / chosen.name
+    wide, long = store_tables(folder)
     ours = wide[wide["identity"].isin({plan.record().identity for plan in plans})]
     console.print(tables.rich(ours, long[long["identity"].isin(set(ours["identity"]))]))
     console.print(f"Results: {folder} (table.md, wide.csv, long.csv, one folder a cell)", highlight=False)
     if (ours["status"] == "failed").any():
+        console.print("Failed cells are kept; --retry-failed goes on with them.")
         raise typer.Exit(1)
 
 
@@ -244,6 +247,13 @@ def _numbers(text: str, option: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
+def _policy(chosen: dict[str, bool]) -> str:
+    names = [name for name, on in chosen.items() if on]
+    if len(names) > 1:
+        raise HarnessError(f"--{names[0]} and --{names[1]} exclude each other; give one of them.")
+    return names[0] if names else "continue"
+
+
 def _check_tracker(track: str) -> None:
     if track not in ("none", "tensorboard", "wandb", "trackio"):
         raise HarnessError(f"--track takes none, tensorboard, wandb or trackio, not '{track}'.")
@@ -256,8 +266,10 @@ cli_assets.add_to(app, console, _names)
 
 def main() -> None:
     """Entry point: HarnessError -> one sentence, exit code 2; interruption -> 130 (or 143 after SIGTERM)."""
-    from harness.cell import Interrupted
+    from harness.cell import Interrupted, request_stop
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, request_stop)
     try:
         code = app(standalone_mode=False)  # of a typer.Exit that a command raised; what a command returns else
         sys.exit(code if isinstance(code, int) else 0)

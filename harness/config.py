@@ -119,6 +119,10 @@ class GrpoSettings(Section):
         description="Divide raw rewards by their deviation over the batch first; the authors do not.",
         json_schema_extra=ADDED,
     )
+    checkpoint_every: int = Field(
+        8, ge=0, description="GRPO steps between checkpoints that a cut cell goes on from; 0: none.",
+        json_schema_extra=NEUTRAL,
+    )  # fmt: skip
 
     @property
     def rollouts_per_step(self) -> int:

@@ -9,12 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.cell import CellPlan, Interrupted, provenance, request_stop, run_cell
+from harness import locks
+from harness.cell import CellPlan, Interrupted, Policy, now, provenance, request_stop, run_cell, wanted
+from harness.checkpoint import Checkpoints
 from harness.config import Profile, resolve
 from harness.contracts import HarnessError
-from harness.results import CellRecord, CellStore
+from harness.results import CellRecord, CellStore, StorageError
+
+if TYPE_CHECKING:
+    import pandas
 
 Observer = Callable[[CellPlan, dict[str, Any]], None]
 
@@ -59,14 +64,17 @@ def run_grid(
     *,
     workers: int = 1,
     threads: int = 1,
-    fresh: bool = False,
+    policy: Policy = "continue",
     report_to: str = "none",
 ) -> list[CellRecord]:
     """Runs what is not done yet; returns one record a plan, in order. `workers=0` runs in this process.
 
-    Finished cells on disk are kept unless `fresh`. Raises Interrupted after SIGINT or SIGTERM, when every running cell
-    has been stored as `interrupted`.
+    `policy` says what happens to cells that have results (harness/cell.py, `wanted`). Several processes may run the same
+    grid on the same folder: each cell is run by one of them, the others wait for it in the end. Raises Interrupted after
+    SIGINT or SIGTERM, when every running cell has been stored as `interrupted`, and StorageError where nothing can be
+    stored any more.
     """
+    since = now()
     results: dict[int, CellRecord] = {}
     todo: list[int] = []
     for index, plan in enumerate(plans):
@@ -76,27 +84,62 @@ def run_grid(
             CellStore.of(runs, record).write(record)
             results[index] = record
             observe(plan, {"event": "end", "record": record})
-        elif stored is not None and stored.status == "done" and not fresh:
-            results[index] = stored
+        elif not wanted(stored, policy, since):
+            results[index] = tidied(stored, runs)
             observe(plan, {"event": "end", "record": stored, "kept": True})
         else:
             todo.append(index)
+    options = {"report_to": report_to, "policy": policy, "since": since}
     if workers == 0:
-        for index in todo:
-            observe(plans[index], {"event": "start"})
-            results[index] = run_cell(plans[index], runs, lambda e, i=index: observe(plans[i], e), report_to=report_to)
-            observe(plans[index], {"event": "end", "record": results[index]})
+        _run_here(plans, todo, runs, observe, options, results)
     elif todo:
-        _Pool(plans, runs, observe, threads, report_to).run(todo, min(workers, len(todo)), results)
+        _Pool(plans, runs, observe, threads, options).run(todo, min(workers, len(todo)), results)
     return [results[index] for index in range(len(plans))]
+
+
+def tidied(stored: CellRecord, runs: Path) -> CellRecord:
+    """A kept record, its folder freed of what was left if its owner died while tidying up."""
+    folder = CellStore.of(runs, stored).folder
+    left = (folder / locks.NAME).exists() or any(folder.rglob(".*.tmp"))
+    if left or (stored.status == "done" and (folder / "checkpoints").exists()):
+        with locks.owned(folder, wait=False) as ours:
+            if ours:
+                locks.sweep(folder)
+                if stored.status == "done":
+                    Checkpoints(folder / "checkpoints").clear()
+    return stored
+
+
+def _run_here(
+    plans: Sequence[CellPlan],
+    todo: list[int],
+    runs: Path,
+    observe: Observer,
+    options: dict[str, Any],
+    results: dict[int, CellRecord],
+) -> None:
+    elsewhere = []
+    for last, indices in ((False, todo), (True, elsewhere)):  # `elsewhere` is filled by the first round
+        for index in indices:
+            observe(plans[index], {"event": "start"})
+            record = run_cell(plans[index], runs, lambda e, i=index: observe(plans[i], e), wait=last, **options)
+            if record is None:
+                elsewhere.append(index)
+                observe(plans[index], {"event": "elsewhere"})
+            else:
+                results[index] = record
+                observe(plans[index], {"event": "end", "record": record})
 
 
 class _Pool:
     """Worker processes, each fed one cell after the other over its own pipe. A worker that dies costs its cell only."""
 
-    def __init__(self, plans: Sequence[CellPlan], runs: Path, observe: Observer, threads: int, report_to: str) -> None:
-        self.plans, self.runs, self.observe, self.report_to = plans, runs, observe, report_to
+    def __init__(
+        self, plans: Sequence[CellPlan], runs: Path, observe: Observer, threads: int, options: dict[str, Any]
+    ) -> None:
+        self.plans, self.runs, self.observe, self.options = plans, runs, observe, options
         self.threads = threads
+        self.elsewhere: set[int] = set()  # cells that another process was running when we came
         self.context = multiprocessing.get_context("spawn")
         self.busy: dict[Any, tuple[Any, int]] = {}  # pipe -> (process, index of its cell)
 
@@ -111,7 +154,7 @@ class _Pool:
             while self.busy:
                 for pipe in wait(list(self.busy)):
                     self._receive(pipe, waiting, results)
-        except (Interrupted, KeyboardInterrupt):
+        except (Interrupted, KeyboardInterrupt, StorageError):
             self._stop()
             raise
         finally:
@@ -124,7 +167,7 @@ class _Pool:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         ours, theirs = self.context.Pipe()
         process = self.context.Process(
-            target=_worker, args=(theirs, self.runs, self.threads, self.report_to), daemon=True
+            target=_worker, args=(theirs, self.runs, self.threads, self.options), daemon=True
         )
         process.start()
         theirs.close()
@@ -133,7 +176,7 @@ class _Pool:
     def _send(self, pipe: Any, process: Any, index: int) -> None:
         self.busy[pipe] = (process, index)
         self.observe(self.plans[index], {"event": "start"})
-        pipe.send(self.plans[index])
+        pipe.send((self.plans[index], index in self.elsewhere))
 
     def _receive(self, pipe: Any, waiting: list[int], results: dict[int, CellRecord]) -> None:
         process, index = self.busy[pipe]
@@ -147,9 +190,15 @@ class _Pool:
             if waiting:
                 self._start(waiting.pop())
             return
+        if event["event"] == "storage":
+            raise StorageError(event["error"])
         self.observe(self.plans[index], event)
-        if event["event"] == "end":
-            results[index] = event["record"]
+        if event["event"] == "elsewhere":  # last in line, and then to be waited for
+            self.elsewhere.add(index)
+            waiting.insert(0, index)
+        if event["event"] in ("end", "elsewhere"):
+            if event["event"] == "end":
+                results[index] = event["record"]
             if waiting:
                 self._send(pipe, process, waiting.pop())
             else:
@@ -162,7 +211,8 @@ class _Pool:
         store = CellStore.of(self.runs, record)
         record = store.read() or record
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
-        record.status, record.reason = "failed", f"the worker process ended with code {code}{hint}; run it again"
+        record.status = "failed"
+        record.reason = f"the worker process ended with code {code}{hint}; --retry-failed goes on"
         record.provenance = record.provenance or provenance()
         store.write(record)
         return record
@@ -181,8 +231,8 @@ def _raise_interrupted(number: int, frame: Any) -> None:
     raise Interrupted(number)
 
 
-def _worker(pipe: Any, runs: Path, threads: int, report_to: str) -> None:
-    """A worker's life: receive a plan, run it, report; None ends it."""
+def _worker(pipe: Any, runs: Path, threads: int, options: dict[str, Any]) -> None:
+    """A worker's life: receive a plan (and whether to wait for its present owner), run it, report; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal sends Ctrl-C to all of us
     signal.signal(signal.SIGTERM, request_stop)
     # Raised inside some object's __del__ it is lost there, with a traceback; the flag behind request_stop serves then.
@@ -191,11 +241,40 @@ def _worker(pipe: Any, runs: Path, threads: int, report_to: str) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+    def tell(event: dict[str, Any]) -> None:
+        try:
+            pipe.send(event)
+        except OSError as error:  # the parent is dead: end the cell as interrupted, the next run goes on with it
+            raise Interrupted from error
+
     try:
-        while (plan := pipe.recv()) is not None:
-            pipe.send({"event": "end", "record": run_cell(plan, runs, pipe.send, report_to=report_to)})
-    except (Interrupted, EOFError, BrokenPipeError):
+        while (job := pipe.recv()) is not None:
+            plan, wait = job
+            try:
+                record = run_cell(plan, runs, tell, wait=wait, **options)
+            except StorageError as error:
+                tell({"event": "storage", "error": str(error)})
+                continue
+            tell({"event": "elsewhere"} if record is None else {"event": "end", "record": record})
+    except (Interrupted, EOFError):
         pass
+
+
+def store_tables(folder: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """Writes the tables of a profile's folder from its cells, one process at a time; returns (wide, long)."""
+    from harness.results import load, write_atomic, write_frame
+    from reports import tables
+
+    with locks.owned(folder, wait=True):
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        wide, long = load(folder)
+        # Where a cell lies is told from where the table lies, so that a results folder can be moved and merged.
+        write_frame(folder / "wide", wide.assign(folder=[os.path.relpath(cell, folder) for cell in wide["folder"]]))
+        write_frame(folder / "long", long)
+        write_atomic(folder / "table.md", tables.markdown(wide, long))
+    return wide, long
 
 
 def quiet() -> None:

@@ -32,6 +32,7 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from harness import ranks
+from harness.checkpoint import Resumable
 from harness.config import GeneratorSettings, GrpoSettings
 from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
 
@@ -175,7 +176,7 @@ def generate(
 # ------------------------------------------------------------------------------------------------------------- trainer
 
 
-class GeneratorTrainer(GRPOTrainer):
+class GeneratorTrainer(Resumable, GRPOTrainer):
     """See the module's docstring for every departure from TRL."""
 
     def __init__(

@@ -49,6 +49,10 @@ class Progress:
                 self._line(plan, "starts")
         elif kind == "end":
             self._end(plan, event)
+        elif kind == "elsewhere":
+            if self.bars and plan.name in self.tasks:
+                self.bars.remove_task(self.tasks.pop(plan.name))
+            self._line(plan, "runs in another process; its turn comes last")
         elif self.bars:
             headline = _headline(plan, event["headline"])
             self.bars.update(self.tasks[plan.name], completed=event["step"], headline=headline)
@@ -62,7 +66,7 @@ class Progress:
         text = {
             "done": f"{'kept, ' if event.get('kept') else ''}done{took}: {_headline(plan, record.headline)}",
             "unsupported": f"unsupported: {record.reason}",
-        }.get(record.status, f"{record.status}: {record.reason}")
+        }.get(record.status, f"{'kept, ' if event.get('kept') else ''}{record.status}: {record.reason}")
         if self.bars:
             if plan.name in self.tasks:
                 self.bars.remove_task(self.tasks.pop(plan.name))

@@ -12,10 +12,12 @@ Every file is written to a temporary name, flushed and renamed: it is whole or i
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -75,7 +77,7 @@ class CellRecord(BaseModel):
     zero_spread: float | None = None
     """Share of groups whose raw rewards were all equal, over the whole training."""
     seconds: dict[str, float] = Field(default_factory=dict)
-    """Phase -> seconds: load, generation, reward, update, validation, total."""
+    """Phase -> seconds: load, generation, reward, update, validation, checkpoint, total."""
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
     notes: list[str] = Field(default_factory=list)
@@ -101,8 +103,39 @@ def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapp
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
+class StorageError(HarnessError):
+    """Nothing can be stored any more (disk full, folder read-only): the run stops, what is stored stays as it is."""
+
+
+def cannot_write(path: Path, error: Exception) -> StorageError:
+    """The sentence for a failed write, whoever's error it is."""
+    code = getattr(error, "errno", None)
+    text = str(error)
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(f"os error {n}" in text for n in (27, 28, 122)):
+        return StorageError(
+            f"Cannot write {path}: the disk is full or a limit is reached; make room and run it again, finished cells are "
+            "kept and cut ones go on."
+        )
+    why = getattr(error, "strerror", None) or text.splitlines()[0]
+    return StorageError(f"Cannot write {path}: {why}; choose another folder with --out.")
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames in `folder` last through a power cut, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # no folder handles (Windows)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # not every file system can
+    finally:
+        os.close(handle)
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all. Raises HarnessError if the folder cannot be written."""
+    """Writes a file whole or not at all. Raises StorageError if it cannot be written."""
     data = content.encode("utf-8") if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,11 +147,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
                 os.fsync(file.fileno())
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
+            sync_folder(path.parent)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise HarnessError(f"Cannot write {path}: {error.strerror}; choose another folder with --out.") from error
+        raise cannot_write(path, error) from error
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -142,9 +176,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise HarnessError(
-            f"Cannot write into {folder}: {error.strerror}; choose another folder with --out."
-        ) from error
+        raise cannot_write(folder, error) from error
 
 
 # ------------------------------------------------------------------------------------------------------------- the store
@@ -163,8 +195,6 @@ class CellStore:
     def read(self) -> CellRecord | None:
         """The stored record, or None. Raises HarnessError if there is one that cannot be read."""
         path = self.folder / "cell.json"
-        if not path.exists():
-            return None
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data.get("schema_version") if isinstance(data, dict) else None
@@ -175,10 +205,18 @@ class CellStore:
                     f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; update it."
                 )
             return CellRecord.model_validate(data)
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError, ValidationError) as error:
             raise HarnessError(
                 f"{path} is damaged ({type(error).__name__}); remove its folder to run it anew."
             ) from error
+
+    def clear(self, stale: Iterable[str] | None = None) -> None:
+        """Removes the named files from the cell's folder; by default everything but its lock."""
+        for path in self.folder.iterdir():
+            if path.name in stale if stale is not None else path.name != ".lock":
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def write(self, record: CellRecord) -> None:
         write_json(self.folder / "cell.json", record.model_dump())
@@ -226,12 +264,15 @@ def load(runs: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     wide, long = [], []
     for store in find_cells(runs):
         record = store.read()
-        assert record is not None
+        if record is None:  # just started anew by another process
+            continue
         wide.append(wide_row(record, store.folder))
         curves = store.folder / "curves.parquet"
         if curves.exists():
             try:
                 long.append(pandas.read_parquet(curves))
+            except FileNotFoundError:
+                continue
             except (OSError, ValueError) as error:
                 raise HarnessError(f"{curves} is damaged; remove its folder to run it anew.") from error
     return pandas.DataFrame(wide), pandas.concat(long, ignore_index=True) if long else _frame([])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,32 +14,8 @@ import pytest
 from harness.cell import CellPlan, run_cell
 from harness.config import load_profile, parse_assignment, resolve
 from harness.grid import plan_grid, run_grid
-from harness.registry import REWARDS, TASKS, register_reward, unsupported
+from harness.registry import REWARDS, TASKS, unsupported
 from harness.results import CellStore, load
-
-
-@pytest.fixture(scope="module")
-def articles(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "articles.jsonl"
-    rows = [{"text": f"Article number {i} is about the river {chr(97 + i % 26)}."} for i in range(24)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.fixture
-def quick(model_folder, articles):
-    """`quick(**more)` -> assignments for a run of seconds on a random 2-layer model."""
-
-    def make(family: str = "gpt2", **more):
-        model = str(model_folder(family))
-        return {
-            "generator.model": model, "target.model": model, "data.articles": str(articles), "generator.prompt": "Say: <article>",
-            "generator.max_prompt_tokens": 48, "generator.max_completion_tokens": 12, "grpo.steps": 2,
-            "grpo.prompts_per_step": 2, "grpo.rollouts_per_prompt": 2, "grpo.updates_per_step": 1, "inner.max_tokens": 16,
-            "inner.steps": 1, "validation.prompts": 4, "validation.every": 1, "validation.inner_steps": None,
-        } | {key.replace("__", "."): value for key, value in more.items()}  # fmt: skip
-
-    return make
 
 
 def plan(task: str, reward: str, assignments: dict, seed: int = 0) -> CellPlan:
@@ -107,14 +82,6 @@ def test_microbatches_of_the_generator_give_the_same_numbers(quick, tmp_path):
     assert loss["value_x"].to_numpy() == pytest.approx(loss["value_y"].to_numpy(), rel=1e-3)
 
 
-@pytest.fixture
-def register(monkeypatch):
-    """Registers a reward for one test only."""
-    REWARDS.names()
-    monkeypatch.setattr(REWARDS, "_entries", dict(REWARDS._entries))
-    return lambda name, function: register_reward(name, summary="a reward of the tests")(lambda context: function)
-
-
 def test_a_reward_that_returns_nan_fails_the_cell_and_names_the_example(quick, tmp_path, register):
     register(
         "test_nan", lambda prompts, completions, completion_ids, **c: [float("nan")] + [0.0] * (len(completions) - 1)
@@ -166,7 +133,7 @@ def test_finished_cells_are_kept_and_fresh_runs_again(quick, tmp_path):
     (first,) = run_grid(plans, tmp_path, ignore, workers=0)
     (again,) = run_grid(plans, tmp_path, lambda p, e: seen.append(e), workers=0)
     assert again == first and [event["event"] for event in seen] == ["end"]
-    (fresh,) = run_grid(plans, tmp_path, ignore, workers=0, fresh=True)
+    (fresh,) = run_grid(plans, tmp_path, ignore, workers=0, policy="fresh")
     assert fresh.provenance["started"] >= first.provenance["finished"]
     assert fresh.final == first.final
 
