@@ -109,14 +109,12 @@ class StorageError(HarnessError):
 
 def cannot_write(path: Path, error: Exception) -> StorageError:
     """The sentence for a failed write, whoever's error it is."""
-    code = getattr(error, "errno", None)
-    text = str(error)
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(f"os error {n}" in text for n in (27, 28, 122)):
+    why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    codes = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG]
+    if getattr(error, "errno", None) in codes or any(f"os error {code}" in why for code in codes):
         return StorageError(
-            f"Cannot write {path}: the disk is full or a limit is reached; make room and run it again, finished cells are "
-            "kept and cut ones go on."
+            f"Cannot write {path}: {why}; make room and run it again: finished cells are kept, cut ones go on."
         )
-    why = getattr(error, "strerror", None) or text.splitlines()[0]
     return StorageError(f"Cannot write {path}: {why}; choose another folder with --out.")
 
 
@@ -173,8 +171,9 @@ def check_writable(folder: Path) -> None:
     """Raises HarnessError unless files can be made in `folder` (made if missing)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))  # an empty file can be made on a full disk
+            file.flush()
     except OSError as error:
         raise cannot_write(folder, error) from error
 
