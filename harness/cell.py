@@ -214,7 +214,7 @@ class _Cell:
         self.samples: list[dict[str, Any]] = []
         self.zero_spread: list[float] = []
         self.started = time.perf_counter()
-        for phase in ("load", "generation", "reward", "update", "validation", "checkpoint"):
+        for phase in ("load", "generation", "reward", "update", "validation", "storing"):
             record.seconds[phase] = 0.0
         self.resumed, self.damaged = checkpoints.newest()
         if self.resumed:
@@ -320,7 +320,7 @@ class _Cell:
             self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
         every = self.settings.grpo.checkpoint_every
         if every and step % every == 0 and step < total:
-            with self._phase("checkpoint"):
+            with self._phase("storing"):
                 self._checkpoint(step, trainer)
         mark.update(time=time.perf_counter(), **trainer.seconds)
 
@@ -352,7 +352,8 @@ class _Cell:
             self.samples.append({"step": step, "index": index, "text": text, **labels})
         for name, content in found.files.items():
             self.store.write_file(step, name, content)
-        self.flush()
+        with self._phase("storing"):
+            self.flush()
         total = self.settings.grpo.steps
         self.notify({"event": "validation", "step": step, "of": total, "headline": self.record.headline})
 

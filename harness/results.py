@@ -77,7 +77,7 @@ class CellRecord(BaseModel):
     zero_spread: float | None = None
     """Share of groups whose raw rewards were all equal, over the whole training."""
     seconds: dict[str, float] = Field(default_factory=dict)
-    """Phase -> seconds: load, generation, reward, update, validation, checkpoint, total."""
+    """Phase -> seconds: load, generation, reward, update, validation, storing (records and checkpoints), total."""
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
     notes: list[str] = Field(default_factory=list)

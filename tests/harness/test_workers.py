@@ -1,0 +1,97 @@
+"""Several processes on one results folder: each cell runs once, and a dead owner's lock is free."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import locks
+from harness.grid import run_grid, store_tables
+from harness.results import StorageError, load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def hold(folder: str) -> subprocess.Popen:
+    """A process that owns `folder` until it is killed."""
+    code = (
+        "import sys, time; from pathlib import Path; from harness import locks\n"
+        "with locks.owned(Path(sys.argv[1]), wait=False) as ours:\n    print(ours, flush=True)\n    time.sleep(100)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_lock_ends_with_its_owner(tmp_path):
+    owner = hold(str(tmp_path))
+    assert owner.stdout.readline().strip() == "True"
+    with locks.owned(tmp_path, wait=False) as ours:
+        assert not ours
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    with locks.owned(tmp_path, wait=False) as ours:
+        assert ours
+        with locks.owned(tmp_path, wait=False) as twice:
+            assert not twice
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_hold_a_lock_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="Cannot write"), locks.owned(tmp_path / "file" / "cell", wait=False):
+        pass
+
+
+def work(plans, runs, queue) -> None:
+    """What one of two processes does: the grid, noting every cell that it began to train itself."""
+    began = []
+
+    def observe(plan, event):
+        if event["event"] == "validation" and event["step"] == 0:
+            began.append(plan.name)
+
+    records = run_grid(plans, runs, observe, workers=0)
+    store_tables(runs / "tiny")
+    queue.put((began, [record.status for record in records]))
+
+
+def test_two_processes_run_each_cell_once(quick, make_plan, tmp_path):
+    plans = [make_plan("norm", reward, quick(), seed) for seed in (0, 1) for reward in ("naive", "adam_metagrad")]
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    processes = [context.Process(target=work, args=(plans, tmp_path, queue)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    found = [queue.get(timeout=300) for _ in processes]
+    for process in processes:
+        process.join()
+    began = [name for names, _ in found for name in names]
+    assert sorted(began) == sorted(plan.name for plan in plans)
+    assert all(statuses == ["done"] * 4 for _, statuses in found)
+    wide, long = load(tmp_path / "tiny")
+    assert len(wide) == 4 and not long.duplicated(["identity", "step", "phase", "measure"]).any()
+    assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".") or path.name == "checkpoints"]
+
+
+def test_a_cell_of_another_process_is_left_to_it_and_taken_over_when_it_dies(quick, make_plan, tmp_path):
+    from harness.results import CellStore
+
+    plan = make_plan("norm", "naive", quick())
+    owner = hold(str(CellStore.of(tmp_path, plan.record()).folder))
+    assert owner.stdout.readline().strip() == "True"
+    events = []
+
+    def observe(_, event):
+        events.append(event["event"])
+        if event["event"] == "elsewhere":
+            owner.send_signal(signal.SIGKILL)
+
+    (record,) = run_grid([plan], tmp_path, observe, workers=0)
+    assert record.status == "done" and events[:3] == ["start", "elsewhere", "start"]
+    owner.wait()
