@@ -20,10 +20,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import fidelity_records
 from harness.contracts import HarnessError
 from harness.registry import unknown
 from harness.results import load, write_atomic, write_frame
-from reports import figures, gather, markdown, stats, style, summary, svg, tables
+from reports import figures, gather, markdown, signals, stats, style, summary, svg, tables
 from reports.stats import Comparison
 from reports.summary import Block, Row
 
@@ -62,9 +63,14 @@ def build(runs: Path, out: Path, *, reference: str = DEFAULT_REFERENCE) -> Path:
 
     paper = figures.paper_figures(curves)
     clock = figures.wall_clock(blocks, curves)
-    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves)
+    judged = signals.rows(fidelity_records.load(runs))
+    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged)
     write_atomic(out / "index.html", page)
-    write_atomic(out / "report.md", markdown.report(wide, blocks, compared, reference))
+    text = markdown.report(wide, blocks, compared, reference)
+    if judged:
+        text += f"\n## Signals before any RL\n\n{signals.markdown(judged)}"
+        write_frame(out / "data" / "signals", signals.frame(judged))
+    write_atomic(out / "report.md", text)
     write_atomic(out / "summary.md", markdown.short(blocks, compared, reference))
     _write_data(wide, long, compared, runs, out / "data")
     for figure in paper:
@@ -81,6 +87,7 @@ def _page(
     reference: str,
     paper: list[figures.Figure],
     curves: figures.Curves,
+    judged: list[signals.Row],
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -120,6 +127,8 @@ def _page(
         comparisons=[_comparison_block(*entry) for entry in compared],
         figures=paper,
         curves=figures.learning_curves(curves),
+        signals=signal_tables(judged),
+        signals_legend=signals.legend(judged),
         pictures=shown,
         pictures_left_out=left_out,
         samples=gather.samples(wide, labels),
@@ -203,6 +212,23 @@ def _glance_cell(block: Block, row: Row | None) -> Cell:
     if not row.seeds:
         return Cell(summary.status(row), "")
     return Cell(summary.shown(row.median, block.unit), row.median, summary.points(row.headline, block.unit))
+
+
+def signal_tables(found: list[signals.Row]) -> list[tuple[str, list[str], list[list[Cell]]]]:
+    """(title, column heads, rows) of every task for the page; a cell's quiet line holds its interval."""
+    made = []
+    for profile, task in dict.fromkeys((row.profile, row.task) for row in found):
+        block = [row for row in found if (row.profile, row.task) == (profile, task)]
+        lines = []
+        for row in block:
+            cells = [Cell(row.reward, signals.label(row), f"own training: {row.training}" if row.own else "")]
+            for name in signals.COLUMNS:
+                interval, text = row.found.get(name), signals.shown(row, name, bounds=False)
+                ends = signals.shown(row, name).removeprefix(text).strip(" []")
+                cells.append(Cell(text, "" if interval is None else interval.mean, ends))
+            lines.append([*cells, Cell(row.status, row.status)])
+        made.append((f"{task} ({profile})", ["signal", *signals.COLUMNS, "status"], lines))
+    return made
 
 
 def untuned(block: Block) -> list[Cell]:

@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from harness.fidelity_records import Judged, PoolRecord, SignalRecord, Spec, TruthRecord
-from reports import signals
+from harness.results import write_json
+from reports import signals, site
 
 N, M = 16, 20
 
@@ -99,3 +100,16 @@ def test_failed_and_unsupported_signals_stand_in_the_tables_and_are_escaped():
 
 def test_no_records_give_a_sentence():
     assert "No signals" in signals.markdown([])
+
+
+def test_the_report_shows_signals_beside_results(tmp_path, generate):
+    generate(tmp_path / "runs")
+    folder = tmp_path / "runs" / "tiny" / "fidelity" / "norm" / "seed0-x"
+    judged = made(reward="<i>toy</i>")
+    write_json(folder / "pool.json", judged.pool.model_dump())
+    write_json(folder / "truth-k.json", judged.truths["k"].model_dump())
+    write_json(folder / "reward-toy.json", judged.signals[0].model_dump())
+    page = site.build(tmp_path / "runs", tmp_path / "site").read_text(encoding="utf-8")
+    assert 'id="panel-signals"' in page and "&lt;i&gt;toy" in page and "<i>toy" not in page
+    assert "Signals before any RL" in (tmp_path / "site" / "report.md").read_text(encoding="utf-8")
+    assert (tmp_path / "site" / "data" / "signals.csv").stat().st_size > 0

@@ -1,0 +1,57 @@
+"""Where rewards come from: parts add up to the engine's metagradient, and small steps of SGD are predicted exactly."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+
+from harness.config import load_profile, resolve
+from harness.contracts import TaskContext
+from harness.fidelity_truth import in_float64
+from harness.inner import InnerTrainer
+from harness.registry import TASKS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def why_adam():
+    spec = importlib.util.spec_from_file_location("why_adam", ROOT / "scripts" / "why_adam.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["why_adam"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def bench(why_adam, make_model, make_tokenizer):
+    settings = resolve(load_profile("tiny"), "norm", "").inner
+    inner = InnerTrainer(make_model("gpt2"), make_tokenizer(), settings)
+    texts = [f"text {i} about {'rivers' * (i % 3)}" for i in range(8)]
+    halves = [[(i + k) % 8 for i in range(4)] for k in range(8)]
+    return why_adam.Bench(TASKS.get("norm").factory(TaskContext()), texts, halves, in_float64(inner))
+
+
+def test_shares_add_up_and_sgd_is_predicted(why_adam, bench):
+    trainings = [bench.inner, bench.inner.with_optimizer(name="sgd", lr=1e-4), bench.inner.with_steps(2)]
+    parts = pandas.DataFrame(why_adam.coordinates_of(bench, trainings[:2]))  # raises where they miss the engine's
+    for name in ("share of the reward", "share of the step"):
+        sums = parts.groupby(["optimizer", "lr"])[name].sum()
+        assert sums.to_list() == pytest.approx([1.0, 1.0]), name
+    assert (parts["median |g|"].groupby(parts["optimizer"]).apply(lambda g: g.is_monotonic_increasing)).all()
+    lines = pandas.DataFrame(why_adam.fidelity_of(bench, trainings))
+    assert lines["score 0.1"].iloc[1] > 0.99 and lines["error 0.1"].iloc[1] < 0.01
+    assert lines["profile order"].iloc[0] == pytest.approx(1.0)
+    text = why_adam.markdown(lines.assign(task="norm"), parts.assign(task="norm"))
+    assert "norm: settings" in text and "share of the reward" in text
+
+
+def test_the_profiles_own_training_comes_first_and_none_twice(why_adam, bench):
+    found = why_adam.grid(bench.inner)
+    assert found[0] is bench.inner
+    keys = [(each.optimizer.model_dump_json(), each.steps) for each in found]
+    assert len(set(keys)) == len(keys)
