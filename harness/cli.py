@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness import cli_assets
+from harness import cli_assets, ranks
 from harness.config import known_keys, load_profile, parse_assignment, profile_names
 from harness.contracts import HarnessError
 from harness.registry import REWARDS, TASKS
@@ -84,6 +84,12 @@ def run(
 
         return show(plans, console, on)
     policy = _policy({"fresh": fresh, "retry-failed": retry_failed, "only-missing": only_missing})
+    if ranks.launched() > 1:
+        from harness.together import run_from_launcher
+
+        if not run_from_launcher(plans, out, console, policy, track):
+            return
+        workers, policy = 0, "only-missing"  # rank 0 shows the table of what is stored now
     preflight(plans, out)
     count = default_workers(len(plans)) if workers is None else workers
     with Progress(plans, console) as progress:

@@ -39,8 +39,8 @@ def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], li
             Path | None, typer.Option(help="Where commits are recorded; default PROFILE.lock.json.")
         ] = None,
     ) -> None:
-        """Download what a profile reads, so that it runs with HF_HUB_OFFLINE=1. HF_ENDPOINT names a mirror, HF_TOKEN your
-        token, HF_HOME the cache; what comes from a local folder is only checked."""
+        """Download what a profile reads, so that it runs with HF_HUB_OFFLINE=1. HF_ENDPOINT names a mirror, HF_TOKEN
+        your token, HF_HOME the cache; what comes from a local folder is only checked."""
         from harness.fetch import fetch as get
 
         chosen = plans(profile, task, reward, assignments)
@@ -59,7 +59,8 @@ def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], li
         reward: RewardOption = "all",
         assignments: Assignments = None,
     ) -> None:
-        """Look at device, versions, disk, memory and assets, and say what would run. Exit code 1 if something is amiss."""
+        """Look at device, versions, disk, memory and assets, and say what would run. Exit code 1 if something is
+        amiss."""
         from harness.fetch import examine
 
         found = examine(plans(profile, task, reward, assignments))

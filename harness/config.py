@@ -50,6 +50,12 @@ class GeneratorSettings(Section):
     shared_prefix: bool = Field(
         False, description="Read each prompt once for all its rollouts, longest prompts first.", json_schema_extra=ADDED
     )
+    true_positions: bool = Field(
+        False,
+        description="Updates see left-padded prompts at the positions they were generated at. TRL counts padding too, which "
+        "is wrong for absolute position embeddings such as GPT-2's.",
+        json_schema_extra=ADDED,
+    )
     batch: int | None = Field(
         None,
         ge=1,

@@ -77,8 +77,8 @@ def check_disk(missing: Sequence[Download]) -> None:
     free = shutil.disk_usage(_existing(cache_folder())).free
     if needed > free:
         raise HarnessError(
-            f"The assets need {needed / 1e9:.1f} GB and {cache_folder()} has {free / 1e9:.1f} GB free; make room or set "
-            "HF_HOME to another disk."
+            f"The assets need {needed / 1e9:.1f} GB and {cache_folder()} has {free / 1e9:.1f} GB free; make room or "
+            "set HF_HOME to another disk."
         )
 
 
@@ -105,7 +105,7 @@ class Finding:
 
 
 def examine(plans: Sequence[CellPlan]) -> list[Finding]:
-    """The machine as the cells need it: versions, device, memory, disk, assets, and what would run. Downloads nothing."""
+    """The machine as the cells need it: versions, device, memory, disk, assets, what would run. Downloads nothing."""
     here = device()
     return [*_versions(), *_machine(here), *_assets(plans), *_cells(plans, here)]
 

@@ -1,5 +1,5 @@
-"""Rollouts by batched transformers generation: each prompt read once for its whole group, longest prompts first, and every
-row drawn from its own stream of random numbers, so that neither batch size nor order nor the number of processes matters.
+"""Rollouts by batched transformers generation: each prompt read once for its whole group, longest prompts first, and
+every row drawn from its own stream of random numbers, so that neither batches nor the number of processes matter.
 
 Used where `generator.shared_prefix` is set or several processes share a cell; else TRL generates as it always does.
 """

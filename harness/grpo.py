@@ -13,7 +13,9 @@ Where it departs from TRL as it comes, all of it:
 5. Constant learning rate, no KL model, loss and clipping named in the profile.
 6. With `generator.shared_prefix`, harness/generation.py makes the rollouts. A bfloat16 generator keeps float32 weights and
    optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
-7. Generator and target take turns on the device where both do not fit (harness/residency.py).
+7. With `generator.true_positions` the update sees a prompt's tokens at their true positions. TRL leaves out position ids,
+   so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
+8. Generator and target take turns on the device where both do not fit (harness/residency.py).
 """
 
 from __future__ import annotations
@@ -342,8 +344,18 @@ def make_trainer(
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]), processing_class=tokenizer,
         callbacks=[_Steps(grpo.updates_per_step, on_step)],
     )  # fmt: skip
+    if generator.true_positions:
+        trainer.accelerator.unwrap_model(trainer.model).register_forward_pre_hook(_true_positions, with_kwargs=True)
     trainer.remove_callback(PrinterCallback)  # the harness reports progress itself
     return trainer
+
+
+def _true_positions(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Adds position ids that do not count padding, where a caller gives a mask and nothing else to tell them from."""
+    mask = kwargs.get("attention_mask")
+    if mask is not None and mask.dim() == 2 and all(kwargs.get(k) is None for k in ("position_ids", "past_key_values")):
+        kwargs = kwargs | {"position_ids": (mask.cumsum(-1) - 1).clamp_min(0)}
+    return args, kwargs
 
 
 def _vllm(generator: GeneratorSettings) -> dict[str, Any]:

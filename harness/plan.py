@@ -213,9 +213,12 @@ def training_memory(shape: Shape, settings: Settings, steps: int, metagradient: 
 # ------------------------------------------------------------------------------------------------------------ the whole
 
 
-def estimate(settings: Settings, task: str, reward: str, device: Device) -> CellEstimate:
-    """A cell's cost on `device`. Raises HarnessError if a model's shape is not known offline."""
-    writer, reader = shape_of(settings.generator.model), shape_of(settings.target.model)
+def estimate(
+    settings: Settings, task: str, reward: str, device: Device, shapes: tuple[Shape, Shape] | None = None
+) -> CellEstimate:
+    """A cell's cost on `device`, with generator and target of the given shapes (default: the settings' models). Raises
+    HarnessError if a model's shape is not known offline."""
+    writer, reader = shapes or (shape_of(settings.generator.model), shape_of(settings.target.model))
     if settings.target.untie_head:
         reader = reader.untied()
     grpo, inner, validation = settings.grpo, settings.inner, settings.validation

@@ -77,3 +77,17 @@ def test_prompt_longer_than_the_limit_is_refused(make_tokenizer):
     settings = GeneratorSettings(model="x", prompt="A long prompt <article>", max_prompt_tokens=8)
     with pytest.raises(HarnessError, match="max_prompt_tokens"):
         build_prompt(make_tokenizer(), settings, "text")
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_true_positions_make_padding_invisible(family, make_model):
+    from harness.grpo import _true_positions
+
+    model = make_model(family).double().eval()
+    ids, pad = torch.tensor([[65, 66, 67, 68]]), torch.full((1, 5), 258)
+    alone = model(input_ids=ids).logits[0]
+    padded = {"input_ids": torch.cat([pad, ids], 1), "attention_mask": torch.tensor([[0] * 5 + [1] * 4])}
+    if family == "gpt2":
+        assert not torch.allclose(model(**padded).logits[0, 5:], alone)  # as TRL asks
+    model.register_forward_pre_hook(_true_positions, with_kwargs=True)
+    assert torch.allclose(model(**padded).logits[0, 5:], alone, atol=1e-12)

@@ -1,0 +1,300 @@
+"""Seconds of each phase of a GRPO step beside the counted floor and the plan's estimate: random weights, true shapes.
+
+    python scripts/bench_phases.py                                      # CPU, 1/16 of the width, minutes
+    python scripts/bench_phases.py --width-divisor 1 --prompts 256      # a GPU: lambada_es as the paper has it
+    python scripts/bench_phases.py --width-divisor 1 --prompts 2048 --task 67 --target gpt2 --inner-steps 8
+
+The harness's own code runs: TRL's trainer, generation, reward, inner training, validation. Only the models are random and
+the texts are words that are one token each, so that prompts, rollouts and passages have the lengths that the paper's
+have. A step of another size is a multiple: phases are linear in the number of rollouts at a given microbatch. Writes
+OUT.json and OUT.md.
+
+floor    counted FLOPs at the rate of a large matrix product measured here, in the phase's dtype
+plan     what `run --dry-run` says for these settings on this device
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from transformers import set_seed
+
+from harness.config import Settings, load_profile, resolve
+from harness.contracts import RewardContext, TaskContext
+from harness.generation import HalfCopy
+from harness.grpo import GeneratorTrainer, generate, make_trainer
+from harness.inner import InnerTrainer
+from harness.plan import PASSAGE_TOKENS, CellEstimate, estimate
+from harness.registry import REWARDS, TASKS
+from harness.residency import for_cell
+from harness.results import write_atomic, write_json
+from harness.shapes import Device, Shape, clock, known_assets, measured_device, own_seconds
+
+NAMES = {"llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct", "gpt2": "openai-community/gpt2",
+         "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct"}  # fmt: skip
+PHASES = ("generation", "reward", "update", "validation")
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    options = parse(arguments)
+    set_seed(0)
+    device = measured_device()
+    shapes = tuple(
+        Shape(**known_assets()[NAMES[name]]["shape"]).divided(options.width_divisor)
+        for name in (options.shape, options.target)
+    )
+    settings = settings_for(options, shapes)
+    planned = estimate(settings, options.task, options.reward, device, shapes)
+    measured, peaks = measure(settings, options, shapes)
+    result = {
+        "task": options.task, "reward": options.reward, "shapes": [options.shape, options.target],
+        "width_divisor": options.width_divisor, "device": device.name, "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "clock": "CPU seconds" if own_seconds() else "seconds",
+        "flops_per_second": device.flops, "bandwidth": device.bandwidth,
+        "rollouts": settings.grpo.rollouts_per_step, "inner_steps": settings.inner.steps,
+        "settings": settings.model_dump(mode="json"), "phases": compare(measured, peaks, planned, device, settings),
+    }  # fmt: skip
+    result |= whole_cell(result, options)
+    write_json(options.out.with_suffix(".json"), result)
+    write_atomic(options.out.with_suffix(".md"), table(result))
+    print(table(result))
+    return result
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=NAMES, default="llama-3.2-1b", help="the generator")
+    parser.add_argument("--target", choices=NAMES, default="llama-3.2-1b")
+    parser.add_argument("--width-divisor", type=int, default=16)
+    parser.add_argument("--task", default="lambada_es")
+    parser.add_argument("--reward", default="adam_metagrad")
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--prompts", type=int, default=8, help="prompts of a GRPO step")
+    parser.add_argument("--inner-steps", type=int, default=1)
+    parser.add_argument("--passages", type=int, help="what Phi reads; default: in proportion to the prompts")
+    parser.add_argument("--steps", type=int, default=3, help="measured GRPO steps, after one that warms up")
+    parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE")
+    parser.add_argument("--out", type=Path, default=Path("reports/phases/cpu"))
+    return parser.parse_args(arguments)
+
+
+def settings_for(options: argparse.Namespace, shapes: tuple[Shape, ...]) -> Settings:
+    from harness.config import parse_assignment
+
+    rollouts = 4 * options.prompts
+    passages = options.passages or max(8, 2320 * options.prompts // 256)
+    on_gpu = torch.cuda.is_available()
+    given = {
+        "grpo.steps": options.steps + 1, "grpo.prompts_per_step": options.prompts,
+        "grpo.updates_per_step": max(1, rollouts // 128), "inner.steps": options.inner_steps,
+        "validation.prompts": rollouts, "validation.inner_steps": options.inner_steps,
+        "data.article_count": options.prompts * (options.steps + 1), "task.options.metric_examples": passages,
+        "task.options.validation_examples": passages, "task.options.language_id": "embedded:language_id",
+    }  # fmt: skip
+    if not on_gpu:  # bfloat16 is emulated there
+        given |= {"generator.dtype": "float32", "grpo.microbatch": 4, "inner.microbatch": 8, "generator.batch": 64,
+                  "task.options.metric_microbatch": 8}  # fmt: skip
+    given |= {"inner.prepend_bos": False}
+    given |= dict(parse_assignment(text) for text in options.assignments)
+    return resolve(load_profile(options.profile), options.task, options.reward, given)
+
+
+# ------------------------------------------------------------------------------------------------------------ the run
+
+
+def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape, ...]) -> tuple[dict, dict]:
+    """(phase -> seconds of each measured step, phase -> peak bytes on the GPU)."""
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    writer, reader = random_model(shapes[0], "sdpa").to(place), random_model(shapes[1], "eager").to(place)
+    if settings.target.untie_head:
+        head = reader.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    tokens, target_tokens = words(shapes[0].vocab), words(shapes[1].vocab)
+    length = settings.generator.max_prompt_tokens
+    prompts = [text(length, shapes[0].vocab, i) for i in range(settings.data.article_count)]
+    inner = InnerTrainer(reader, target_tokens, settings.inner)
+    passages = [text(PASSAGE_TOKENS, shapes[1].vocab, i) for i in range(settings.task.options["metric_examples"])]
+    from harness import assets
+
+    task = TASKS.get(options.task).factory(
+        TaskContext(options=settings.task.options, references=lambda split: passages, asset=assets.resolve)
+    )
+    entry = REWARDS.get(options.reward)
+    reward = entry.factory(
+        RewardContext(
+            task=task, num_generations=4, cross_group=True, options=settings.reward.options, load_inner=lambda: inner,
+            load_tokenizer=lambda: target_tokens, asset=assets.resolve,
+        )
+    )  # fmt: skip
+    half = HalfCopy(writer) if settings.generator.dtype == "bfloat16" else None
+    residency = for_cell(settings, writer, reader)
+    seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
+    mark: dict[str, float] = {}
+
+    def on_step(step: int, logs: dict[str, float]) -> None:
+        synchronise()
+        now, inside = clock(), dict(watched.seconds)
+        spent = {phase: inside[phase] - mark[phase] for phase in ("generation", "reward")}
+        spent["update"] = now - mark["time"] - sum(spent.values())
+        if step > 1:
+            for phase, value in spent.items():
+                seconds[phase].append(value)
+        mark.update(time=clock(), **inside)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = make_trainer(
+            writer, tokens, prompts, reward, advantage=entry.advantage, generator=settings.generator,
+            grpo=settings.grpo, seed=0, scratch=scratch, on_step=on_step, half=half, residency=residency,
+        )  # fmt: skip
+        parties = lambda: [thing for thing in (writer, half and half.copy, trainer.optimizer) if thing is not None]
+        residency.add("generator", parties)
+        residency.add("target", lambda: [reader])
+        watched = Watch(trainer)
+        mark.update(time=clock(), **watched.seconds)
+        trainer.train()
+    for _ in range(min(2, options.steps)):
+        start = clock()
+        residency.turn("generator")
+        rollouts = generate(
+            writer, tokens, prompts[: settings.validation.prompts // 4] * 4, settings.generator, seed=1, half=half
+        )
+        residency.turn("target")
+        task.evaluate(rollouts, inner.with_steps(settings.validation.inner_steps))
+        synchronise()
+        seconds["validation"].append(clock() - start)
+    return seconds, watched.peaks
+
+
+def random_model(shape: Shape, attention: str) -> Any:
+    """A model of that very shape with random float32 weights."""
+    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+    if shape.gated:
+        config: Any = LlamaConfig(
+            vocab_size=shape.vocab, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
+            num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+            head_dim=shape.head_dim, max_position_embeddings=max(shape.positions, 2048), tie_word_embeddings=shape.tied,
+        )  # fmt: skip
+    else:
+        config = GPT2Config(
+            vocab_size=shape.vocab, n_positions=max(shape.positions, 1024), n_embd=shape.hidden, n_layer=shape.layers,
+            n_head=shape.heads, n_inner=shape.intermediate, tie_word_embeddings=shape.tied,
+        )  # fmt: skip
+    config.bos_token_id = config.eos_token_id = config.pad_token_id = shape.vocab - 1
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention).eval()
+
+
+def words(vocab: int) -> Any:
+    """A tokenizer whose tokens are words t0, t1, ... between spaces; the last id ends a text."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    table = {f"t{i}": i for i in range(vocab - 1)} | {"<eos>": vocab - 1}
+    core = Tokenizer(models.WordLevel(table, unk_token="t0"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<eos>", pad_token="<eos>", unk_token="t0")
+
+
+def text(length: int, vocab: int, seed: int) -> str:
+    ids = torch.randint(vocab - 1, (length,), generator=torch.Generator().manual_seed(seed))
+    return " ".join(f"t{i}" for i in ids.tolist())
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class Watch:
+    """Seconds in a trainer's generation and reward, and peak bytes on the GPU by phase."""
+
+    def __init__(self, trainer: GeneratorTrainer) -> None:
+        self.trainer, self.seconds, self.peaks = trainer, {"generation": 0.0, "reward": 0.0}, {}
+        self._around("_generate", "generation")
+        self._around("_calculate_rewards", "reward")
+
+    def _around(self, method: str, phase: str) -> None:
+        inside = getattr(self.trainer, method)
+
+        def wrapped(*arguments: Any, **keywords: Any) -> Any:
+            self._peak("update")
+            synchronise()
+            start = clock()
+            try:
+                return inside(*arguments, **keywords)
+            finally:
+                synchronise()
+                self.seconds[phase] += clock() - start
+                self._peak(phase)
+
+        setattr(self.trainer, method, wrapped)
+
+    def _peak(self, phase: str) -> None:
+        if torch.cuda.is_available():
+            self.peaks[phase] = max(self.peaks.get(phase, 0), torch.cuda.max_memory_allocated())
+            torch.cuda.reset_peak_memory_stats()
+
+
+# ---------------------------------------------------------------------------------------------------------- the result
+
+
+def compare(measured: dict, peaks: dict, planned: CellEstimate, device: Device, settings: Settings) -> dict[str, Any]:
+    target = "tf32" if settings.target.tf32 else settings.target.dtype
+    rows = {}
+    for phase in planned.phases:
+        dtype = target if phase.name == "reward" else settings.generator.dtype
+        seconds = statistics.median(measured[phase.name])
+        rows[phase.name] = {
+            "seconds": seconds, "runs": measured[phase.name], "flops": phase.flops,
+            "floor_seconds": phase.flops / device.flops.get(dtype, device.flops["float32"]),
+            "planned_seconds": phase.seconds, "measured_over_planned": seconds / phase.seconds,
+            "peak_bytes": peaks.get(phase.name), "planned_bytes": phase.memory,
+        }  # fmt: skip
+    return rows
+
+
+def whole_cell(result: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The profile's own step and cell, from the measured phases by their number of rollouts."""
+    full = resolve(load_profile(options.profile), options.task, options.reward)
+    seconds = {name: row["seconds"] for name, row in result["phases"].items()}
+    times = full.grpo.rollouts_per_step / result["rollouts"]
+    step = times * sum(seconds[phase] for phase in PHASES[:3])
+    validations = 1 + -(-full.grpo.steps // full.validation.every)
+    validation = seconds["validation"] * full.validation.prompts / result["rollouts"]
+    return {"profile_step_seconds": step, "profile_validation_seconds": validation,
+            "profile_cell_hours": (full.grpo.steps * step + validations * validation) / 3600}  # fmt: skip
+
+
+def table(result: dict[str, Any]) -> str:
+    wide = "1" if result["width_divisor"] == 1 else f"1/{result['width_divisor']}"
+    lines = [
+        f"`{result['task']}` / `{result['reward']}`, generator {result['shapes'][0]}, target {result['shapes'][1]} at "
+        f"{wide} of the width, random weights; {result['rollouts']} rollouts a step, T = {result['inner_steps']}; {result['device']}, "
+        f"torch {result['torch']}. Medians, {result['clock']}.", "",
+        "| phase | seconds | floor | seconds / floor | plan | seconds / plan | peak | planned peak |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]  # fmt: skip
+    for name, row in result["phases"].items():
+        peak = f"{row['peak_bytes'] / 2**30:.1f} GiB" if row["peak_bytes"] else ""
+        floor = row["floor_seconds"]
+        lines.append(
+            f"| {name} | {row['seconds']:.3g} | {floor:.3g} | {row['seconds'] / floor if floor else 0:.2f} | "
+            f"{row['planned_seconds']:.3g} | {row['measured_over_planned']:.2f} | {peak} | "
+            f"{row['planned_bytes'] / 2**30:.1f} GiB |"
+        )
+    step, hours = result["profile_step_seconds"], result["profile_cell_hours"]
+    lines += ["", f"At the profile's size that is {step:.3g} s a GRPO step and {hours:.3g} h a cell, validation included, on "
+                  "this device and at this width."]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Two gloo processes on one cell of the miniature: the same rollouts, rewards and result as one process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {"grpo.steps": 2, "grpo.prompts_per_step": 4, "grpo.rollouts_per_prompt": 4, "grpo.updates_per_step": 1,
+         "grpo.microbatch": 8, "generator.max_completion_tokens": 24, "validation.every": 2, "validation.prompts": 6,
+         "task.options.metric_examples": 16, "generator.shared_prefix": True, "generator.true_positions": True, "data.article_count": 32}  # fmt: skip
+
+
+def run(out: Path, processes: int, task: str, reward: str, **more) -> pd.DataFrame:
+    given = [f"--set={key}={value}" for key, value in (SMALL | more).items()]
+    command = ["run", "--task", task, "--reward", reward, "--out", str(out), "--workers", "0", *given]
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--rdzv-backend=c10d", "--standalone"]
+    start = [*launcher, "-m", "harness"] if processes > 1 else ["-m", "harness"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, *start, *command], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    curves = pd.read_parquet(next(out.rglob("curves.parquet")))
+    return curves[~curves["measure"].str.startswith("seconds")].set_index(["step", "phase", "measure"])["value"]
+
+
+@pytest.mark.parametrize(
+    ("task", "reward", "more"),
+    [
+        ("lambada_es", "adam_metagrad", {}),  # a sharded inner batch
+        ("67", "naive", {"inner.steps": 2, "validation.inner_steps": 2}),  # sharded training, two steps, sets of ranks
+    ],
+)
+def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
+    one, two = (run(tmp_path / str(count), count, task, reward, **more) for count in (1, 2))
+    assert set(one.index) == set(two.index)
+    exact = [
+        key
+        for key in one.index
+        if key[2] in ("zero_spread", "empty_fraction", "distinct_fraction", "completion_tokens")
+    ]
+    assert (one[exact] == two[exact]).all()  # the same texts
+    assert len(list((tmp_path / "2").rglob("cell.json"))) == 1
+    pd.testing.assert_series_equal(one.sort_index(), two.sort_index(), rtol=2e-3, atol=1e-6)
+    rewards = [key for key in one.index if key[0] == 1 and key[2].startswith("reward_raw")]
+    pd.testing.assert_series_equal(one[rewards], two[rewards], rtol=1e-4, atol=1e-12)
