@@ -130,15 +130,15 @@ def load_model(
         )
     try:
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
-        if untie_head:
-            config.tie_word_embeddings = False
+        copied = untie_head and config.tie_word_embeddings
+        config.tie_word_embeddings = config.tie_word_embeddings and not untie_head
         model = AutoModelForCausalLM.from_pretrained(
             str(path), config=config, dtype=getattr(torch, dtype), attn_implementation=attention,
             trust_remote_code=False, use_safetensors=True,
         )  # fmt: skip
     except Exception as error:
         raise HarnessError(f"The model '{ref}' could not be loaded ({_why(error)}).") from error
-    if untie_head:
+    if copied:
         # A checkpoint saved with a tied head holds no head weights: give the head a copy of the embeddings.
         head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
         head.weight = torch.nn.Parameter(embedding.weight.detach().clone())

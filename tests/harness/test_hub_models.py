@@ -71,6 +71,14 @@ def test_an_untied_head_is_a_copy_of_the_embeddings():
     assert head is not table and head.tolist() == table.tolist()
 
 
+def test_a_head_of_its_own_is_kept(tmp_path):
+    model = assets.load_model(ROW["gpt2"], untie_head=True)
+    model.get_output_embeddings().weight.data += 1.0
+    model.save_pretrained(tmp_path)
+    again = assets.load_model(str(tmp_path), untie_head=True).get_output_embeddings().weight
+    assert again.tolist() == model.get_output_embeddings().weight.tolist()
+
+
 @pytest.mark.parametrize(
     ("family", "opening", "closing"),
     [("llama", "<|begin_of_text|><|start_header_id|>system", "<|start_header_id|>assistant<|end_header_id|>\n\n"),
