@@ -120,7 +120,7 @@ class LmSettings:
 
 
 GENERATOR = LmSettings(steps=3200, plain=16, prompted=7, practice=1600)
-TARGET = LmSettings(steps=300, plain=24, prompted=0)
+TARGET = LmSettings(steps=800, plain=24, prompted=0)
 
 
 def quiet() -> None:
