@@ -117,7 +117,7 @@ def train(
         for step, batch in enumerate(objective.batches):
             stop = start + len(batch["input_ids"])
             _, grad, _ = objective.gradient(step, theta, None if weights is None else weights[start:stop])
-            theta, state = updated(rule, step, theta, state, grad)
+            theta, state = updated(rule, step, theta, state, grad, last=step + 1 == len(objective.batches))
             start = stop
     trained = objective.layout.views(theta)
     return {name: trained.get(name, p.detach()) for name, p in model.named_parameters()}
@@ -157,7 +157,7 @@ class _Walk:
         return choose(self.steps, *objective.agree(costs, tiers)), Record(0, self.theta, self.state, grad, kept)
 
     def forward(self, tape: Tape, record: Record) -> tuple[Tensor, State]:
-        """(theta_T, optimizer state after the last step)."""
+        """(theta_T, what is left of the optimizer's state)."""
         for step in range(self.steps):
             if step:
                 keep = "graph" if tape.keeps_graph(step) else None
@@ -165,7 +165,8 @@ class _Walk:
                 self.losses.append(losses)
                 record = Record(step, self.theta, self.state, grad, kept)
             tape.put(record)
-            self.theta, self.state = updated(self.rule, step, self.theta, self.state, record.grad)
+            last = step + 1 == self.steps
+            self.theta, self.state = updated(self.rule, step, self.theta, self.state, record.grad, last=last)
             record = None
         return self.theta, self.state
 
@@ -183,9 +184,7 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
             if not narrow:
                 u_theta = _expand(u_theta, span, theta)
             part = tuple(s[cut] for s in state) if narrow else state
-            u_theta, u_state, direction = pulled_back(
-                rule, step, theta[cut], part, grad[cut], u_theta, tuple(torch.zeros_like(s) for s in part)
-            )
+            u_theta, u_state, direction = pulled_back(rule, step, theta[cut], part, grad[cut], u_theta, None)
             if narrow:
                 direction = _expand(direction, span, theta)
                 if step:
@@ -260,7 +259,7 @@ def _metric_gradient(
         between = range(touched[0], touched[-1] + 1)
         zeros = lambda i: theta.new_zeros(layout.sizes[i])
         flat = torch.cat([(zeros(i) if found[i] is None else found[i].reshape(-1)).to(layout.dtype) for i in between])
-    if not bool(torch.isfinite(flat).all()):
+    if not bool(torch.isfinite(flat.sum())) and not bool(torch.isfinite(flat).all()):
         raise NonFiniteError("The gradient of the metric is not finite; check it for square roots or logarithms of 0.")
     return number, (slice(low, high), flat)
 

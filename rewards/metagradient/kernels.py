@@ -267,7 +267,9 @@ class _TokenNLLBackward(Function):
     @staticmethod
     def forward(ctx: Any, g: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(g, logits, targets)
-        gz = torch.softmax(logits, -1).mul_(g[:, None])
+        gz = torch.empty_like(logits)
+        for cut in _blocks(*logits.shape, logits.device):
+            torch.mul(torch.log_softmax(logits[cut], -1).exp_(), g[cut, None], out=gz[cut])
         return gz.scatter_add_(1, targets[:, None], -g[:, None])
 
     @staticmethod
@@ -276,7 +278,7 @@ class _TokenNLLBackward(Function):
         g, logits, targets = ctx.saved_tensors
         g_adjoint, z_adjoint = torch.empty_like(g), torch.empty_like(logits)
         for cut in _blocks(*logits.shape, logits.device):
-            p, q_cut = torch.softmax(logits[cut], -1), q[cut]
+            p, q_cut = torch.log_softmax(logits[cut], -1).exp_(), q[cut]
             pq = p * q_cut
             total = pq.sum(-1)
             torch.sub(total, q_cut.gather(1, targets[cut, None])[:, 0], out=g_adjoint[cut])

@@ -65,39 +65,57 @@ BLOCK = {"cpu": 1 << 17, "cuda": 1 << 26}
 """Coordinates an elementwise rule sees at once: its temporaries stay in cache on a CPU, and small everywhere."""
 
 
-def updated(rule: UpdateRule, step: int, theta: Tensor, state: State, grad: Tensor) -> tuple[Tensor, State]:
-    """rule.update, block by block where the rule is elementwise."""
+def nothing(like: Tensor) -> Tensor:
+    """Zeros of that shape in the memory of one number; to be read only."""
+    return like.new_zeros(()).expand(like.shape)
+
+
+def updated(
+    rule: UpdateRule, step: int, theta: Tensor, state: State, grad: Tensor, *, last: bool = False
+) -> tuple[Tensor, State]:
+    """rule.update, block by block where the rule is elementwise. last: no step follows, so the state may be dropped."""
     size = BLOCK.get(theta.device.type, len(theta))
     if not rule.elementwise or len(theta) <= size:
         return rule.update(step, theta, state, grad)
-    out, outs = torch.empty_like(theta), tuple(torch.empty_like(s) for s in state)
+    out, outs = torch.empty_like(theta), () if last else tuple(torch.empty_like(theta) for _ in state)
     for start in range(0, len(theta), size):
         cut = slice(start, start + size)
         new, news = rule.update(step, theta[cut], tuple(s[cut] for s in state), grad[cut])
         out[cut] = new
-        for whole, part in zip(outs, news, strict=True):
+        for whole, part in zip(outs, news, strict=False):
             whole[cut] = part
     return out, outs
 
 
 def pulled_back(
-    rule: UpdateRule, step: int, theta: Tensor, state: State, grad: Tensor, u_theta: Tensor, u_state: State
+    rule: UpdateRule,
+    step: int,
+    theta: Tensor,
+    state: State,
+    grad: Tensor,
+    u_theta: Tensor,
+    u_state: State | None,
 ) -> tuple[Tensor, State, Tensor]:
-    """rule.vjp, block by block where the rule is elementwise; u_theta and u_state are overwritten."""
+    """rule.vjp, block by block where the rule is elementwise; u_theta and u_state are overwritten.
+
+    u_state None: zeros. Of step 0 only the last, the adjoint of the gradient, is of use to anyone: the others are then
+    what they happen to be.
+    """
     size = BLOCK.get(theta.device.type, len(theta))
     if not rule.elementwise or len(theta) <= size:
+        u_state = tuple(torch.zeros_like(s) for s in state) if u_state is None else u_state
         return rule.vjp(step, theta, state, grad, u_theta, u_state)
-    direction = torch.empty_like(theta)
+    fresh, direction = u_state is None, torch.empty_like(theta)
+    outs = () if step == 0 else tuple(torch.empty_like(theta) for _ in state) if fresh else u_state
     for start in range(0, len(theta), size):
         cut = slice(start, start + size)
-        parts = tuple(u[cut] for u in u_state)
-        new, news, direction[cut] = rule.vjp(
-            step, theta[cut], tuple(s[cut] for s in state), grad[cut], u_theta[cut], parts
-        )
-        for whole, part in zip((u_theta, *u_state), (new, *news), strict=True):
-            if part.data_ptr() != whole[cut].data_ptr():
+        own = tuple(s[cut] for s in state)
+        parts = tuple(torch.zeros_like(s) for s in own) if fresh else tuple(u[cut] for u in u_state)
+        new, news, direction[cut] = rule.vjp(step, theta[cut], own, grad[cut], u_theta[cut], parts)
+        for whole, part in zip((u_theta, *outs), (new, *news), strict=False):
+            if step and part.data_ptr() != whole[cut].data_ptr():
                 whole[cut] = part
-    return u_theta, u_state, direction
+    return u_theta, outs, direction
 
 
 @dataclass(frozen=True)
@@ -157,7 +175,7 @@ class SGD(UpdateRule):
         self.slots = 1 if settings.momentum else 0
 
     def init(self, theta: Tensor) -> State:
-        return (torch.zeros_like(theta),) if self.slots else ()
+        return (nothing(theta),) if self.slots else ()
 
     def _factors(self, step: int) -> tuple[float, float]:
         """(factor of the old buffer, factor of the gradient) in the new buffer."""
@@ -204,7 +222,7 @@ class Adam(UpdateRule):
         self.settings = settings
 
     def init(self, theta: Tensor) -> State:
-        return torch.zeros_like(theta), torch.zeros_like(theta)
+        return nothing(theta), nothing(theta)
 
     def _moments(self, theta: Tensor, state: State, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         s = self.settings

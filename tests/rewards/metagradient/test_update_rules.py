@@ -154,7 +154,11 @@ def test_blocks_change_nothing(optimizer, monkeypatch):
     def run():
         new = module.updated(rule, 2, theta, state, grad)
         back = module.pulled_back(rule, 2, theta, state, grad, u.clone(), tuple(v.clone() for v in u_state))
-        return [new[0], *new[1], back[0], *back[1], back[2]]
+        fresh = module.pulled_back(rule, 2, theta, state, grad, u.clone(), None)
+        start = module.pulled_back(rule, 0, theta, rule.init(theta), grad, u.clone(), None)[2]
+        end = module.updated(rule, 2, theta, state, grad, last=True)[0]
+        assert torch.equal(end, new[0])
+        return [new[0], *new[1], back[0], *back[1], back[2], fresh[0], *fresh[1], fresh[2], start]
 
     whole = run()
     monkeypatch.setitem(module.BLOCK, "cpu", 16)
