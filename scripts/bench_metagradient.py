@@ -1,463 +1,285 @@
-"""Measure the metagradient engine: exactness, speed against plain training and TorchOpt, memory, and the figure over T.
+"""Measure the metagradient engine: exactness, and time and memory against plain training and its rivals.
 
-    python scripts/bench_metagradient.py all            # everything, into reports/metagradient/ (about ten minutes)
-    python scripts/bench_metagradient.py speed --quick  # one part, fewer and smaller runs
+    python scripts/bench_metagradient.py                       # every part, about ten minutes on one quiet core
+    python scripts/bench_metagradient.py --only exact,ratios   # parts: exact, ratios, memory, figure
 
-Ratios are medians over interleaved runs in one process, by wall clock and by CPU seconds of the process (the second
-stands on a machine that others use too). Memory is the high-water mark of resident memory above the state before the
-call, each point in its own process (CUDA: torch.cuda.max_memory_allocated). "Plain" is a stock training loop: the model
-as Hugging Face made it, torch.optim, F.cross_entropy, followed by one gradient of the metric.
+Every measurement is a row of <out>/<part>.json, written as soon as it is made: a run that was cut off goes on where it
+stopped, `--again` starts its parts anew. The targets are then printed beside what was measured, and <out>/README.md and
+the figure are written from whatever rows there are.
+
+Ratios are taken within a round in one process, to plain training of the same T steps plus one gradient of the metric: a
+stock loop, the model as Hugging Face made it, torch.optim, F.cross_entropy. They stand by wall clock and by CPU seconds
+of the process; the latter hold on a machine that others use too. Memory is the high-water mark of resident memory above
+the state before the call, in a process of its own with every large tensor mapped on its own, so that freed memory is
+returned at once (CUDA: torch.cuda.max_memory_allocated).
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "rewards" / "metagradient")]
+from metagradient_methods import METHODS, ROOT, SIZES, Setting, engine, torch, torchopt, transformers
+from metagradient_report import write
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-import torchopt  # noqa: E402
-import transformers  # noqa: E402
-from torch.func import functional_call  # noqa: E402
+from rewards.metagradient import InnerOptimizer, metagradient, train
+from rewards.metagradient.plan import host_free
 
-from rewards.metagradient import InnerOptimizer, metagradient, train  # noqa: E402
-
-OPTIMIZER = InnerOptimizer("adamw", lr=1e-5, betas=(0.9, 0.95), eps=1e-8, eps_root=1e-9, weight_decay=1e-4)
-SIZES = {  # layers, width, heads, vocabulary, examples, tokens
-    "figure": (3, 128, 4, 1024, 8, 32),
-    "protocol": (3, 128, 4, 1024, 256, 32),
-    "miniature": (3, 128, 4, 1024, 32, 64),
-    "gpt2": (12, 768, 12, 50257, 4, 128),
-}
-UNITS = {"plain": 3, "graph": 6, "again": 9, "rates": 3}
-"""Matrix products per layer: a gradient pass; the way back from a kept graph; from scratch; forward mode alone."""
+GRAPHS, LEAN, TIGHT = 6_000_000_000, 750_000_000, 300_000_000
+"""Memory budgets in bytes: room for graphs; for half of those of eight steps; for a few dozen states."""
 
 
-class Setting:
-    """A model with an untied head, T batches, and the two metrics."""
+class Rows:
+    """The rows of one part, on disk after every addition; `key` fields tell them apart."""
 
-    def __init__(self, size: str, steps: int, device: str) -> None:
-        layers, width, heads, vocabulary, self.examples, self.tokens = SIZES[size]
-        torch.manual_seed(0)
-        config = transformers.GPT2Config(
-            n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=128, bos_token_id=0,
-            eos_token_id=0, tie_word_embeddings=False, attn_implementation="eager",
-        )  # fmt: skip
-        self.model = transformers.GPT2LMHeadModel(config).eval().to(device)
-        draw = lambda: torch.randint(1, vocabulary, (self.examples, self.tokens), device=device)
-        self.batches = [{"input_ids": ids, "labels": ids} for ids in (draw() for _ in range(steps))]
-        if size == "protocol":  # the same examples whatever T
-            self.batches = [{k: v[i::steps] for k, v in self.batches[0].items()} for i in range(steps)]
-        self.held = draw()
-        self.head = self.model.lm_head.weight.detach()[:7, :6].clone()
-        self.signs = torch.randn(7, 6, device=device).sign()
+    def __init__(self, path: Path, again: bool) -> None:
+        self.path = path
+        self.rows = json.loads(path.read_text())["rows"] if path.exists() and not again else []
 
-    def losses(self, params, ids) -> torch.Tensor:
-        logits = functional_call(self.model, params, (), {"input_ids": ids, "use_cache": False}).logits[:, :-1]
-        nll = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1), reduction="none")
-        return nll.view(len(ids), -1).mean(1)
+    def has(self, **key) -> bool:
+        return any(all(row.get(k) == v for k, v in key.items()) for row in self.rows)
 
-    def lm(self, params) -> torch.Tensor:
-        return -self.losses(params, self.held).mean()
-
-    def patch(self, params) -> torch.Tensor:
-        return F.logsigmoid(20 * self.signs * (params["lm_head.weight"][:7, :6] - self.head)).mean()
+    def add(self, **row) -> dict:
+        self.rows.append(row | {"load": os.getloadavg()[0]})
+        text = json.dumps({"machine": machine(), "rows": self.rows}, indent=1)
+        half = self.path.with_suffix(".part")
+        half.write_text(text + "\n")
+        os.replace(half, self.path)
+        return row
 
 
-# -------------------------------------------------------------------------------------------------------------- methods
-
-
-def plain(s: Setting, metric, budget=None) -> None:
-    o = OPTIMIZER
-    params = {k: p.detach().clone().requires_grad_() for k, p in s.model.named_parameters()}
-    optimizer = torch.optim.AdamW(params.values(), o.lr, o.betas, o.eps, o.weight_decay)
-    for batch in s.batches:
-        optimizer.zero_grad()
-        s.losses(params, batch["input_ids"]).mean().backward()
-        optimizer.step()
-    optimizer.zero_grad()
-    metric(params).backward()
-
-
-def engine(s: Setting, metric, budget=None):
-    return metagradient(s.model, s.batches, metric, OPTIMIZER, memory_budget=budget)
-
-
-def torchopt_unrolled(s: Setting, metric, budget=None) -> torch.Tensor:
-    """The whole training as one graph."""
-    o = OPTIMIZER
-    rule = torchopt.adamw(o.lr, o.betas, o.eps, o.weight_decay, eps_root=o.eps_root)
-    names = [k for k, _ in s.model.named_parameters()]
-    params = tuple(p.detach().clone().requires_grad_() for _, p in s.model.named_parameters())
-    weights = torch.ones(len(s.batches), s.examples, device=params[0].device, requires_grad=True)
-    state = rule.init(params)
-    for step, batch in enumerate(s.batches):
-        losses = s.losses(dict(zip(names, params, strict=True)), batch["input_ids"])
-        grads = torch.autograd.grad((losses * weights[step]).mean(), params, create_graph=True)
-        updates, state = rule.update(grads, state, params=params, inplace=False)
-        params = torchopt.apply_updates(params, updates, inplace=False)
-    return torch.autograd.grad(metric(dict(zip(names, params, strict=True))), weights)[0].flatten()
-
-
-def reverse_over_reverse(s: Setting, metric, budget=None) -> torch.Tensor:
-    """States kept, one step's graph at a time, by autograd through loss, update and all, on stock operations."""
-    o = OPTIMIZER
-    rule = torchopt.adamw(o.lr, o.betas, o.eps, o.weight_decay, eps_root=o.eps_root)
-    names = [k for k, _ in s.model.named_parameters()]
-    params = tuple(p.detach().clone() for _, p in s.model.named_parameters())
-    state, states = rule.init(params), []
-
-    def step(batch, params, state, weights, create_graph):
-        losses = s.losses(dict(zip(names, params, strict=True)), batch["input_ids"])
-        grads = torch.autograd.grad((losses * weights).mean(), params, create_graph=create_graph)
-        updates, state = rule.update(grads, state, params=params, inplace=False)
-        return torchopt.apply_updates(params, updates, inplace=False), state
-
-    def leaves(params, state):
-        flat, spec = torchopt.pytree.tree_flatten(state)
-        flat = [t.detach().requires_grad_() if torch.is_floating_point(t) else t for t in flat]
-        moving = [t for t in flat if torch.is_floating_point(t)]
-        return tuple(p.detach().requires_grad_() for p in params), torchopt.pytree.tree_unflatten(spec, flat), moving
-
-    ones = torch.ones(s.examples, device=params[0].device)
-    for batch in s.batches:
-        params, state, _ = leaves(params, state)
-        states.append((params, state))
-        params, state = step(batch, params, state, ones, False)
-    params, state, moving = leaves(params, state)
-    adjoint = list(torch.autograd.grad(metric(dict(zip(names, params, strict=True))), params, materialize_grads=True,
-                                       allow_unused=True)) + [torch.zeros_like(t) for t in moving]  # fmt: skip
-    out = []
-    for batch in reversed(s.batches):
-        params, state, moving = leaves(*states.pop())
-        weights = ones.clone().requires_grad_()
-        new, news = step(batch, params, state, weights, True)
-        ends = [*new, *(t for t in torchopt.pytree.tree_leaves(news) if torch.is_floating_point(t))]
-        found = torch.autograd.grad(
-            ends, [weights, *params, *moving], adjoint, allow_unused=True, materialize_grads=True
-        )
-        out.append(found[0])
-        adjoint = list(found[1:])
-    return torch.cat(out[::-1])
-
-
-METHODS = {
-    "plain": plain,
-    "engine": engine,
-    "torchopt": torchopt_unrolled,
-    "reverse_over_reverse": reverse_over_reverse,
-}
-
-
-# ---------------------------------------------------------------------------------------------------------- measurement
-
-
-def interleaved(runs: dict[str, Callable[[], object]], repeats: int, warm: bool = True) -> dict[str, dict[str, float]]:
-    """Median wall and CPU seconds of each, and medians of the ratios to the first within a round."""
-    wall, cpu = {k: [] for k in runs}, {k: [] for k in runs}
-    for index in range(repeats + warm):
-        for name, run in runs.items():
-            begun, used = time.perf_counter(), time.process_time()
-            run()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            if index >= warm:
-                wall[name].append(time.perf_counter() - begun)
-                cpu[name].append(time.process_time() - used)
-    base = next(iter(runs))
-    ratio = lambda times, name: statistics.median(a / b for a, b in zip(times[name], times[base], strict=True))
-    return {
-        name: {
-            "wall_s": statistics.median(wall[name]),
-            "cpu_s": statistics.median(cpu[name]),
-            "wall_ratio": ratio(wall, name),
-            "cpu_ratio": ratio(cpu, name),
-            "runs": repeats,
-        }
-        for name in runs
-    }
-
-
-def resident() -> tuple[int, int]:
-    """(bytes resident, high-water mark) of this process."""
-    fields = {}
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(("VmRSS:", "VmHWM:")):
-            fields[line[:5]] = int(line.split()[1]) * 1024
-    return fields["VmRSS"], fields["VmHWM"]
-
-
-def point(size: str, method: str, metric: str, steps: int, budget: int | None, device: str) -> dict:
-    """One call in this process: seconds and peak bytes above what was there before."""
-    warm = Setting("figure", 1, device)
-    METHODS[method](warm, warm.lm)
-    del warm
-    s = Setting(size, steps, device)
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+def machine() -> dict:
+    name = platform.processor() or platform.machine()
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
     else:
-        Path("/proc/self/clear_refs").write_text("5")
-        before, _ = resident()
+        lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__,
+            "torchopt": torchopt.__version__, "transformers": transformers.__version__}  # fmt: skip
+
+
+def timed(run, device: str) -> tuple[object, float, float]:
+    """(what it gives, wall seconds, CPU seconds of this process)."""
     begun, used = time.perf_counter(), time.process_time()
-    found = METHODS[method](s, getattr(s, metric), budget)
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - used
-    after = torch.cuda.max_memory_allocated() if device == "cuda" else resident()[1]
-    result = {"size": size, "method": method, "metric": metric, "T": steps, "budget": budget, "wall_s": seconds,
-              "cpu_s": cpu, "peak_bytes": after - before}  # fmt: skip
-    if method == "engine":
-        result |= {"plan": found.plan.strategy, "graphs": found.plan.graphs, "plan_bytes": found.plan.bytes,
-                   "extra_passes": found.plan.extra_passes}  # fmt: skip
-    return result
+    found = run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return found, time.perf_counter() - begun, time.process_time() - used
 
 
-def subprocess_point(arguments: argparse.Namespace, **fields) -> dict:
-    command = [sys.executable, __file__, "point", "--threads", str(arguments.threads), "--device", arguments.device]
-    command += ["--point", json.dumps(fields)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"MALLOC_ARENA_MAX": "1"})
-    if done.returncode:
-        return fields | {
-            "error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit {done.returncode}"
-        }
-    return json.loads(done.stdout.splitlines()[-1])
+# ---------------------------------------------------------------------------------------------------------------- exact
 
 
-# ---------------------------------------------------------------------------------------------------------------- parts
-
-
-def part_exact(arguments: argparse.Namespace) -> dict:
-    """Relative error against float64 full unrolling on small random models (see the tests for every other setting)."""
+def part_exact(rows: Rows, arguments: argparse.Namespace) -> None:
+    """The ladder against float64 full unrolling (the tests have every other setting), and the authors' protocol."""
     from small_models import Double, build, lm_metric, make_batches, oracle, relative
 
-    optimizer, rows = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6, weight_decay=0.1), []
+    optimizer = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6, weight_decay=0.1)
     for kind in ("gpt2", "llama", "qwen"):
         for tied in (True, False):
             for steps in (1, 2, 3, 8):
+                if rows.has(model=kind, tied=tied, T=steps):
+                    continue
                 model, batches = build(kind, tied), make_batches(steps)
                 with Double():
                     _, expected = oracle(model, batches, lm_metric(model), optimizer)
                     double = metagradient(model, batches, lm_metric(model), optimizer).weights
                 single = build(kind, tied).float()
                 float32 = metagradient(single, batches, lm_metric(single), optimizer).weights
-                rows.append({"model": kind, "tied": tied, "T": steps, "float64": relative(double, expected),
-                             "float32": relative(float32, expected)})  # fmt: skip
-    worst = {dtype: max(row[dtype] for row in rows) for dtype in ("float64", "float32")}
-    print(
-        f"exact     worst of {len(rows)}: float64 {worst['float64']:.1e} (<= 1e-9), "
-        f"float32 {worst['float32']:.1e} (<= 1e-4)"
-    )
-    return {"rows": rows, "worst": worst}
+                rows.add(check="ladder", model=kind, tied=tied, T=steps, float64=relative(double, expected),
+                         float32=relative(float32, expected))  # fmt: skip
+    for steps, eps_root in ((1, 1e-6), (8, 1e-6), (1, 1e-9)):
+        if not rows.has(check="protocol", T=steps, eps_root=eps_root):
+            rows.add(check="protocol", T=steps, eps_root=eps_root, **protocol(steps, eps_root, arguments.device))
 
 
-def part_protocol(arguments: argparse.Namespace) -> dict:
-    """The authors' check: 20 random perturbations of the data weights of norm 1, predicted against actual Phi.
+def protocol(steps: int, eps_root: float, device: str) -> dict:
+    """20 random perturbations of the data weights of norm 1, predicted against actual change of Phi.
 
-    In float64, since the changes are small against Phi.
+    In float64, since the changes are small against Phi. With the smaller eps_root an Adam step is nearly the sign of
+    the gradient, and not linear over so large a perturbation: that limits any derivative, however exact.
     """
-    rows = []
-    for steps in (1, 8):
-        s = Setting("protocol", steps, arguments.device)
-        s.model.double()
-        found, start = engine(s, s.lm), s.lm(train(s.model, s.batches, OPTIMIZER))
-        generator = torch.Generator().manual_seed(0)
-        predicted, actual = [], []
-        for _ in range(20):
-            move = torch.randn(len(found.weights), generator=generator, dtype=torch.float64).to(found.weights.device)
-            move /= move.norm()
-            predicted.append(float(move @ found.weights))
-            with torch.no_grad():
-                actual.append(float(s.lm(train(s.model, s.batches, OPTIMIZER, weights=1 + move)) - start))
-        correlation = float(torch.corrcoef(torch.tensor([predicted, actual]))[0, 1])
-        rows.append({"T": steps, "correlation": correlation, "predicted": predicted, "actual": actual})
-        print(f"protocol  T={steps}: correlation of predicted and actual Phi {correlation:.6f} (>= 0.99)")
-    return {"rows": rows}
+    s, optimizer = Setting("protocol", steps, device), InnerOptimizer("adam", lr=1e-5, eps_root=eps_root)
+    s.model.double()
+    found, start = engine(s, s.lm, optimizer=optimizer), s.lm(train(s.model, s.batches, optimizer))
+    generator, predicted, actual = torch.Generator().manual_seed(0), [], []
+    for _ in range(20):
+        move = torch.randn(len(found.weights), generator=generator, dtype=torch.float64).to(found.weights.device)
+        move /= move.norm()
+        predicted.append(float(move @ found.weights))
+        with torch.no_grad():
+            actual.append(float(s.lm(train(s.model, s.batches, optimizer, weights=1 + move)) - start))
+    correlation = float(torch.corrcoef(torch.tensor([predicted, actual]))[0, 1])
+    return {"correlation": correlation, "predicted": predicted, "actual": actual}
 
 
-def part_speed(arguments: argparse.Namespace) -> dict:
-    """Seconds as a ratio to plain training of the same T steps plus one gradient of the metric."""
-    quick, rows = arguments.quick, []
-    cases = [("miniature", 1, "lm", 1.3), ("miniature", 1, "patch", 1.05), ("miniature", 8, "lm", 3.5)]
-    cases += [] if quick else [("miniature", 96, "lm", 3.5), ("gpt2", 1, "lm", 1.3), ("gpt2", 1, "patch", 1.05)]
-    cases += [] if quick else [("gpt2", 2, "lm", 3.5)]
-    for size, steps, metric, bound in cases:
+# --------------------------------------------------------------------------------------------------------------- ratios
+
+CASES = [  # size, T, metric, rounds, ways (name, method, budget; "states": every state and gradient, no graph)
+    ("miniature", 1, "lm", 7, [("engine", "engine", GRAPHS)]),
+    ("miniature", 1, "patch", 7, [("engine", "engine", GRAPHS)]),
+    ("miniature", 8, "lm", 3, [("engine", "engine", GRAPHS), ("states kept", "engine", "states"),
+                               ("lean", "engine", LEAN), ("torchopt", "torchopt", None),
+                               ("reverse over reverse", "reverse_over_reverse", None)]),
+    ("gpt2", 1, "lm", 1, [("engine", "engine", GRAPHS)]),
+    ("gpt2", 1, "patch", 1, [("engine", "engine", GRAPHS)]),
+    ("gpt2 width", 4, "lm", 1, [("engine", "engine", GRAPHS)]),
+    ("miniature", 96, "lm", 1, [("engine", "engine", GRAPHS), ("states kept", "engine", "states")]),
+]  # fmt: skip
+
+
+def part_ratios(rows: Rows, arguments: argparse.Namespace) -> None:
+    """One row a round: seconds of plain training and of each way, run in turn."""
+    for size, steps, metric, rounds, ways in CASES:
+        rounds = 1 if arguments.quick else rounds
+        if arguments.quick and (steps > 8 or size.startswith("gpt2")):
+            continue
+        missing = [r for r in range(rounds) if not rows.has(size=size, T=steps, metric=metric, round=r)]
+        if not missing:
+            continue
         s = Setting(size, steps, arguments.device)
-        of = getattr(s, metric)
-        vector = 4 * sum(p.numel() for p in s.model.parameters())
-        runs = {"plain": lambda s=s, of=of: plain(s, of), "engine": lambda s=s, of=of: engine(s, of)}
-        if steps > 1:  # every state, no graph: what a larger model can afford
-            states = int(4.1 * vector * steps)
-            runs["engine, states kept"] = lambda s=s, of=of, states=states: engine(s, of, states)
-        if (size, steps) == ("miniature", 8):
-            runs["engine, 800 MB"] = lambda s=s, of=of: engine(s, of, 800_000_000)
-            runs["torchopt"] = lambda s=s, of=of: torchopt_unrolled(s, of)
-            runs["reverse_over_reverse"] = lambda s=s, of=of: reverse_over_reverse(s, of)
-        repeats = 3 if quick else {"gpt2": 3 if steps == 1 else 2, "miniature": 2 if steps > 8 else 7}[size]
-        measured = interleaved(runs, repeats, warm=size != "gpt2" and steps <= 8)
-        for name, numbers in measured.items():
-            rows.append({"size": size, "shape": SIZES[size], "T": steps, "metric": metric, "method": name} | numbers)
-            if name != "plain":
-                print(
-                    f"speed     {size:9} T={steps:<3} {metric:5} {name:20} {numbers['wall_ratio']:.2f}x plain "
-                    f"({numbers['cpu_ratio']:.2f}x by CPU time){f'; asked {bound}x' if name == 'engine' else ''}"
-                )
-    return {"rows": rows}
+        states = int(4.1 * 4 * steps * sum(p.numel() for p in s.model.parameters()))
+        runs = {"plain": ("plain", None)} | {name: (m, states if b == "states" else b) for name, m, b in ways}
+        if (size, steps) == ("miniature", 1):
+            in_turn(s, metric, runs, arguments.device)  # warm
+        for index in missing:
+            seconds, plans = in_turn(s, metric, runs, arguments.device)
+            rows.add(size=size, shape=SIZES[size], T=steps, metric=metric, round=index, seconds=seconds, plans=plans)
+            ratios = {k: f"{v['cpu_s'] / seconds['plain']['cpu_s']:.2f}" for k, v in seconds.items() if k != "plain"}
+            print(f"ratios    {size} T={steps} {metric} round {index}, to plain by CPU time: {ratios}", flush=True)
 
 
-def part_memory(arguments: argparse.Namespace) -> dict:
-    """Peak memory, each in its own process."""
-    rows = []
-    run = lambda **fields: rows.append(subprocess_point(arguments, size="miniature", metric="lm", **fields))
-    tight = 300_000_000
-    run(method="plain", steps=8, budget=None)
-    run(method="torchopt", steps=8, budget=None)
-    run(method="engine", steps=8, budget=None)
-    run(method="engine", steps=8, budget=800_000_000)
-    run(method="engine", steps=8, budget=tight)
-    run(method="engine", steps=32, budget=tight)
-    if not arguments.quick:
-        run(method="torchopt", steps=32, budget=None)
-        run(method="engine", steps=96, budget=tight)
-        run(method="plain", steps=96, budget=None)
-    peak = {(r["method"], r["T"], r["budget"]): r["peak_bytes"] for r in rows if "error" not in r}
-    for row in rows:
-        shown = (
-            row.get("error") or f"{row['peak_bytes'] / 1e6:8.0f} MB  {row['cpu_s']:6.1f} CPU s  {row.get('plan', '')}"
-        )
-        print(f"memory    {row['method']:9} T={row.get('T', row.get('steps')):<3} budget {row['budget']}: {shown}")
-    for label, one, two, bound in [
-        ("T=8 engine, 800 MB / torchopt", ("engine", 8, 800_000_000), ("torchopt", 8, None), 0.4),
-        ("T=32 engine / torchopt", ("engine", 32, tight), ("torchopt", 32, None), 0.15),
-        ("engine T=96 / T=8", ("engine", 96, tight), ("engine", 8, tight), 1.5),
-    ]:
-        if one in peak and two in peak:
-            print(f"memory    {label}: {peak[one] / peak[two]:.2f} (<= {bound})")
-    return {"rows": rows}
+def in_turn(s: Setting, metric: str, runs: dict[str, tuple[str, int | None]], device: str) -> tuple[dict, dict]:
+    """(seconds by way, plans of the engine's) of one round."""
+    seconds, plans, of = {}, {}, getattr(s, metric)
+    for name, (method, budget) in runs.items():
+        found, wall, cpu = timed(partial(METHODS[method], s, of, budget), device)
+        seconds[name] = {"wall_s": wall, "cpu_s": cpu}
+        if method == "engine":
+            plans[name] = {"strategy": found.plan.strategy, "graphs": found.plan.graphs, "budget": budget}
+        del found
+    return seconds, plans
 
 
-def part_figure(arguments: argparse.Namespace) -> dict:
-    """Time and memory against T."""
-    rows, limit = [], 6e9
-    grid = [1, 2, 4, 8, 16] if arguments.quick else [1, 2, 4, 8, 16, 32, 64, 128, 256]
-    largest: dict[str, float] = {}
-    for steps in grid:
-        for method, budget in [("plain", None), ("engine", 2_000_000_000), ("engine", 100_000_000), ("torchopt", None),
-                               ("reverse_over_reverse", None)]:  # fmt: skip
-            key = f"{method} {budget}"
-            if method != "plain" and 2 * largest.get(key, 0) > limit:
-                continue  # would not fit
-            row = subprocess_point(arguments, size="figure", method=method, metric="lm", steps=steps, budget=budget)
-            largest[key] = row.get("peak_bytes", 0)
-            rows.append(row)
-    (arguments.out / "figure.json").write_text(json.dumps({"rows": rows, "quick": arguments.quick}, indent=1))
-    plot(rows, arguments.out / "metagradient.png", arguments)
-    return {"rows": rows}
+# ------------------------------------------------------------------------------------------------------ memory, figure
 
 
-def plot(rows: list[dict], path: Path, arguments: argparse.Namespace) -> None:
-    import matplotlib
+def resident() -> tuple[int, int]:
+    """(bytes resident, high-water mark) of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = {line[:5]: int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmRSS:", "VmHWM:"))}
+    return fields["VmRSS"], fields["VmHWM"]
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    names = {
-        ("engine", 2_000_000_000): ("engine, 2 GB budget", "tab:blue", "-"),
-        ("engine", 100_000_000): ("engine, 100 MB budget", "tab:cyan", "-"),
-        ("torchopt", None): ("TorchOpt, unrolled", "tab:red", "-"),
-        ("reverse_over_reverse", None): ("reverse over reverse, states kept", "tab:orange", "-"),
-    }
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    base = {row["T"]: row["cpu_s"] for row in rows if row["method"] == "plain"}
-    for (method, budget), (label, colour, style) in names.items():
-        own = [r for r in rows if r["method"] == method and r["budget"] == budget and "error" not in r]
-        ratios = [r["cpu_s"] / base[r["T"]] for r in own]
-        left.plot([r["T"] for r in own], ratios, style, color=colour, marker="o", ms=3, label=label)
-        right.plot([r["T"] for r in own], [r["peak_bytes"] / 1e6 for r in own], style, color=colour, marker="o", ms=3)
-    grid = sorted(base)
-    floor = lambda way_back, first: [
-        (UNITS["plain"] * (t + 1) + way_back * (t - 1) + first) / (UNITS["plain"] * (t + 1)) for t in grid
-    ]
-    left.plot(grid, floor(UNITS["graph"], 2), "k:", label="floor: matrix products, graphs kept")
-    left.plot(grid, floor(UNITS["again"], UNITS["rates"]), "k--", label="floor: matrix products, recomputed")
-    own = [r for r in rows if r["method"] == "plain" and "error" not in r]
-    right.plot([r["T"] for r in own], [r["peak_bytes"] / 1e6 for r in own], "k:", label="plain training")
-    left.set(
-        xscale="log",
-        xlabel="T, optimizer steps",
-        ylabel="CPU time / (plain training + metric gradient)",
-        ylim=(0, None),
+def point(pipe, size: str, method: str, steps: int, budget: int | None, device: str, repeats: int) -> None:
+    """In a process of its own: peak bytes above what was there before, and median seconds of `repeats` calls."""
+    try:
+        if platform.system() == "Linux":
+            ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
+        torch.set_num_threads(1)
+        s = Setting(size, steps, device)
+        METHODS[method](Setting("figure", 1, device), s.lm, None)  # warm
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+            before, _ = resident()
+        found, *first = timed(lambda: METHODS[method](s, s.lm, budget), device)
+        after = torch.cuda.max_memory_allocated() if device == "cuda" else resident()[1]
+        plan = getattr(found, "plan", None)
+        del found
+        times = [first, *(timed(lambda: METHODS[method](s, s.lm, budget), device)[1:] for _ in range(repeats - 1))]
+        row = {"peak_bytes": after - before, "wall_s": statistics.median(t[0] for t in times),
+               "cpu_s": statistics.median(t[1] for t in times)}  # fmt: skip
+        if plan is not None:
+            row |= {"plan": plan.strategy, "graphs": plan.graphs, "plan_bytes": plan.bytes}
+            row |= {"extra_passes": plan.extra_passes}
+        pipe.send(row)
+    except Exception as error:  # a point that cannot be had (too small a budget) is a row as well
+        pipe.send({"error": f"{type(error).__name__}: {error}"})
+
+
+def in_own_process(rows: Rows, arguments: argparse.Namespace, repeats: int = 1, **key) -> dict:
+    """The row of this point, measured now if it is not there yet."""
+    for row in rows.rows:
+        if all(row.get(k) == v for k, v in key.items()):
+            return row
+    context = multiprocessing.get_context("spawn" if arguments.device == "cuda" else "fork")
+    here, there = context.Pipe()
+    child = context.Process(target=point, args=(there,), kwargs=key | {"device": arguments.device, "repeats": repeats})
+    child.start()
+    there.close()
+    try:
+        result = here.recv()
+    except EOFError:
+        result = {"error": "ended without a word, as a rule for want of memory"}
+    child.join()
+    row = rows.add(**key, **result)
+    shown = row.get("error") or f"{row['peak_bytes'] / 1e6:.0f} MB, {row['cpu_s']:.1f} CPU s {row.get('plan', '')}"
+    print(
+        f"{rows.path.stem:9} {key['size']} {key['method']} T={key['steps']} budget {key['budget']}: {shown}", flush=True
     )
-    right.set(xscale="log", yscale="log", xlabel="T, optimizer steps", ylabel="peak memory above start, MB")
-    for axis in (left, right):
-        axis.set_xticks(grid, [str(t) for t in grid])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    left.legend(fontsize=7)
-    right.legend(fontsize=7)
-    layers, width, _, vocabulary, examples, tokens = SIZES["figure"]
-    where = f"{machine(arguments)['device']}, {arguments.threads} thread(s)"
-    shape = f"GPT-2 shape {layers}x{width}, vocabulary {vocabulary}, batch {examples}x{tokens}"
-    figure.suptitle(f"{shape}, AdamW, float32, {where}", fontsize=9)
-    figure.savefig(path, dpi=150)
+    return row
 
 
-def machine(arguments: argparse.Namespace) -> dict:
-    name = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
-    return {"device": name, "threads": arguments.threads, "torch": torch.__version__, "torchopt": torchopt.__version__,
-            "transformers": transformers.__version__, "load": os.getloadavg()}  # fmt: skip
+def part_memory(rows: Rows, arguments: argparse.Namespace) -> None:
+    points = [("torchopt", 8, None), ("engine", 8, LEAN), ("engine", 8, TIGHT)]
+    points += [] if arguments.quick else [("engine", 32, TIGHT), ("engine", 96, TIGHT), ("torchopt", 32, None)]
+    for method, steps, budget in points:
+        if (method, steps) == ("torchopt", 32) and host_free() < 12e9 and arguments.device == "cpu":
+            print(
+                "memory    torchopt T=32 left out: it needs about 8 GB, and a run with others no less than 12 GB free"
+            )
+            continue
+        in_own_process(rows, arguments, size="miniature", method=method, steps=steps, budget=budget)
 
 
-PARTS = {
-    "exact": part_exact,
-    "protocol": part_protocol,
-    "speed": part_speed,
-    "memory": part_memory,
-    "figure": part_figure,
-}
+def part_figure(rows: Rows, arguments: argparse.Namespace) -> None:
+    """Time and memory against T; a way whose next point would take more than 6 GB ends there."""
+    for steps in [1, 2, 4, 8, 16] if arguments.quick else [1, 2, 4, 8, 16, 32, 64, 128, 256]:
+        for method, budget in [("plain", None), ("engine", 2_000_000_000), ("engine", 400_000_000), ("torchopt", None),
+                               ("reverse_over_reverse", None)]:  # fmt: skip
+            key = {"size": "figure", "method": method, "budget": budget}
+            last = [r for r in rows.rows if r["steps"] < steps and all(r.get(k) == v for k, v in key.items())]
+            if method not in ("plain", "engine") and last and 2 * last[-1].get("peak_bytes", 6e9) > 6e9:
+                continue
+            in_own_process(rows, arguments, repeats=3 if steps <= 8 else 1, **key, steps=steps)
+
+
+PARTS = {"exact": part_exact, "ratios": part_ratios, "memory": part_memory, "figure": part_figure}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "part", choices=[*PARTS, "all", "plot", "point"], help="what to measure; plot: redraw the figure"
-    )
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "reports" / "metagradient", help="folder of the JSON and PNG"
-    )
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas; none: the report alone")
+    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "metagradient", help="folder of what is written")
+    parser.add_argument("--again", action="store_true", help="measure these parts anew")
+    parser.add_argument("--quick", action="store_true", help="fewer, smaller runs")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--quick", action="store_true", help="fewer, smaller runs")
-    parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    names = [name for name in arguments.only.split(",") if name and name != "none"]
+    for name in names:
+        if name not in PARTS:
+            parser.error(f"no part {name!r}; parts are {', '.join(PARTS)}")
     torch.set_num_threads(arguments.threads)
     transformers.logging.set_verbosity_error()
-    if arguments.part == "point":
-        print(json.dumps(point(device=arguments.device, **arguments.point)))
-        return
     arguments.out.mkdir(parents=True, exist_ok=True)
-    if arguments.part == "plot":
-        plot(
-            json.loads((arguments.out / "figure.json").read_text())["rows"],
-            arguments.out / "metagradient.png",
-            arguments,
-        )
-        return
-    for name in PARTS if arguments.part == "all" else [arguments.part]:
+    for name in names:
         begun = time.perf_counter()
-        result = PARTS[name](arguments) | {"machine": machine(arguments), "quick": arguments.quick}
-        result["seconds"] = time.perf_counter() - begun
-        (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=1))
-        print(f"          {name} took {result['seconds']:.0f} s", flush=True)
+        PARTS[name](Rows(arguments.out / f"{name}.json", arguments.again), arguments)
+        print(f"{name:9} took {time.perf_counter() - begun:.0f} s", flush=True)
+    write(arguments.out, machine())
 
 
 if __name__ == "__main__":
