@@ -1,7 +1,7 @@
 """Models, tokenizers and texts by reference: `embedded:NAME`, a local path, or a hub id (`ID` or `ID@REVISION`).
 
-Only safetensors weights are loaded and no code comes with a model (`trust_remote_code` stays off). Whatever is
-missing or broken is one sentence that names the setting's value and says what to do.
+Only safetensors weights are loaded, and no code that comes with a model is run unless the command line says so
+(`--trust-remote-code`; no profile, setting or environment variable can). Whatever is missing or broken is one sentence that names the setting's value and says what to do.
 """
 
 from __future__ import annotations
@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded:"
 TEXTS = ("articles", "passages")
 """Embedded texts; every other embedded name is a folder of files."""
+
+
+_trusted = False
+
+
+def trust_remote_code() -> None:
+    """From now on this process runs code that comes with a model. For the command line's option alone."""
+    global _trusted
+    _trusted = True
+
+
+def trusted() -> bool:
+    return _trusted
 
 
 def is_embedded(ref: str) -> bool:
@@ -104,7 +117,7 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
 
     path = resolve(ref)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=_trusted)
     except Exception as error:
         raise HarnessError(f"No tokenizer could be loaded from '{ref}' ({_why(error)}).") from error
     if tokenizer.pad_token_id is None:
@@ -129,12 +142,12 @@ def load_model(
             f"'{ref}' has no .safetensors weights; convert the model (pickled weights are never loaded)."
         )
     try:
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=_trusted)
         copied = untie_head and config.tie_word_embeddings
         config.tie_word_embeddings = config.tie_word_embeddings and not untie_head
         model = AutoModelForCausalLM.from_pretrained(
             str(path), config=config, dtype=getattr(torch, dtype), attn_implementation=attention,
-            trust_remote_code=False, use_safetensors=True,
+            trust_remote_code=_trusted, use_safetensors=True,
         )  # fmt: skip
     except Exception as error:
         raise HarnessError(f"The model '{ref}' could not be loaded ({_why(error)}).") from error
@@ -225,7 +238,7 @@ def check_model(ref: str) -> None:
     if not (path / "config.json").exists():
         raise HarnessError(f"'{ref}' is not a Hugging Face model folder: it has no config.json.")
     try:
-        AutoConfig.from_pretrained(str(path), trust_remote_code=False)
+        AutoConfig.from_pretrained(str(path), trust_remote_code=_trusted)
     except Exception as error:
         raise HarnessError(f"The model '{ref}' has a broken config.json ({_why(error)}).") from error
     weights = list(path.glob("*.safetensors"))

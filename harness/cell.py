@@ -19,10 +19,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import assets, locks
+from harness import assets, checks, locks
 from harness.checkpoint import Checkpoint, Checkpoints
 from harness.config import Settings
-from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, Task, TaskContext
+from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, SignalError, Task, TaskContext
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.results import CellRecord, CellStore, StorageError, identity, write_atomic
 
@@ -98,6 +98,15 @@ class CellPlan:
         data += [settings.data.references] if TASKS.get(self.task).factory.offers.references else []
         return list(dict.fromkeys(models)), list(dict.fromkeys(data))
 
+    def revisions(self) -> dict[str, str]:
+        """Hub reference -> commit that was read."""
+        from harness import hub
+
+        models, data = self.references()
+        hubs = [(ref, ref in data) for ref in (*models, *data) if not (assets.is_embedded(ref) or assets.is_local(ref))]
+        found = {ref: hub.commit(assets.resolve(ref, is_data)) for ref, is_data in hubs}
+        return {ref: commit for ref, commit in found.items() if commit}
+
     def record(self) -> CellRecord:
         """A fresh record, status "running" or "unsupported"."""
         headline = TASKS.get(self.task).factory.headline
@@ -164,7 +173,8 @@ def run_cell(
             return stored
         if policy == "fresh":
             store.clear()
-        record.provenance = provenance() | {"resumed": stored.provenance.get("resumed", []) if stored else []}
+        record.provenance = provenance() | {"revisions": plan.revisions()}
+        record.provenance["resumed"] = stored.provenance.get("resumed", []) if stored else []
         return _run(plan, record, store, checkpoints, notify, report_to)
 
 
@@ -184,11 +194,14 @@ def _run(
         raise Interrupted(*error.args) from error
     except StorageError:
         raise  # what is stored is as whole as it was; the cell's next run goes on from there
-    except (HarnessError, MetagradientError) as error:
+    except (SignalError, MetagradientError) as error:
+        record.status, record.reason = "failed", f"In {cell.at}: {error}"
+    except HarnessError as error:
         record.status, record.reason = "failed", str(error)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        record.status, record.reason = "failed", f"{type(error).__name__}: {first} (see error.txt in the cell's folder)"
+        why = checks.memory_advice(error, plan.settings) or f"{type(error).__name__}: {first}"
+        record.status, record.reason = "failed", f"In {cell.at}: {why} (see error.txt in the cell's folder)"
         write_atomic(store.folder / "error.txt", traceback.format_exc())
     finally:
         if record.status != "running":
@@ -216,6 +229,7 @@ class _Cell:
         self.started = time.perf_counter()
         for phase in ("load", "generation", "reward", "update", "validation", "storing"):
             record.seconds[phase] = 0.0
+        self.at = "loading"
         self.resumed, self.damaged = checkpoints.newest()
         if self.resumed:
             self._carry_on(self.resumed.state["cell"])
@@ -234,6 +248,7 @@ class _Cell:
         set_seed(self.plan.seed)
         with self._phase("load"):
             self._load()
+        self.at = f"step {self.record.steps_done + 1}"
         if self.resumed:
             self._restore_parts(self.resumed.state["parts"])
         else:
@@ -296,6 +311,7 @@ class _Cell:
         """After each GRPO step: log it, validate if due, store."""
         if _stop_requested is not None:
             raise Interrupted(_stop_requested)
+        checks.check_update(logs, self.generator)
         now = time.perf_counter()
         spent = {phase: trainer.seconds[phase] - mark[phase] for phase in ("generation", "reward")}
         spent["update"] = now - mark["time"] - sum(spent.values())
@@ -317,6 +333,7 @@ class _Cell:
         if step % self.settings.validation.every == 0 or step == total:
             self._validate(step)
         else:
+            self.at = f"step {step + 1}"
             self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
         every = self.settings.grpo.checkpoint_every
         if every and step % every == 0 and step < total:
@@ -328,6 +345,7 @@ class _Cell:
         """Rollouts on held-out articles, looked at by the task; step 0 is the untuned generator, the floor."""
         from harness.grpo import generate
 
+        self.at = f"the validation after step {step}"
         with self._phase("validation"):
             self.residency.turn("generator")
             rollouts = generate(
@@ -343,8 +361,10 @@ class _Cell:
             if name not in declared:
                 raise HarnessError(f"The task '{self.plan.task}' returned the undeclared measure '{name}'.")
             self._measure(step, "validation", declared[name], float(value))
-        values = {name: float(value) for name, value in found.values.items()}
-        self.record.final, self.record.headline = values, values[self.task.headline.name]
+        headline = self.task.headline.name
+        values, odd = checks.finite_values({name: float(value) for name, value in found.values.items()}, headline)
+        self.record.final, self.record.headline = values, values[headline]
+        self.record.notes = [f"at step {step}, {flag}" for flag in (*checks.flags(rollouts), *odd)]
         if step == 0:
             self.record.initial, self.record.floor = values, self.record.headline
         for index, text in enumerate(rollouts[: self.settings.validation.samples]):
@@ -355,6 +375,7 @@ class _Cell:
         with self._phase("storing"):
             self.flush()
         total = self.settings.grpo.steps
+        self.at = f"step {step + 1}"
         self.notify({"event": "validation", "step": step, "of": total, "headline": self.record.headline})
 
     # --------------------------------------------------------------------------------------------------- checkpoints
@@ -492,7 +513,10 @@ def provenance() -> dict[str, Any]:
     """Where a result comes from: commit, dirty flag, versions, device, threads, time (UTC)."""
     import torch
 
-    return json.loads(_static_provenance()) | {"threads": torch.get_num_threads(), "started": now()}
+    found = json.loads(_static_provenance()) | {"threads": torch.get_num_threads(), "started": now()}
+    if assets.trusted():
+        found["warning"] = "code that comes with models was run (--trust-remote-code)"
+    return found
 
 
 def _git(root: Path, *arguments: str) -> str | None:

@@ -60,6 +60,9 @@ def run(
         bool, typer.Option("--only-missing", help="Run only cells that have no results at all, not even cut ones.")
     ] = False,
     track: Annotated[str, typer.Option(help="none, or TRL's own reporting: tensorboard, wandb, trackio.")] = "none",
+    trust: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code that comes with a model. Read it first.")
+    ] = False,
 ) -> None:
     """Train a generator once per task, reward and seed; validate on held-out articles; print and store one table.
 
@@ -74,6 +77,11 @@ def run(
     from harness.grid import default_workers, plan_grid, preflight, run_grid, store_tables
     from harness.progress import Progress
 
+    if trust:
+        from harness.assets import trust_remote_code
+
+        trust_remote_code()
+        errors.print("[yellow]Warning:[/yellow] code that comes with a model is run, with all that you may do.")
     chosen = load_profile(profile)
     given = dict(parse_assignment(text) for text in assignments or [])
     steps = _numbers(inner_steps, "--inner-steps") if inner_steps else []
@@ -270,6 +278,12 @@ def _check_tracker(track: str) -> None:
 cli_assets.add_to(app, console, _names)
 
 
+def _one_sentence(text: str) -> None:
+    """Whatever the text holds, it stays one line, without control characters."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    errors.print(f"[bold red]Error:[/bold red] {escape(line)}", highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Entry point: HarnessError -> one sentence, exit code 2; interruption -> 130 (or 143 after SIGTERM)."""
     from harness.cell import Interrupted, request_stop
@@ -280,7 +294,7 @@ def main() -> None:
         code = app(standalone_mode=False)  # of a typer.Exit that a command raised; what a command returns else
         sys.exit(code if isinstance(code, int) else 0)
     except HarnessError as error:
-        errors.print(f"[bold red]Error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        _one_sentence(str(error))
         sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
@@ -290,9 +304,8 @@ def main() -> None:
         errors.print(f"Interrupted; what was measured is stored. Run it again to go on: {again}", highlight=False)
         sys.exit(128 + number)
     except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
-            error.show()
-            sys.exit(error.exit_code)
+        # A usage error of click, which typer brings along under a name of its own.
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            _one_sentence(f"{error.format_message()} (see python -m harness --help)")
+            sys.exit(2)
         raise

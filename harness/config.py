@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -249,11 +250,12 @@ def load_profile(name: str) -> Profile:
     else:
         raise HarnessError(unknown("profile", name, profile_names()))
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise HarnessError(f"The profile {name} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise HarnessError(f"The profile {name} is not valid YAML: {str(error).splitlines()[0]}.") from error
+    data = _read_yaml(text, f"The profile {name}")
     if not isinstance(data, dict):
         raise HarnessError(f"The profile {name} must be a mapping with name, summary, settings and overrides.")
     return _validated(Profile, data, f"profile {name}")
@@ -264,10 +266,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise HarnessError(f"--set takes KEY=VALUE (as in grpo.steps=40), not '{text}'.")
-    try:
-        parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise HarnessError(f"The value of --set {key} is not valid YAML: {value!r}.") from error
+    parsed = _read_yaml(value, f"The value of --set {key}")
     if isinstance(parsed, dict) and not value.lstrip().startswith("{"):
         parsed = value  # a text with a colon in it, not a mapping
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-5 as a string; nobody means that
@@ -275,7 +274,27 @@ def parse_assignment(text: str) -> tuple[str, Any]:
             parsed = float(parsed)
         except ValueError:
             pass
-    return key.strip(), parsed
+    return key.strip(), _plain(parsed, f"The value of --set {key}")
+
+
+def _read_yaml(text: str, what: str) -> Any:
+    """Plain data: what JSON can hold too, since that is how settings are stored. Raises HarnessError."""
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError, AttributeError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise HarnessError(f"{what} is not valid YAML: {first}.") from error
+    return _plain(data, what)
+
+
+def _plain(data: Any, what: str) -> Any:
+    try:
+        json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise HarnessError(
+            f"{what} holds something that is no plain text, finite number, list or mapping ({error}); quote dates and the like."
+        ) from error
+    return data
 
 
 def resolve(profile: Profile, task: str, reward: str, assignments: dict[str, Any] | None = None) -> Settings:

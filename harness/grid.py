@@ -11,7 +11,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import locks
+from harness import assets, locks
 from harness.cell import CellPlan, Interrupted, Policy, now, provenance, request_stop, run_cell, wanted
 from harness.checkpoint import Checkpoints
 from harness.config import Profile, resolve
@@ -167,7 +167,7 @@ class _Pool:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         ours, theirs = self.context.Pipe()
         process = self.context.Process(
-            target=_worker, args=(theirs, self.runs, self.threads, self.options), daemon=True
+            target=_worker, args=(theirs, self.runs, self.threads, self.options, assets.trusted()), daemon=True
         )
         process.start()
         theirs.close()
@@ -231,13 +231,15 @@ def _raise_interrupted(number: int, frame: Any) -> None:
     raise Interrupted(number)
 
 
-def _worker(pipe: Any, runs: Path, threads: int, options: dict[str, Any]) -> None:
+def _worker(pipe: Any, runs: Path, threads: int, options: dict[str, Any], trust: bool) -> None:
     """A worker's life: receive a plan (and whether to wait for its present owner), run it, report; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal sends Ctrl-C to all of us
     signal.signal(signal.SIGTERM, request_stop)
     # Raised inside some object's __del__ it is lost there, with a traceback; the flag behind request_stop serves then.
     sys.unraisablehook = lambda lost: None if lost.exc_type is Interrupted else sys.__unraisablehook__(lost)
     quiet()
+    if trust:
+        assets.trust_remote_code()
     import torch
 
     torch.set_num_threads(threads)

@@ -35,6 +35,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from harness import ranks
 from harness.checkpoint import Resumable
+from harness.checks import check_advantages
 from harness.config import GeneratorSettings, GrpoSettings
 from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
 
@@ -270,6 +271,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         grpo = self._grpo
         source = self._rewards if grpo.rescale else self._gathered
         mine = advantages(source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards)
+        check_advantages(mine)
         count, rank = len(inputs), self.accelerator.process_index
         output["advantages"] = mine[rank * count : (rank + 1) * count].to(output["advantages"])
         return output
@@ -336,6 +338,7 @@ def make_trainer(
         warmup_steps=0, optim="adamw_torch", adam_beta1=grpo.betas[0], adam_beta2=grpo.betas[1], adam_epsilon=1e-8,
         weight_decay=grpo.weight_decay, max_grad_norm=grpo.max_grad_norm, loss_type=grpo.loss, epsilon=grpo.clip_low,
         epsilon_high=grpo.clip_high, delta=grpo.dual_clip, scale_rewards="none", log_completions=False,
+        logging_nan_inf_filter=False,  # it would put the last average in the place of a NaN loss
         **_vllm(generator),
     )  # fmt: skip
     trainer = GeneratorTrainer(

@@ -48,7 +48,14 @@ def model(ref: str) -> Path:
     wanted = parse(ref)
     if wanted.inside:
         raise HarnessError(f"'{ref}' is no model id; write OWNER/NAME or OWNER/NAME@REVISION.")
-    return Path(_snapshot(ref, wanted.repo, wanted.revision, "model", MODEL_FILES, NOT_NEEDED))
+    return Path(_snapshot(ref, wanted.repo, wanted.revision, "model", model_files(), NOT_NEEDED))
+
+
+def model_files() -> list[str]:
+    """Patterns of what is taken of a model; its code only where it may be run."""
+    from harness.assets import trusted
+
+    return [*MODEL_FILES, "*.py"] if trusted() else MODEL_FILES
 
 
 def data(ref: str) -> Path:
@@ -191,7 +198,7 @@ def meant(ref: str, folder: Path, data: bool) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     if not data:
         fits = lambda path, patterns: any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)
-        return [path for path in files if fits(path, MODEL_FILES) and not fits(path, NOT_NEEDED)]
+        return [path for path in files if fits(path, model_files()) and not fits(path, NOT_NEEDED)]
     config = parse(ref).inside
     return [path for path in files if path.suffix in DATA_ENDINGS and (not config or config in _words(path, folder))]
 

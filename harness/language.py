@@ -202,6 +202,10 @@ class OpenAIJudge:
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
             raise HarnessError(f"The judge's base URL must start with http:// or https://, not '{base_url}'.")
+        if "@" in base_url.split("//", 1)[1].split("/")[0]:
+            raise HarnessError("The judge's base URL holds a user or password; give the key by an environment variable.")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key_variable):  # perhaps the key itself: it is not repeated
+            raise HarnessError("task.options.judge_key_variable is the name of an environment variable, not a key.")
         self._key_variable = key_variable
         self._key()  # a missing key shows before anything is trained
         self.url, self.model = base_url.rstrip("/") + "/chat/completions", model
@@ -252,7 +256,8 @@ class OpenAIJudge:
                 label = parse_label(answer)
                 if label is not None:
                     return label
-                problem = f"an answer that is none of the six labels: {answer[:60]!r}"
+                problem = f"an answer that is none of the six labels: {answer.replace(self._key(), '***')[:60]!r}"
+        problem = problem.replace(self._key(), "***")  # whoever repeats it to us
         raise HarnessError(f"The judge at {self.url} gave no label in {self.attempts} attempts (last: {problem}).")
 
     def _post(self, text: str) -> str:

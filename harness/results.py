@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -81,6 +82,7 @@ class CellRecord(BaseModel):
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
     notes: list[str] = Field(default_factory=list)
+    """Flags of the last validation: rollouts that are empty or all the same, measures that are not finite."""
 
 
 def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapping[str, str]) -> str:
@@ -181,6 +183,15 @@ def check_writable(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- the store
 
 
+def check_name(name: str) -> None:
+    """Raises HarnessError for the name of a profile, task or reward that cannot be a folder's name everywhere."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}", name):
+        raise HarnessError(
+            f"{name!r} cannot be the name of a profile, task or reward: results lie in folders named after it; use "
+            "letters, digits, '.', '_' and '-', beginning with a letter or digit."
+        )
+
+
 @dataclass
 class CellStore:
     """One cell's folder."""
@@ -189,6 +200,9 @@ class CellStore:
 
     @classmethod
     def of(cls, runs: Path, record: CellRecord) -> CellStore:
+        """Raises HarnessError for a name that would lead out of `runs`."""
+        for name in (record.profile, record.task, record.reward, record.identity):
+            check_name(name)
         return cls(runs / record.profile / record.task / record.reward / f"seed{record.seed}-{record.identity}")
 
     def read(self) -> CellRecord | None:
@@ -302,6 +316,7 @@ def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
     )
     for phase in ("load", "generation", "reward", "update", "validation", "total"):
         row[f"seconds_{phase}"] = record.seconds.get(phase, math.nan)
+    row["notes"] = "; ".join(record.notes)
     row["peak_memory_bytes"] = record.peak_memory_bytes
     row["device_memory_bytes"] = record.device_memory_bytes
     row |= {f"final_{name}": value for name, value in record.final.items()}

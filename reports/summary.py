@@ -55,7 +55,7 @@ class Row:
     counts: dict[str, int] = field(default_factory=dict)
     """Status -> number of cells, in STATUS_ORDER."""
     reasons: tuple[str, ...] = ()
-    """Why cells are not `done`, each different reason once."""
+    """Why cells are not `done`, each different reason once, and what finished ones are flagged with."""
     shows_settings: bool = False
 
     @property
@@ -220,9 +220,15 @@ def _row(
         seconds_total=median(_column(done, "seconds_total")),
         peak_memory_bytes=float(np.nanmax(memory)) if np.isfinite(memory).any() else math.nan,
         counts={status: count for status, count in counts.items() if count},
-        reasons=tuple(dict.fromkeys(reasons)),
+        reasons=tuple(dict.fromkeys([*reasons, *_flags(done)])),
         shows_settings=shows,
     )
+
+
+def _flags(done: pandas.DataFrame) -> list[str]:
+    """What finished cells say about themselves, e.g. that all their rollouts are the same."""
+    notes = done["notes"] if "notes" in done else []
+    return [f"seed {seed} {note}" for seed, note in zip(done["seed"], notes, strict=False) if isinstance(note, str) and note]
 
 
 def _key_measures(done: pandas.DataFrame, headline: str) -> tuple[str, ...]:

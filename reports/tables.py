@@ -80,7 +80,7 @@ def row_cells(block: Block, row: Row) -> list[str]:
 
 def status(row: Row) -> str:
     """done, "unsupported: why", or how many cells ended how, with every reason."""
-    if len(row.counts) == 1 and row.reasons:
+    if len(row.counts) == 1 and row.reasons and "done" not in row.counts:
         return "; ".join(row.reasons)
     return summary.status(row) + (f" ({'; '.join(row.reasons)})" if row.reasons else "")
 

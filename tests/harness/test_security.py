@@ -1,0 +1,223 @@
+"""No code comes in, nothing listens, nothing leaves the results folder, the judge's key stays where it is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import assets
+from harness.cell import Interrupted, run_cell
+from harness.config import load_profile, resolve
+from harness.contracts import HarnessError
+from harness.grid import plan_grid, store_tables
+from harness.results import CellRecord, CellStore
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = [path for name in ("harness", "rewards", "tasks", "reports") for path in (ROOT / name).rglob("*.py")]
+
+
+def ignore(*_):
+    pass
+
+
+# ---------------------------------------------------------------------------------------------------- pickles and code
+
+
+def test_a_run_that_is_cut_and_resumed_loads_no_pickle_and_opens_no_port(quick, make_plan, tmp_path, monkeypatch):
+    import harness.grpo  # noqa: F401  the libraries derive classes from what is replaced below
+
+    def forbidden(*_, **__):
+        raise AssertionError("forbidden")
+
+    for owner, name in ((torch, "load"), (torch.serialization, "load"), (pickle, "load"), (pickle, "Unpickler")):
+        monkeypatch.setattr(owner, name, forbidden)
+    for name in ("bind", "listen"):
+        monkeypatch.setattr(socket.socket, name, forbidden)
+    plan = make_plan("lambada_es", "adam_metagrad", quick(grpo__checkpoint_every=1))
+
+    def cut(event):
+        if event.get("step") == 2:
+            raise Interrupted(15)
+
+    with pytest.raises(Interrupted):
+        run_cell(plan, tmp_path, cut)
+    record = run_cell(plan, tmp_path, ignore)
+    assert record.status == "done" and record.provenance["resumed"][0]["step"] == 1, record.reason
+
+
+def test_sources_load_no_pickle_trust_no_code_and_start_no_server():
+    bad = {
+        r"^\s*import (cloud)?pickle|^\s*from pickle|joblib|dill\b": "pickle",
+        r"torch\.load\((?![^)]*weights_only=True)": "torch.load without weights_only",
+        r"trust_remote_code=True|allow_pickle=True": "trust",
+        r"\.listen\(|HTTPServer|vllm_mode=.server": "a server",
+    }
+    found = [f"{path.relative_to(ROOT)}: {what}" for path in SOURCES for pattern, what in bad.items()
+             if re.search(pattern, path.read_text(), re.MULTILINE)]  # fmt: skip
+    assert found == []
+
+
+@pytest.fixture
+def model_with_code(tmp_path):
+    """A folder whose config is made by Python code that leaves a mark when it is run."""
+    folder, mark = tmp_path / "coded", tmp_path / "mark"
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "coded", "auto_map": {"AutoConfig": "coded_config.CodedConfig"}})
+    )
+    (folder / "coded_config.py").write_text(
+        f"from pathlib import Path\nfrom transformers import PretrainedConfig\nPath({str(mark)!r}).write_text('ran')\n\n\n"
+        "class CodedConfig(PretrainedConfig):\n    model_type = 'coded'\n"
+    )
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder, mark
+
+
+def test_code_of_a_model_is_not_run(model_with_code):
+    folder, mark = model_with_code
+    for load in (assets.check_model, assets.load_model, assets.load_tokenizer):
+        with pytest.raises(HarnessError):
+            load(str(folder))
+    assert not mark.exists()
+
+
+def test_the_command_line_alone_lets_it_run_and_the_record_says_so(
+    model_with_code, quick, make_plan, tmp_path, monkeypatch
+):
+    folder, mark = model_with_code
+    monkeypatch.setattr(assets, "_trusted", False)
+    assets.trust_remote_code()
+    with pytest.raises(HarnessError):  # the weights are empty
+        assets.load_model(str(folder))
+    assert mark.read_text() == "ran"
+    record = run_cell(make_plan("norm", "naive", quick(grpo__steps=1)), tmp_path / "runs", ignore)
+    assert "--trust-remote-code" in record.provenance["warning"]
+
+
+@pytest.mark.parametrize("key", ["trust_remote_code", "generator.trust_remote_code", "target.trust_remote_code"])
+def test_no_setting_turns_it_on(key):
+    with pytest.raises(HarnessError, match="no setting named"):
+        resolve(load_profile("tiny"), "norm", "naive", {key: True})
+
+
+def test_no_profile_turns_it_on(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nsummary: s\ntrust_remote_code: true\nsettings: {}\n")
+    with pytest.raises(HarnessError):
+        load_profile(str(path))
+    path.write_text("name: mine\nsummary: s\nsettings: {generator: {trust_remote_code: true}}\n")
+    with pytest.raises(HarnessError):
+        resolve(load_profile(str(path)), "norm", "naive", {})
+    assert not assets.trusted()
+
+
+# --------------------------------------------------------------------------------------------------------------- paths
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc", "a/b", "..", ".", "", ".hidden", "a\x00", "-x", "a b", "x" * 101])
+@pytest.mark.parametrize("part", ["profile", "task", "reward"])
+def test_no_name_leads_out_of_the_results_folder(part, name, tmp_path):
+    fields = {"profile": "p", "task": "t", "reward": "r", part: name}
+    with pytest.raises(HarnessError, match="cannot be the name"):
+        CellStore.of(tmp_path, CellRecord(**fields, seed=0, identity="i", status="done"))
+
+
+def test_a_profile_with_such_a_name_is_refused_before_anything_is_written(tmp_path):
+    text = (ROOT / "harness" / "profiles" / "tiny.yaml").read_text()
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("name: tiny", "name: ../../outside"))
+    from harness.grid import run_grid
+
+    plans = plan_grid(load_profile(str(path)), ["norm"], ["naive"], [0], {})
+    with pytest.raises(HarnessError, match="cannot be the name"):
+        run_grid(plans, tmp_path / "runs", ignore, workers=0)
+    assert [item.name for item in tmp_path.iterdir()] == ["mine.yaml"]
+
+
+# -------------------------------------------------------------------------------------------------------------- the key
+
+KEY = "sk-a-secret-that-nobody-repeats"
+
+
+@pytest.fixture
+def gossip(monkeypatch):
+    """An endpoint that repeats the key wherever it can: in answers, in error bodies, in headers."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    state = {"answer": "Spanish", "status": 200}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            key = self.headers["Authorization"]
+            content = {"choices": [{"message": {"content": state["answer"].replace("KEY", key)}}], "error": key}
+            data = json.dumps(content).encode()
+            self.send_response(state["status"], key)
+            self.send_header("X-Key", key)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    state["url"] = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "ends"), [("Spanish", 200, "done"), ("KEY", 200, "failed"), ("KEY", 401, "failed")]
+)
+def test_the_key_is_in_no_log_result_or_report(
+    answer, status, ends, gossip, quick, make_plan, tmp_path, capfd, monkeypatch
+):
+    from harness import language
+    from reports import site
+
+    monkeypatch.setattr(language.time, "sleep", ignore)
+    gossip |= {"answer": answer, "status": status}
+    more = quick() | {"task.options.judge": "openai", "task.options.judge_base_url": gossip["url"]}
+    record = run_cell(make_plan("lambada_es", "naive", more), tmp_path / "runs", ignore)
+    assert record.status == ends, record.reason
+    store_tables(tmp_path / "runs" / "tiny")
+    site.build(tmp_path / "runs", tmp_path / "site")
+    secret = KEY.encode()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and secret in path.read_bytes()]
+    out, err = capfd.readouterr()
+    assert KEY not in out + err and KEY not in record.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "options", [{"key_variable": "sk-my-own-key"}, {"base_url": "https://user:sk-my-own-key@host/v1"}], ids=str
+)
+def test_a_key_in_the_wrong_place_is_refused_and_not_repeated(options):
+    from harness.language import OpenAIJudge
+
+    with pytest.raises(HarnessError) as caught:
+        OpenAIJudge(**options)
+    assert "sk-my-own-key" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------------- revisions
+
+
+def test_the_commit_of_a_hub_model_is_recorded(make_plan, monkeypatch, tmp_path):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--org--name" / "snapshots" / commit
+    resolved = lambda ref, data=False: snapshot if ref.startswith("org/name") else Path(ref)
+    monkeypatch.setattr(assets, "resolve", resolved)
+    pinned = f"org/name@{commit[:8]}"
+    plan = make_plan("norm", "naive", {"generator.model": pinned, "target.model": "embedded:target"})
+    assert plan.revisions() == {pinned: commit}
