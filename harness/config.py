@@ -118,8 +118,9 @@ class GrpoSettings(Section):
     kl: float = Field(0.0, ge=0)
     loss: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = Field("dapo", description="dapo: mean over tokens, as verl.")
     scale_rewards: Literal["group", "batch"] = Field(
-        "group", description="Whose standard deviation divides an advantage. batch: rare large rewards keep their weight."
-    )
+        "group", description="Whose standard deviation divides an advantage. batch: rare large rewards keep their weight.",
+        json_schema_extra=ADDED,
+    )  # fmt: skip
     advantage_eps: float = Field(1e-6, ge=0, description="Beside the standard deviation, after rewards were rescaled.")
     rescale: bool = Field(
         True,
