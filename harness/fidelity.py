@@ -172,7 +172,7 @@ class _Run:
             ),
             halves=retraining.subsets(pool.halves),
             changed={
-                str(c): retraining.weighted(changed_weights(pool, c)[: None if c == SMALL else spec.swept])
+                str(c): retraining.weighted(changed_weights(pool, c)[: None if c == SMALL and shared else spec.swept])
                 for c in spec.changes
             },
             one_step=retraining.one_step is not None, seconds=time.perf_counter() - begun, provenance=provenance(),

@@ -29,7 +29,7 @@ class Spec(BaseModel):
     changes: tuple[float, ...] = (0.03, 0.1, 0.3)
     """Sizes of a change of the data weights: half of the texts get 1 + c, the other half 1 - c. A change of 1 is the
     training on one half alone."""
-    swept: int = Field(40, ge=10, description="Halves that are tried with the changes other than `SMALL`.")
+    swept: int = Field(25, ge=10, description="Halves that are tried with the changes other than `SMALL`.")
     draws: int = Field(8, ge=2, description="Batches of half of the groups, for the noise across batches.")
 
 

@@ -15,6 +15,8 @@ Every measure is a function of named arrays: rewards r (N,) of the pool's N text
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +92,7 @@ def measures(pool: PoolRecord, truth: TruthRecord, signal: SignalRecord) -> dict
     halves = sums(r, pool.halves)
     found = {"halves": resampled(spearman, halves, np.array(truth.halves), axis="subsets")}
     if (small := truth.changed.get(str(SMALL))) is not None:
-        found["small change"] = resampled(spearman, halves, np.array(small), axis="subsets")
+        found["small change"] = resampled(spearman, halves[: len(small)], np.array(small), axis="subsets")
     if truth.without_one:
         lost = truth.whole - np.array(truth.without_one)
         left = -sums(r, pool.removed)
@@ -107,7 +109,8 @@ def measures(pool: PoolRecord, truth: TruthRecord, signal: SignalRecord) -> dict
         area = lambda a, b: auc(a, b) if a.ndim == 1 else each(a, b)
         found["AUC"] = resampled(area, r, liked, axis="texts")
     if pairs := repeats(pool, signal):
-        found["repeatability"] = averaged(pairs, "pairs of batches")
+        # Most pairs may agree exactly, where a studentised interval has no spread to go by.
+        found["repeatability"] = resampled(lambda each: each.mean(-1), np.array(pairs), axis="pairs of batches")
     if signal.seconds_per_1000 is not None:
         cost = signal.seconds_per_1000
         found["s / 1,000"] = Interval(cost, math.nan, math.nan, 1, "measurements", "none", math.nan)
@@ -163,6 +166,8 @@ class Row:
 
     profile: str
     task: str
+    settings: str
+    """`settings_key`"""
     reward: str
     training: str
     """The training that was repeated; its own where `own`."""
@@ -183,15 +188,35 @@ def rows(judged: Sequence[Judged]) -> list[Row]:
             truths = [(key, each.truths.get(key)) for key in signal.truths] if signal.status == "done" else []
             truths = [(key, truth) for key, truth in truths if truth is not None] or [("", None)]
             for place, (_, truth) in enumerate(truths):
-                key = (signal.profile, signal.task, signal.reward, truth.name if truth else "", str(place))
+                settings = settings_key(each.pool)
+                key = (signal.profile, signal.task, settings, signal.reward, truth.name if truth else "", str(place))
                 grouped.setdefault(key, []).append((each, signal, truth))
     made = [_row(key, entries) for key, entries in grouped.items()]
     score = lambda row: -row.found["halves"].mean if "halves" in row.found else math.inf
-    return sorted(made, key=lambda row: (row.profile, row.task, row.own, score(row), row.reward))
+    return sorted(made, key=lambda row: (row.profile, row.task, row.settings, row.own, score(row), row.reward))
+
+
+def settings_key(pool: PoolRecord) -> str:
+    """Six hexadecimal digits over everything but the seed that a pool and its truth depend on: seeds are pooled only
+    where it agrees."""
+    whole = json.dumps([pool.settings, pool.spec.model_dump(), pool.assets], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()[:6]
+
+
+def blocks(found: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """(title, rows) of every table: one for each task, and for each of its settings where there are several."""
+    grouped: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in found:
+        grouped.setdefault((row.profile, row.task), {}).setdefault(row.settings, []).append(row)
+    return [
+        (f"{task} ({profile}{f', settings {key}' if len(by_settings) > 1 else ''})", block)
+        for (profile, task), by_settings in grouped.items()
+        for key, block in by_settings.items()
+    ]
 
 
 def _row(key: tuple[str, ...], entries: list[tuple[Judged, SignalRecord, TruthRecord | None]]) -> Row:
-    profile, task, reward, training, place = key
+    profile, task, settings, reward, training, place = key
     done = [(each.pool, truth, signal) for each, signal, truth in entries if truth is not None]
     single = [measures(*one) for one in done]
     found: dict[str, Interval] = single[0] if single else {}
@@ -203,7 +228,7 @@ def _row(key: tuple[str, ...], entries: list[tuple[Judged, SignalRecord, TruthRe
     scores = {c: tuple(float(np.mean([curve[c][side] for curve in curves])) for side in (0, 1)) for c in changes}
     states = sorted({f"{s.status}: {s.reason}" if s.reason else s.status for _, s, _ in entries})
     seeds = tuple(sorted(signal.seed for _, signal, _ in entries))
-    return Row(profile, task, reward, training, place != "0", seeds, found, scores, "; ".join(states))  # type: ignore[arg-type]
+    return Row(profile, task, settings, reward, training, place != "0", seeds, found, scores, "; ".join(states))  # type: ignore[arg-type]
 
 
 def frame(found: Sequence[Row]) -> pandas.DataFrame:
@@ -212,7 +237,8 @@ def frame(found: Sequence[Row]) -> pandas.DataFrame:
 
     lines = []
     for row in found:
-        key = {"profile": row.profile, "task": row.task, "reward": row.reward, "training": row.training,
+        key = {"profile": row.profile, "task": row.task, "settings": row.settings,
+               "reward": row.reward, "training": row.training,
                "own_training": row.own, "seeds": " ".join(map(str, row.seeds)), "status": row.status}  # fmt: skip
         for name, interval in row.found.items():
             line = {"measure": name, "value": interval.mean, "low": interval.low, "high": interval.high,
@@ -247,12 +273,11 @@ def label(row: Row) -> str:
 def markdown(found: Sequence[Row]) -> str:
     """Every task as a table, then how far the linear prediction holds."""
     parts = []
-    for profile, task in dict.fromkeys((row.profile, row.task) for row in found):
-        block = [row for row in found if (row.profile, row.task) == (profile, task)]
+    for title, block in blocks(found):
         heads = ["signal", *COLUMNS, "status"]
         lines = [[label(row), *(shown(row, name) for name in COLUMNS), row.status] for row in block]
         training = next((row.training for row in block if row.training and not row.own), "")
-        parts.append(f"### {tables.escape(task)} ({tables.escape(profile)})\n")
+        parts.append(f"### {tables.escape(title)}\n")
         parts.append(f"Truth: {tables.escape(training)}.\n" if training else "")
         parts.append(_grid(heads, lines))
     if derivative := [row for row in found if is_derivative(row)]:
@@ -312,9 +337,8 @@ def rich(found: Sequence[Row]) -> rich.console.RenderableType:
     from rich.text import Text
 
     parts: list[rich.console.RenderableType] = []
-    for profile, task in dict.fromkeys((row.profile, row.task) for row in found):
-        block = [row for row in found if (row.profile, row.task) == (profile, task)]
-        table = Table(title=Text(f"{task} ({profile})"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
+    for title, block in blocks(found):
+        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
                       pad_edge=False)  # fmt: skip
         table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
         table.add_column("signal", no_wrap=True)

@@ -217,8 +217,7 @@ def _glance_cell(block: Block, row: Row | None) -> Cell:
 def signal_tables(found: list[signals.Row]) -> list[tuple[str, list[str], list[list[Cell]]]]:
     """(title, column heads, rows) of every task for the page; a cell's quiet line holds its interval."""
     made = []
-    for profile, task in dict.fromkeys((row.profile, row.task) for row in found):
-        block = [row for row in found if (row.profile, row.task) == (profile, task)]
+    for title, block in signals.blocks(found):
         lines = []
         for row in block:
             cells = [Cell(row.reward, signals.label(row), f"own training: {row.training}" if row.own else "")]
@@ -227,7 +226,7 @@ def signal_tables(found: list[signals.Row]) -> list[tuple[str, list[str], list[l
                 ends = signals.shown(row, name).removeprefix(text).strip(" []")
                 cells.append(Cell(text, "" if interval is None else interval.mean, ends))
             lines.append([*cells, Cell(row.status, row.status)])
-        made.append((f"{task} ({profile})", ["signal", *signals.COLUMNS, "status"], lines))
+        made.append((title, ["signal", *signals.COLUMNS, "status"], lines))
     return made
 
 

@@ -172,7 +172,7 @@ def grid_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [heads, ["---"] * len(heads), *rows]) + "\n"
 
 
-def markdown(settings: pandas.DataFrame, coordinates: pandas.DataFrame) -> str:
+def settings_table(settings: pandas.DataFrame) -> str:
     parts = []
     for task, rows in settings.groupby("task", sort=False):
         heads = ["optimizer", "eps_root", "lr", "T", "Phi moved by", "score (error) at 0.1", "score (error) at 1",
@@ -184,6 +184,11 @@ def markdown(settings: pandas.DataFrame, coordinates: pandas.DataFrame) -> str:
             for _, r in rows.iterrows()
         ]  # fmt: skip
         parts += [f"### {task}: settings\n", grid_table(heads, lines)]
+    return "\n".join(parts)
+
+
+def coordinates_table(coordinates: pandas.DataFrame) -> str:
+    parts = []
     for task, rows in coordinates.groupby("task", sort=False):
         parts.append(f"### {task}: parameters by the size of the batch's gradient (T = 1)\n")
         names = [f"{100 * low:g}..{100 * high:g} %" for low, high in pairwise(SHARES)]
@@ -200,28 +205,32 @@ def markdown(settings: pandas.DataFrame, coordinates: pandas.DataFrame) -> str:
     return "\n".join(parts)
 
 
+PARTS = {"coordinates": coordinates_table, "settings": settings_table}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", default="lambada_es,67")
     parser.add_argument("--profile", default="tiny")
+    parser.add_argument("--part", choices=("all", *PARTS), default="all")
     parser.add_argument("--passages", type=int, default=32, help="passages of Phi on the lambada tasks")
     parser.add_argument("--out", type=Path, default=Path("reports/fidelity"))
     options = parser.parse_args(arguments)
     quiet()
-    settings, coordinates = [], []
+    lines: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS if options.part in ("all", part)}
     for name in options.tasks.split(","):
         begun = time.perf_counter()
         given = {"task.options.metric_examples": options.passages} if name.startswith("lambada") else {}
         bench = make_bench(options.profile, name, given)
         trainings = grid(bench.inner)
-        coordinates += [{"task": name, **line} for line in coordinates_of(bench, _one_step(trainings))]
-        settings += [{"task": name, **line} for line in fidelity_of(bench, trainings)]
+        for part in lines:
+            found = fidelity_of(bench, trainings) if part == "settings" else coordinates_of(bench, _one_step(trainings))
+            lines[part] += [{"task": name, **line} for line in found]
+            frame = pandas.DataFrame(lines[part])
+            write_atomic(options.out / f"why_adam_{part}.csv", frame.to_csv(index=False))
+            write_atomic(options.out / f"why_adam_{part}.md", PARTS[part](frame))
         print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
-        tables = pandas.DataFrame(settings), pandas.DataFrame(coordinates)
-        for file, frame in zip(("why_adam_settings", "why_adam_coordinates"), tables, strict=True):
-            write_atomic(options.out / f"{file}.csv", frame.to_csv(index=False))
-        write_atomic(options.out / "why_adam.md", markdown(*tables))
-    print(markdown(*tables))
+    print("\n".join(PARTS[part](pandas.DataFrame(lines[part])) for part in lines))
     return 0
 
 

@@ -189,14 +189,15 @@ def test_random_numbers_land_at_0_and_exact_leave_one_out_at_1(task, quick, regi
     ("task", "reward"), [*((task, "adam_metagrad") for task in TASKS.names()), ("norm", "sgd_metagrad")]
 )
 def test_metagradients_predict_small_changes_of_every_task(task, reward, quick, tmp_path):
-    """They are derivatives of the very thing: the smaller the change, the better the prediction."""
+    """They are derivatives of the very thing, so a small enough change is predicted. Small means small: the pool is
+    random bytes of an untrained generator, and Adam's update bends where a gradient passes through 0."""
     given = quick(target__model="embedded:target")
     given |= {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
-    spec = Spec(pool=16, subsets=10, removals=10, draws=2, changes=(0.03,))
+    spec = Spec(pool=16, subsets=10, removals=10, draws=2, changes=(0.001,))
     run_fidelity(plans(task, [reward], given, spec), tmp_path)
     row = next(row for row in signals.rows(load(tmp_path)) if row.own == (reward == "sgd_metagrad"))
-    (score, error), (_, largest) = row.scores[0.03], row.scores[1.0]
-    assert score >= 0.9 and error < 0.4 and error < largest
+    (score, error), (_, largest) = row.scores[0.001], row.scores[1.0]
+    assert score >= 0.9 and error < 0.2 and error < largest
     assert signals.is_derivative(row) and signals.holds_to(row.scores) is not None
 
 

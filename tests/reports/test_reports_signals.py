@@ -82,6 +82,22 @@ def test_intervals_are_seeded_and_say_over_what():
     assert pooled.seeds == (0, 1, 2) and pooled.found["halves"].axis == "seeds" and pooled.found["halves"].n == 3
 
 
+def test_other_settings_are_never_pooled_as_seeds():
+    other = made(seed=0, noise=1.0)
+    other.pool.assets["embedded:target"] = "another build"
+    found = signals.rows([made(seed=1), other])
+    assert [len(row.seeds) for row in found] == [1, 1] and len(signals.blocks(found)) == 2
+    assert all("settings" in title for title, _ in signals.blocks(found))
+    assert [title for title, _ in signals.blocks(signals.rows([made(seed=k) for k in (0, 1)]))] == ["norm (tiny)"]
+
+
+def test_an_order_that_hardly_changes_has_a_narrow_interval():
+    judged = made()
+    judged.signals[0].draws[0][:2] = judged.signals[0].draws[0][1::-1]
+    interval = signals.rows([judged])[0].found["repeatability"]
+    assert interval.low > 0.5 and interval.low <= interval.mean <= interval.high
+
+
 def test_where_the_linear_prediction_breaks():
     scores = {0.03: (1.0, 0.01), 0.1: (0.95, 0.4), 0.3: (0.8, 0.6), 1.0: (0.95, 0.9)}
     assert signals.holds_to(scores) == 0.1 and signals.exact_to(scores) == 0.1

@@ -46,8 +46,8 @@ def test_shares_add_up_and_sgd_is_predicted(why_adam, bench):
     lines = pandas.DataFrame(why_adam.fidelity_of(bench, trainings))
     assert lines["score 0.1"].iloc[1] > 0.99 and lines["error 0.1"].iloc[1] < 0.01
     assert lines["profile order"].iloc[0] == pytest.approx(1.0)
-    text = why_adam.markdown(lines.assign(task="norm"), parts.assign(task="norm"))
-    assert "norm: settings" in text and "share of the reward" in text
+    assert "norm: settings" in why_adam.settings_table(lines.assign(task="norm"))
+    assert "share of the reward" in why_adam.coordinates_table(parts.assign(task="norm"))
 
 
 def test_the_profiles_own_training_comes_first_and_none_twice(why_adam, bench):
