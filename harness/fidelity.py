@@ -282,6 +282,7 @@ def run_all(
     import multiprocessing
     import os
     from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
 
     # Thread counts are read when the libraries load, so they have to be in the environment before the spawn.
     os.environ.update({name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
@@ -295,16 +296,23 @@ def run_all(
             for future in as_completed(futures):
                 found[futures[future]] = future.result()
                 say(f"{plans[futures[future]].name}: done")
+        except BrokenProcessPool as error:
+            raise HarnessError("A worker process ended (out of memory?); run it again with --workers 1.") from error
         except BaseException:
+            for child in multiprocessing.active_children():  # leaving the pool would wait for what they are at
+                child.terminate()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return [record for index in range(len(plans)) for record in found[index]]
 
 
 def _quiet(threads: int) -> None:
+    import signal
+
     import torch
 
     from harness.grid import quiet
 
     quiet()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal sends Ctrl-C to all of us
     torch.set_num_threads(threads)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -300,6 +302,24 @@ def test_the_command_prints_and_stores_the_table(quick, tmp_path):
     assert "over seeds" in (folder / "table.md").read_text()
     for name in ("measures.csv", "measures.parquet"):
         assert (folder / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_interruption_ends_the_workers_and_keeps_what_is_stored(number, quick, tmp_path):
+    arguments = ("--task", "norm,67", "--reward", "naive", "--pool", "16", "--subsets", "20000", "--workers", "2")
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "fidelity", *arguments, *flags(quick())], cwd=tmp_path, env=environment,
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None and not list(tmp_path.rglob("pool.json")):
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)  # the workers hold its pipes: this returns when they are gone too
+    assert process.returncode == 128 + number, err
+    assert "Interrupted" in err and "Traceback" not in err
+    assert list(tmp_path.rglob("pool.json"))
 
 
 @pytest.mark.parametrize(
