@@ -184,10 +184,10 @@ def point(pipe, size: str, method: str, steps: int, budget: int | None, device: 
     """In a process of its own: peak bytes above what was there before, and median seconds of `repeats` calls."""
     try:
         if platform.system() == "Linux":
-            ctypes.CDLL(None).mallopt(-3, 1 << 20)  # M_MMAP_THRESHOLD
+            ctypes.CDLL(None).mallopt(-3, 1 << 18)  # M_MMAP_THRESHOLD
         torch.set_num_threads(1)
         s = Setting(size, steps, device)
-        METHODS[method](Setting("figure", 1, device), s.lm, None)  # warm
+        METHODS[method](Setting("figure", 2, device), s.lm, None)  # warm: also maps the libraries that the call needs
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
