@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import assets, checks, locks
+from harness import assets, checks, locks, ranks
 from harness.checkpoint import Checkpoint, Checkpoints
 from harness.config import Settings
 from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, SignalError, Task, TaskContext
@@ -335,7 +335,7 @@ class _Cell:
         else:
             self.at = f"step {step + 1}"
             self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
-        every = self.settings.grpo.checkpoint_every
+        every = self.settings.grpo.checkpoint_every if ranks.world() == 1 else 0  # it holds one process's state
         if every and step % every == 0 and step < total:
             with self._phase("storing"):
                 self._checkpoint(step, trainer)

@@ -72,7 +72,7 @@ class Checkpoints:
         return path
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest whole checkpoint (None if there is none) and the names of damaged newer ones, which are removed."""
+        """The newest whole checkpoint, or None, and the names of damaged newer ones, which are removed."""
         damaged = []
         for path in reversed(self._files()):
             found = read(path)
@@ -145,8 +145,8 @@ def restore_random_states(tensors: dict[str, torch.Tensor], state: dict[str, Any
 
 
 class Resumable:
-    """Mixed in before a transformers `Trainer`: takes its state out as tensors and JSON, and feeds them to the trainer's
-    own way of resuming (which places the data) by replacing the methods that would load pickles."""
+    """Mixed in before a transformers `Trainer`: takes its state out as tensors and JSON, and feeds them to its own way
+    of resuming (which places the data) by replacing the methods that would load pickles."""
 
     _resumed: Checkpoint | None = None
 

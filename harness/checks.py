@@ -36,13 +36,13 @@ def check_advantages(advantages: torch.Tensor) -> None:
     bad = int((~advantages.isfinite()).sum())
     if bad:
         raise SignalError(
-            f"{bad} of {advantages.numel()} advantages are not finite though the rewards are; their scale overflows, so "
-            "let the reward return smaller numbers."
+            f"{bad} of {advantages.numel()} advantages are not finite though the rewards are; their scale overflows, "
+            "so let the reward return smaller numbers."
         )
 
 
 def finite_values(values: Mapping[str, float], headline: str) -> tuple[dict[str, float], list[str]]:
-    """(what can be stored, flags for measures that are NaN or infinite). Raises SignalError where it is the headline."""
+    """(what can be stored, flags for what is NaN or infinite). Raises SignalError where the headline is."""
     if not math.isfinite(values[headline]):
         raise SignalError(f"the task's measure {headline} is {values[headline]} on the validation rollouts.")
     kept = {name: value for name, value in values.items() if math.isfinite(value)}
@@ -65,8 +65,8 @@ def memory_advice(error: Exception, settings: Settings) -> str | None:
     """What to do where the error means that memory ran out; None for any other error.
 
     No pass is halved behind the user's back: sums in another order differ in the last digits, so a smaller
-    `grpo.microbatch` or `inner.microbatch` makes another cell, and the user chooses it. `inner.memory_budget` is no part of
-    the identity: a lower one recomputes, to the same bits, what a higher one keeps.
+    `grpo.microbatch` or `inner.microbatch` makes another cell, and the user chooses it. `inner.memory_budget` is no
+    part of the identity: a lower one recomputes, to the same bits, what a higher one keeps.
     """
     import traceback
 
@@ -79,8 +79,8 @@ def memory_advice(error: Exception, settings: Settings) -> str | None:
         what = "while generating; set a lower grpo.prompts_per_step or generator.max_completion_tokens"
     elif "_calculate_rewards" in names or "evaluate" in names:
         what = (
-            "in the target's training; set a lower inner.memory_budget (the same cell, --retry-failed goes on with it) or "
-            "a lower inner.microbatch"
+            "in the target's training; set a lower inner.memory_budget (the same cell, --retry-failed goes on with it) "
+            "or a lower inner.microbatch"
         )
     elif size > 1:
         what = f"in the generator's backward pass over {size} rollouts; set grpo.microbatch={size // 2}"

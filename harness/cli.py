@@ -175,6 +175,23 @@ def report(
 
 
 @app.command()
+def rerun(cell: Annotated[Path, typer.Argument(help="The folder of a finished cell.")]) -> None:
+    """Repeat a stored cell from its own record and say whether the numbers agree. Exit code 0, or 1 where they do not."""
+    from harness.grid import quiet
+    from harness.rerun import rerun as repeat
+
+    quiet()
+    found = repeat(cell, lambda event: None)
+    if found.equal:
+        console.print(f"All {found.numbers} numbers are the same to the last bit.", highlight=False)
+    for measure, difference in found.largest.items():
+        console.print(f"{measure} differs by up to {difference:.2g} (relative)", markup=False, highlight=False)
+    for name, (then, now) in found.environment.items():
+        console.print(f"{name} was {then}, is {now}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(0 if found.equal else 1)
+
+
+@app.command()
 def fidelity(
     task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
     reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",

@@ -20,7 +20,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 IDENTITY_VERSION = 1
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""Schema version -> a record's plain data of that version as data of the next. Whoever raises SCHEMA_VERSION adds one."""
 Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
 
 LONG_COLUMNS = ["profile", "task", "reward", "variant", "seed", "identity", "step", "phase", "measure", "value", "unit",
@@ -183,6 +185,18 @@ def check_writable(folder: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- the store
 
 
+def migrated(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The record in `path` as data of the present schema. Raises HarnessError where a step is missing."""
+    for version in range(data["schema_version"], SCHEMA_VERSION):
+        if version not in MIGRATIONS:
+            raise HarnessError(
+                f"{path} has schema version {version}, older than {SCHEMA_VERSION}, and nothing here reads it; use the "
+                "commit in its provenance."
+            )
+        data = MIGRATIONS[version](data) | {"schema_version": version + 1}
+    return data
+
+
 def check_name(name: str) -> None:
     """Raises HarnessError for the name of a profile, task or reward that cannot be a folder's name everywhere."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}", name):
@@ -217,10 +231,10 @@ class CellStore:
                 raise HarnessError(
                     f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; update it."
                 )
-            return CellRecord.model_validate(data)
+            return CellRecord.model_validate(migrated(data, path))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, ValidationError) as error:
+        except (OSError, ValueError, ValidationError, RecursionError) as error:
             raise HarnessError(
                 f"{path} is damaged ({type(error).__name__}); remove its folder to run it anew."
             ) from error

@@ -161,7 +161,8 @@ class Trial:
         pid, _ = self.start(self.whole, lambda: count_writes(counter))
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if code:
-            raise SystemExit(f"The undisturbed run ended with code {code}: {self.whole.with_suffix('.err').read_text()}")
+            said = self.whole.with_suffix(".err").read_text()
+            raise SystemExit(f"The undisturbed run ended with code {code}: {said}")
         span, writes = time.monotonic() - began, counter.stat().st_size
         self.expected = outcome(self.whole)
         todo = ["killed"] * (kills - kills // 2) + ["torn"] * (kills // 2) + ["stopped"] * signals
@@ -189,7 +190,7 @@ class Trial:
                 "lost": self.lost}  # fmt: skip
 
     def check(self, kind: str, code: int, before: dict[str, dict[str, bytes]]) -> None:
-        """After a disturbance: the exit code, one sentence where one is due, every file whole, finished cells as before."""
+        """After a disturbance: the exit code, one sentence where due, all files whole, finished cells as before."""
         from harness.results import load
 
         said = self.said.read_text() if self.said.exists() else ""
@@ -223,7 +224,7 @@ class Trial:
         shutil.rmtree(self.cut)
 
 
-# ---------------------------------------------------------------------------------------------------------- disturbances
+# --------------------------------------------------------------------------------------------------------- disturbances
 
 
 def count_writes(counter: Path) -> None:
@@ -233,7 +234,7 @@ def count_writes(counter: Path) -> None:
 
 
 def die_in_write(number: int, how: int) -> None:
-    """SIGKILL at the `number`-th flush: before it with half of the file (0), after it (1), or at the next rename's end (2)."""
+    """SIGKILL at the `number`-th flush: before it with half the file (0), after it (1), after the next rename (2)."""
     flush, replace, seen = os.fsync, os.replace, [0]
 
     def die() -> None:
@@ -275,7 +276,7 @@ def fill_disk(number: int, how: int) -> None:
 
 
 def forbid_files(number: int) -> None:
-    """From the `number`-th temporary file on none can be made, as in a read-only folder (the superuser may write there)."""
+    """From the `number`-th temporary file on none can be made, as in a read-only folder (root may write there)."""
     make, seen = tempfile.mkstemp, [0]
 
     def mkstemp(*arguments: Any, **options: Any) -> Any:

@@ -20,7 +20,7 @@ def articles(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick(model_folder, articles):
     """`quick(**more)` -> assignments for a run of seconds on a random 2-layer model."""
 
@@ -28,7 +28,8 @@ def quick(model_folder, articles):
         model = str(model_folder(family))
         return {
             "generator.model": model, "target.model": model, "data.articles": str(articles),
-            "generator.prompt": "Say: <article>", "generator.max_prompt_tokens": 48, "generator.max_completion_tokens": 12,
+            "generator.prompt": "Say: <article>", "generator.max_prompt_tokens": 48,
+            "generator.max_completion_tokens": 12,
             "grpo.steps": 2, "grpo.prompts_per_step": 2, "grpo.rollouts_per_prompt": 2, "grpo.updates_per_step": 1,
             "inner.max_tokens": 16, "inner.steps": 1, "validation.prompts": 4, "validation.every": 1,
             "validation.inner_steps": None,
@@ -37,7 +38,7 @@ def quick(model_folder, articles):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_plan():
     def make(task: str, reward: str, assignments: dict, seed: int = 0) -> CellPlan:
         settings = resolve(load_profile("tiny"), task, reward, assignments)

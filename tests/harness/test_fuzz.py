@@ -35,12 +35,14 @@ scalars = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12),
     st.sampled_from([-1, 0, 10**30, "", "../../x", "\x00", "embedded:", "@", "a@b@c", "/", "~", "1e400"]),
 )  # fmt: skip
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3))
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+)
 yaml_texts = st.one_of(
     st.text(max_size=30),
     values.map(json.dumps),
-    st.sampled_from(["2024-01-01", "!!binary aGk=", "!!set {a}", "[" * 3000, ".inf", ".nan", "&a [*a]", "!!python/none", "0x",
-                     "{a: 1, a: 2}", "? [1]\n: 2", "*x", "%", "\udc80", "1_0", "12:30:45"]),
+    st.sampled_from(["2024-01-01", "!!binary aGk=", "!!set {a}", "[" * 3000, ".inf", ".nan", "&a [*a]", "!!python/none",
+                     "0x",                     "{a: 1, a: 2}", "? [1]\n: 2", "*x", "%", "\udc80", "1_0", "12:30:45"]),
 )  # fmt: skip
 
 

@@ -106,6 +106,35 @@ def test_damaged_records_are_refused(tmp_path, content):
         load(tmp_path)
 
 
+def test_an_older_schema_migrates_step_by_step(tmp_path, monkeypatch):
+    """A made-up history: version -1 called the floor `baseline`, version 0 had no direction."""
+    from harness import results
+
+    store = CellStore.of(tmp_path, make())
+    store.write(make(floor=0.25))
+    path = store.folder / "cell.json"
+    data = json.loads(path.read_text())
+    data["baseline"] = data.pop("floor")
+    del data["direction"]
+    path.write_text(json.dumps(data | {"schema_version": -1}))
+    with pytest.raises(HarnessError, match="schema version -1, older than 1"):
+        store.read()
+    steps = {
+        -1: lambda old: {("floor" if key == "baseline" else key): value for key, value in old.items()},
+        0: lambda old: old | {"direction": "higher"},
+    }
+    monkeypatch.setattr(results, "MIGRATIONS", steps)
+    found = store.read()
+    assert (found.schema_version, found.floor, found.direction) == (results.SCHEMA_VERSION, 0.25, "higher")
+    assert len(load(tmp_path)[0]) == 1
+
+
+def test_every_older_schema_has_its_migration():
+    from harness.results import MIGRATIONS, SCHEMA_VERSION
+
+    assert set(MIGRATIONS) == set(range(1, SCHEMA_VERSION))
+
+
 def test_a_newer_schema_is_refused_with_its_version(tmp_path):
     record = make()
     store = CellStore.of(tmp_path, record)

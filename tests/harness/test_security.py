@@ -74,7 +74,7 @@ def model_with_code(tmp_path):
         json.dumps({"model_type": "coded", "auto_map": {"AutoConfig": "coded_config.CodedConfig"}})
     )
     (folder / "coded_config.py").write_text(
-        f"from pathlib import Path\nfrom transformers import PretrainedConfig\nPath({str(mark)!r}).write_text('ran')\n\n\n"
+        f"import pathlib as p\nfrom transformers import PretrainedConfig\np.Path({str(mark)!r}).write_text('ran')\n\n\n"
         "class CodedConfig(PretrainedConfig):\n    model_type = 'coded'\n"
     )
     (folder / "model.safetensors").write_bytes(b"")
