@@ -87,11 +87,11 @@ def run(
     steps = _numbers(inner_steps, "--inner-steps") if inner_steps else []
     plans = plan_grid(chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps)
     _check_tracker(track)
+    policy = _policy({"fresh": fresh, "retry-failed": retry_failed, "only-missing": only_missing})
     if dry_run:
         from harness.plan_view import show
 
-        return show(plans, console, on)
-    policy = _policy({"fresh": fresh, "retry-failed": retry_failed, "only-missing": only_missing})
+        return show(plans, console, on, out, policy)
     if ranks.launched() > 1:
         from harness.together import run_from_launcher
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.cell import CellPlan
+from harness.cell import CellPlan, Policy, wanted
 from harness.contracts import HarnessError
 from harness.plan import CellEstimate, downloads, estimate, tokens_note
+from harness.results import CellStore
 from harness.shapes import Device, device
 
 
-def show(plans: Sequence[CellPlan], console: Console, on: str = "") -> None:
-    """Prints the plan for the device `on` (a name of DATASHEETS; "": the one at hand). Loads and writes nothing."""
+def show(
+    plans: Sequence[CellPlan], console: Console, on: str = "", runs: Path | None = None, policy: Policy = "continue"
+) -> None:
+    """Prints the plan for the device `on` (a name of DATASHEETS; "": the one at hand), and which cells `runs` holds
+    already. Loads and writes nothing."""
     place = device(on)
+    kept = {id(plan) for plan in plans if runs is not None and _is_kept(plan, runs, policy)}
     found = {id(plan): _estimate(plan, place) for plan in plans if not plan.unsupported}
-    console.print(_cells(plans, found))
+    console.print(_cells(plans, found, kept))
     ready = {plan.task: found[id(plan)] for plan in plans if isinstance(found.get(id(plan)), CellEstimate)}
     for plan in plans:
         one = found.get(id(plan))
@@ -28,7 +34,7 @@ def show(plans: Sequence[CellPlan], console: Console, on: str = "") -> None:
         dearest = next(plan for plan in plans if found.get(id(plan)) is one)
         console.print(_phases(dearest, one, place))
     if ready:
-        total = sum(one.hours for one in found.values() if isinstance(one, CellEstimate))
+        total = sum(one.hours for key, one in found.items() if isinstance(one, CellEstimate) and key not in kept)
         console.print(
             f"Together {_hours(total)} on {place.name}, one cell at a time; {tokens_note(plans[0].settings)}. "
             "An estimate: expect a factor of two either way.", highlight=False,
@@ -43,7 +49,15 @@ def _estimate(plan: CellPlan, place: Device) -> CellEstimate | str:
         return str(error)
 
 
-def _cells(plans: Sequence[CellPlan], found: dict[int, CellEstimate | str]) -> Table:
+def _is_kept(plan: CellPlan, runs: Path, policy: Policy) -> bool:
+    try:
+        stored = CellStore.of(runs, plan.record()).read()
+    except HarnessError:  # assets that are not here yet: nothing can have been run with them
+        return False
+    return stored is not None and not wanted(stored, policy)
+
+
+def _cells(plans: Sequence[CellPlan], found: dict[int, CellEstimate | str], kept: set[int]) -> Table:
     table = Table(title=f"{len(plans)} cells", title_justify="left")
     for name in ("cell", "steps", "rollouts", "tokens", "FLOP", "memory", "a step", "hours", "what happens"):
         table.add_column(name, justify="left" if name in ("cell", "what happens") else "right")
@@ -51,8 +65,9 @@ def _cells(plans: Sequence[CellPlan], found: dict[int, CellEstimate | str]) -> T
         grpo, one = plan.settings.grpo, found.get(id(plan))
         rollouts = str(grpo.steps * grpo.rollouts_per_step)
         if isinstance(one, CellEstimate):
+            fate = "kept" if id(plan) in kept else "run"
             table.add_row(plan.name, str(one.steps), rollouts, _short(one.tokens), _short(one.flops), _gib(one.memory),
-                          _seconds(one.step_seconds), _hours(one.hours), "run")  # fmt: skip
+                          _seconds(one.step_seconds), _hours(one.hours), fate)  # fmt: skip
             continue
         note = f"unsupported: {plan.unsupported}" if plan.unsupported else f"run ({one})"
         table.add_row(plan.name, str(grpo.steps), rollouts, "", "", "", "", "", escape(note))

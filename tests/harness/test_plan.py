@@ -111,3 +111,18 @@ def test_list_settings_of_a_profile(profile, capsys):
 
     cli.app(["list", "--settings", "--profile", profile, "--task", "67"], standalone_mode=False)
     assert "inner.optimizer.eps_root" in capsys.readouterr().out
+
+
+def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
+    from harness import cli
+    from harness.cell import CellPlan
+    from harness.config import load_profile, resolve
+    from harness.results import CellStore
+
+    record = CellPlan("tiny", "norm", "naive", 3, resolve(load_profile("tiny"), "norm", "naive", {})).record()
+    record.status = "done"
+    CellStore.of(tmp_path, record).write(record)
+    asked = ["run", "--task", "norm", "--reward", "naive", "--seeds", "3-4", "--out", str(tmp_path), "--dry-run"]
+    cli.app(asked, standalone_mode=False)
+    rows = [line for line in capsys.readouterr().out.splitlines() if "norm/naive seed" in line and "│" in line]
+    assert ["kept" in row for row in rows] == [True, False]
