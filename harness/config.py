@@ -266,7 +266,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """`a.b=c` -> ("a.b", c) with c read as YAML. Raises HarnessError."""
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise HarnessError(f"--set takes KEY=VALUE (as in grpo.steps=40), not '{text}'.")
+        raise HarnessError(f"--set takes KEY=VALUE (as in grpo.steps=40), not '{text[:80]}'.")
     parsed = _read_yaml(value, f"The value of --set {key}")
     if isinstance(parsed, dict) and not value.lstrip().startswith("{"):
         parsed = value  # a text with a colon in it, not a mapping

@@ -71,10 +71,11 @@ def suites(cases: int) -> dict[str, Any]:
     """Counts of pytest and, for the fuzzed tests, of Hypothesis: inputs tried, inputs that broke something."""
     command = [sys.executable, "-m", "pytest", "--hypothesis-show-statistics", *SUITES]
     done = run(command, HARNESS_FUZZ_CASES=str(cases))
-    tried = [(int(good), int(bad)) for good, bad in re.findall(r"(\d+) passing examples, (\d+) failing", done.stdout)]
+    tried = [(int(good), int(bad)) for good, bad in re.findall(r"(\d+) passing[^,\n]*, (\d+) failing", done.stdout)]
     ended = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
+    broken = [line[:300] for line in done.stdout.splitlines() if line.startswith("FAILED")]
     return {"fuzzed tests": len(tried), "inputs": sum(map(sum, tried)), "failing inputs": sum(bad for _, bad in tried),
-            "tests": ended, "code": done.returncode}  # fmt: skip
+            "tests": ended, "code": done.returncode, "broken": broken}  # fmt: skip
 
 
 def storing(steps: int, pairs: int) -> dict[str, Any]:
@@ -119,7 +120,7 @@ def lost(found: dict[str, Any]) -> list[str]:
     suites, share = found["suites"], found["storing"]["share"]
     wrong = list(found["kills"]["lost"])
     wrong += [f"{suites['failing inputs']} fuzzed inputs broke something"] if suites["failing inputs"] else []
-    wrong += [f"tests ended with code {suites['code']}: {suites['tests']}"] if suites["code"] else []
+    wrong += [f"tests ended with code {suites['code']}: {suites['broken']}"] if suites["code"] else []
     wrong += [f"storing takes {share:.1%} of a tiny run"] if share > LIMIT else []
     return wrong
 
@@ -136,7 +137,7 @@ def readme(found: dict[str, Any]) -> str:
         f"| disk full in a write | {counts.get('full', 0)} |",
         f"| folder read-only from a write on | {counts.get('readonly', 0)} |",
         f"| grids that reached their end and equal the undisturbed one | {counts.get('grids compared', 0)} |",
-        f"| fuzzed inputs (in {suites['fuzzed tests']} tests) | {suites['inputs']} |",
+        f"| fuzzed inputs (settings, YAML, JSON lines, model folders, results, checkpoints) | {suites['inputs']} |",
         f"| tests of faults, numbers and security passed | {suites['tests'].get('passed', 0)} |", "",
         f"Lost, changed, orphaned or unclear: **{len(wrong)}**." + "".join(f"\n- {line}" for line in wrong), "",
         f"Storing records and checkpoints took {store['seconds storing']} s of {store['seconds']} s, "
