@@ -127,6 +127,11 @@ class GrpoSettings(Section):
         description="Divide raw rewards by their deviation over the batch first; the authors do not.",
         json_schema_extra=ADDED,
     )
+    shared_prompts: bool = Field(
+        False,
+        description="Updates read each prompt once for its whole group, at its true positions; groups are shuffled, not rollouts.",
+        json_schema_extra=ADDED,
+    )
     checkpoint_every: int = Field(
         8, ge=0, description="GRPO steps between checkpoints that a cut cell goes on from; 0: none.",
         json_schema_extra=NEUTRAL,

@@ -15,7 +15,9 @@ Where it departs from TRL as it comes, all of it:
    optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
 7. With `generator.true_positions` the update sees a prompt's tokens at their true positions. TRL leaves out position ids,
    so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
-8. Generator and target take turns on the device where both do not fit (harness/residency.py).
+8. With `grpo.shared_prompts` the update reads each prompt once for its whole group and shuffles groups, not rollouts
+   (harness/update.py).
+9. Generator and target take turns on the device where both do not fit (harness/residency.py).
 """
 
 from __future__ import annotations
@@ -32,12 +34,14 @@ from accelerate.utils import gather
 from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import split_tensor_dict
 
 from harness import ranks
 from harness.checkpoint import Resumable
 from harness.checks import check_advantages
 from harness.config import GeneratorSettings, GrpoSettings
 from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
+from harness.update import group_order, log_probs, reorder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -243,6 +247,33 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         seed = self.args.seed * 1_000_003 + self.state.global_step
         rows = sample(model, self.processing_class, prompt_ids, self._writing, seed=seed, first_row=first)
         return rows, None
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        if not (self._grpo.shared_prompts and self.model.training):
+            return super()._prepare_inputs(generation_batch)
+        parts = self.args.steps_per_generation
+        if self._step % parts == 0 or self._buffered_inputs is None:
+            scored = self._generate_and_score_completions(generation_batch)
+            order = group_order(len(scored["advantages"]), self.num_generations)
+            self._buffered_inputs = split_tensor_dict(reorder(scored, order), parts)
+        return self._buffered_inputs[self._step % parts]
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, *args: Any,
+        **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        if not self._grpo.shared_prompts or input_ids.shape[1] - logits_to_keep < 2:
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
+            )
+        size = kwargs.get("batch_size") or len(input_ids)
+        with self.accelerator.autocast():
+            parts = [
+                log_probs(model, ids, mask, logits_to_keep)
+                for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+            ]
+        found, entropies = zip(*parts, strict=True)
+        return torch.cat(found), torch.cat(entropies) if kwargs.get("compute_entropy") else None, None
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         with self._timed("reward"):

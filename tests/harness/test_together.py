@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"grpo.steps": 2, "grpo.prompts_per_step": 4, "grpo.rollouts_per_prompt": 4, "grpo.updates_per_step": 1,
          "grpo.microbatch": 8, "generator.max_completion_tokens": 24, "validation.every": 2, "validation.prompts": 6,
-         "task.options.metric_examples": 16, "generator.shared_prefix": True, "generator.true_positions": True, "data.article_count": 32}  # fmt: skip
+         "task.options.metric_examples": 16, "generator.shared_prefix": True, "generator.true_positions": True,
+         "grpo.shared_prompts": True, "data.article_count": 32}  # fmt: skip
 
 
 def run(out: Path, processes: int, task: str, reward: str, **more) -> pd.DataFrame:

@@ -1,0 +1,64 @@
+"""harness/update.py against one plain pass over every rollout."""
+
+import pytest
+import torch
+from trl.trainer.utils import add_fused_lm_head
+
+from harness.update import group_order, log_probs, reorder
+
+
+def batch(groups=3, group=2, width=6, keep=4, pad=258):
+    """Left-padded prompts of lengths width, width - 1, …, and completions of several lengths."""
+    torch.manual_seed(0)
+    prompts = torch.randint(0, 250, (groups, width)).repeat_interleave(group, 0)
+    mask = torch.ones(groups * group, width + keep, dtype=torch.long)
+    for row in range(groups * group):
+        mask[row, : row // group] = 0
+        mask[row, width + keep - row % 3 :] = 0
+    ids = torch.cat([prompts, torch.randint(0, 250, (groups * group, keep))], 1)
+    return ids.masked_fill(mask == 0, pad), mask, keep
+
+
+def plain(model, ids, mask, keep, temperature):
+    out = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp_min(0)).logits
+    scores = (out[:, -keep - 1 : -1] / temperature).log_softmax(-1)
+    picked = scores.gather(-1, ids[:, -keep:, None])[..., 0]
+    return picked * mask[:, -keep:], -(scores.exp() * scores).sum(-1) * mask[:, -keep:]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
+@pytest.mark.parametrize("order", ["together", "shuffled"])
+def test_sharing_changes_no_number(family, order, make_model):
+    model = make_model(family).double().train()
+    ids, mask, keep = batch()
+    if order == "shuffled":
+        turn = torch.randperm(len(ids))
+        ids, mask = ids[turn], mask[turn]
+    want, spread = plain(model, ids, mask, keep, 0.7)
+    weights = torch.randn_like(want) * mask[:, -keep:]
+    gradient = torch.autograd.grad((want * weights).sum(), list(model.parameters()))
+    add_fused_lm_head(model, temperature=0.7, outputs=("log_probs", "entropy"))
+    got, entropy = log_probs(model, ids, mask, keep)
+    # TRL's head answers in float32
+    assert torch.allclose(got.double(), want, atol=1e-5)
+    assert torch.allclose(entropy.double(), spread, atol=1e-5)
+    found = torch.autograd.grad((got * weights).sum(), list(model.parameters()))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, gradient, strict=True))
+
+
+def test_groups_stay_together_and_every_row_comes_once():
+    torch.manual_seed(1)
+    order = group_order(24, 4)
+    assert sorted(order.tolist()) == list(range(24))
+    assert torch.equal(order.view(6, 4) % 4, torch.arange(4).expand(6, 4))
+    assert not torch.equal(order, torch.arange(24))
+    assert sorted(group_order(6, 4).tolist()) == list(range(6))
+
+
+def test_columns_move_together():
+    columns = {"a": torch.arange(3), "b": ["x", "y", "z"], "n": torch.tensor(7.0), "none": None}
+    moved = reorder(columns, torch.tensor([2, 0, 1]))
+    assert moved["a"].tolist() == [2, 0, 1]
+    assert moved["b"] == ["z", "x", "y"]
+    assert moved["n"] == 7.0
+    assert moved["none"] is None
