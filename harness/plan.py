@@ -7,8 +7,8 @@ Counted per GRPO step with texts at their full allowed length, so every number i
     metagradient, step t > 0        12 F: the gradient on the way forward 3, differentiated once more on the way back 9
                                     (rewards.metagradient.passes); step 0 needs forward mode only: 6 F
     generation                      F of each prompt (once a group with shared_prefix) and of each new token
-    update                          3 F of prompt + completion, and F again for the old log-probabilities if there are
-                                    several updates
+    update                          3 F of each prompt (once a group with shared_prompts) and of each completion, and F
+                                    again for the old log-probabilities if there are several updates
 
 Seconds of a phase = FLOPs / rate + bytes / bandwidth + layer calls x their fixed price. Bytes are the weights read by
 each pass, what elementwise operations move (ELEMENTWISE vectors a token and layer, LOGITS per logit) and the keys and
@@ -134,10 +134,18 @@ def generation(shape: Shape, settings: Settings, prompts: int, group: int) -> Wo
 
 def update(shape: Shape, settings: Settings) -> Work:
     generator, grpo = settings.generator, settings.grpo
-    new, each = generator.max_completion_tokens, WIDTH[generator.dtype]
-    length, rollouts = generator.max_prompt_tokens + new, grpo.rollouts_per_step
-    passes = rollouts / grpo.backward_size()
-    one = forward(shape, rollouts * length, span=length / 2, scored=rollouts * new, bytes_each=each, passes=passes)
+    prompt, new, each = generator.max_prompt_tokens, generator.max_completion_tokens, WIDTH[generator.dtype]
+    rollouts, size = grpo.rollouts_per_step, grpo.backward_size()
+    passes = rollouts / size
+    if grpo.shared_prompts:
+        read = passes * math.ceil(size / grpo.rollouts_per_prompt)
+        one = forward(shape, read * prompt, span=prompt / 2, scored=read, bytes_each=each, passes=passes)
+        one += forward(
+            shape, rollouts * new, span=prompt + new / 2, scored=rollouts * new, bytes_each=each, passes=passes
+        )
+    else:
+        length = prompt + new
+        one = forward(shape, rollouts * length, span=length / 2, scored=rollouts * new, bytes_each=each, passes=passes)
     optimizer = Work(moved=grpo.updates_per_step * shape.parameters * 4 * 8)
     return one * (3 + (grpo.updates_per_step > 1)) + optimizer
 
@@ -193,10 +201,14 @@ def generation_memory(shape: Shape, settings: Settings) -> int:
 def update_memory(shape: Shape, settings: Settings) -> int:
     """Activations of one backward pass, and its logits in four float32 copies."""
     each, rows = WIDTH[settings.generator.dtype], settings.grpo.backward_size()
-    length = settings.generator.max_prompt_tokens + settings.generator.max_completion_tokens
+    prompt, new = settings.generator.max_prompt_tokens, settings.generator.max_completion_tokens
     wide = 12 * shape.hidden + 4 * shape.intermediate
-    logits = rows * settings.generator.max_completion_tokens * shape.vocab * 4
-    return int(rows * length * shape.layers * wide * each + 4 * logits)
+    tokens, copied = rows * (prompt + new), 0
+    if settings.grpo.shared_prompts:
+        tokens = math.ceil(rows / settings.grpo.rollouts_per_prompt) * prompt + rows * new
+        copied = 2 * 2 * shape.kv_heads * shape.head_dim * rows * (prompt + new)  # keys, values of a prompt by rollout
+    logits = rows * new * shape.vocab * 4
+    return int((tokens * wide + copied) * shape.layers * each + 4 * logits)
 
 
 def training_memory(shape: Shape, settings: Settings, steps: int, metagradient: bool) -> int:

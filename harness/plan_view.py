@@ -50,9 +50,12 @@ def _estimate(plan: CellPlan, place: Device) -> CellEstimate | str:
 
 
 def _is_kept(plan: CellPlan, runs: Path, policy: Policy) -> bool:
+    models, data = plan.references()
+    if not plan.unsupported and not all(item.here for item in downloads([*models, *data])):
+        return False  # its identity needs its assets, and a plan downloads nothing
     try:
         stored = CellStore.of(runs, plan.record()).read()
-    except HarnessError:  # assets that are not here yet: nothing can have been run with them
+    except HarnessError:
         return False
     return stored is not None and not wanted(stored, policy)
 
