@@ -49,19 +49,19 @@ def test_every_cell_can_be_estimated(profile, task, reward):
 
 
 def test_a_plan_grows_as_its_settings_do():
-    settings = resolve(load_profile("paper"), "67", "adam_metagrad", {"grpo.steps": 10})
-    base = estimate(settings, "67", "adam_metagrad", DATASHEETS["h200"])
-    twice = estimate(
-        resolve(load_profile("paper"), "67", "adam_metagrad", {"grpo.steps": 20}),
-        "67",
-        "adam_metagrad",
-        DATASHEETS["h200"],
-    )
+    def planned(**given):
+        settings = resolve(load_profile("paper"), "67", "adam_metagrad", {f"grpo.{k}": v for k, v in given.items()})
+        return estimate(settings, "67", "adam_metagrad", DATASHEETS["h200"])
+
+    base, twice = (planned(steps=steps, shared_prompts=False) for steps in (10, 20))
     assert twice.rollouts == 2 * base.rollouts
     assert twice.hours > 1.2 * base.hours
     # The update alone of 98,304 rollouts is about 6e17 FLOP (6 per weight and token), and again a third for old
     # log-probabilities.
     assert base.phases[2].flops == pytest.approx(6e17 * 4 / 3, rel=0.3)
+    # A quarter of the prompts and all rollouts: 1024 / 4 + 128 of 1024 + 128 tokens, at a little more attention.
+    shared = planned(steps=10, shared_prompts=True).phases[2].flops
+    assert shared / base.phases[2].flops == pytest.approx((1024 / 4 + 128) / 1152, rel=0.15)
 
 
 def test_metagradients_through_many_steps_fit_an_h200():
