@@ -1,6 +1,6 @@
 """What the benchmark workflow does, and what anybody can do on their machine: run a grid, report it, diff it.
 
-    python scripts/ci_benchmark.py [--profile tiny] [--task lambada_es] [--reward all] [--seeds 11,12,13]
+    python scripts/ci_benchmark.py [--profile tiny] [--task lambada_es] [--reward all] [--seeds 21,22,23]
                                    [--runs runs] [--site site] [--reference reports/reference] [--tolerance 0.05]
                                    [--skip-run] [--renew]
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--task", default="lambada_es")
     parser.add_argument("--reward", default="all")
-    parser.add_argument("--seeds", default="11,12,13")
+    parser.add_argument("--seeds", default="21,22,23")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--site", type=Path, default=Path("site"))
     parser.add_argument("--reference", type=Path, default=Path("reports/reference"))
