@@ -196,7 +196,10 @@ def _row(
     values = {}
     for name in measures:
         final = _column(done, f"final_{name}")
-        values[name] = median(final / _column(done, f"initial_{name}") if name in RELATIVE else final)
+        if name in RELATIVE:  # a generator that starts at entropy 0 has no share of it: NaN, as for no value at all
+            initial = _column(done, f"initial_{name}")
+            final = final / np.where(initial > 0, initial, np.nan)
+        values[name] = median(final)
     step = sum(_column(done, f"seconds_{phase}") for phase in ("generation", "reward", "update")) / _column(
         done, "steps_done"
     )

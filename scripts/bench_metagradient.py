@@ -33,7 +33,7 @@ from metagradient_report import write
 from rewards.metagradient import InnerOptimizer, metagradient, train
 from rewards.metagradient.plan import host_free
 
-GRAPHS, LEAN, TIGHT = 6_000_000_000, 750_000_000, 300_000_000
+GRAPHS, LEAN, TIGHT = 12_000_000_000, 800_000_000, 300_000_000
 """Memory budgets in bytes: room for graphs; for half of those of eight steps; for a few dozen states."""
 
 
@@ -130,8 +130,8 @@ CASES = [  # size, T, metric, rounds, ways (name, method, budget; "states": ever
     ("miniature", 8, "lm", 3, [("engine", "engine", GRAPHS), ("states kept", "engine", "states"),
                                ("lean", "engine", LEAN), ("torchopt", "torchopt", None),
                                ("reverse over reverse", "reverse_over_reverse", None)]),
-    ("gpt2", 1, "lm", 1, [("engine", "engine", GRAPHS)]),
-    ("gpt2", 1, "patch", 1, [("engine", "engine", GRAPHS)]),
+    ("gpt2", 1, "lm", 3, [("engine", "engine", GRAPHS)]),
+    ("gpt2", 1, "patch", 3, [("engine", "engine", GRAPHS)]),
     ("gpt2 width", 4, "lm", 1, [("engine", "engine", GRAPHS)]),
     ("miniature", 96, "lm", 1, [("engine", "engine", GRAPHS), ("states kept", "engine", "states")]),
 ]  # fmt: skip
