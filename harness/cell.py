@@ -446,14 +446,16 @@ class _Cell:
         self.store.write(self.record)
 
 
-def make_task(plan: CellPlan) -> Task:
-    """The plan's task, made as its settings say."""
+def make_task(plan: CellPlan, references: int | None = None) -> Task:
+    """The plan's task, made as its settings say. references: the most texts that it gets of a split, default all."""
     settings, factory = plan.settings, TASKS.get(plan.task).factory
     language = getattr(factory, "language", "en")
     return factory(
         TaskContext(
             options=settings.task.options,
-            references=lambda split: assets.texts(settings.data.references, split=split, language=language),
+            references=lambda split: assets.texts(
+                settings.data.references, split=split, limit=references, language=language
+            ),
             asset=assets.resolve,
         )
     )

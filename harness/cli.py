@@ -202,6 +202,7 @@ def fidelity(
     ] = None,
     pool: Annotated[int, typer.Option(min=16, help="Texts that signals are compared on.")] = 64,
     subsets: Annotated[int, typer.Option(min=10, help="Random halves that targets are trained on.")] = 100,
+    references: Annotated[int, typer.Option(min=1, help="Reference texts for Φ and similarity, at most.")] = 128,
     out: Out = Path("runs"),
     workers: Annotated[int | None, typer.Option(min=0, help="Tasks at a time; 0: in this process.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker.")] = 1,
@@ -216,7 +217,7 @@ def fidelity(
 
     chosen = load_profile(profile)
     given = dict(parse_assignment(text) for text in assignments or [])
-    names, spec = _names(reward, REWARDS), Spec(pool=pool, subsets=subsets)
+    names, spec = _names(reward, REWARDS), Spec(pool=pool, subsets=subsets, references=references)
     plans = plan_fidelity(chosen, _names(task, TASKS), names, _numbers(seeds, "--seeds"), given, spec)
     identities = {plan.identity for plan in plans}  # finds missing assets before anything loads
     check_writable(out)

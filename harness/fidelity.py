@@ -134,7 +134,7 @@ class _Run:
 
     @cached_property
     def task(self) -> Any:
-        return make_task(self.plan.base)
+        return make_task(self.plan.base, self.plan.spec.references)
 
     @cached_property
     def generator_tokenizer(self) -> Any:
@@ -207,7 +207,7 @@ class _Run:
         pool = self.pool
         settings = self.plan.base.settings
         try:
-            reward = make_reward(plan, make_task(plan), self.inner(plan.settings.inner))
+            reward = make_reward(plan, make_task(plan, self.plan.spec.references), self.inner(plan.settings.inner))
 
             def ask(members: Sequence[int]) -> list[float]:
                 from harness.grpo import check_rewards

@@ -30,6 +30,7 @@ class Spec(BaseModel):
     """Sizes of a change of the data weights: half of the texts get 1 + c, the other half 1 - c. A change of 1 is the
     training on one half alone."""
     swept: int = Field(25, ge=10, description="Halves that are tried with the changes other than `SMALL`.")
+    references: int = Field(128, ge=1, description="Texts of the task's data that Phi and similarity rewards get.")
     draws: int = Field(8, ge=2, description="Batches of half of the groups, for the noise across batches.")
 
 
