@@ -127,9 +127,8 @@ def list_(
     if settings:
         from harness.config import resolve
 
-        for name, registry in ((task, TASKS), (reward, REWARDS)):
-            if name:
-                registry.get(name)
+        asked = [("task.options", TASKS.get(task))] if task else []
+        asked += [("reward.options", REWARDS.get(reward))] if reward else []
         chosen = load_profile(profile)
         view = resolve(chosen, task, reward).model_dump()
         table = Table("setting", chosen.name, title="Settings (--set KEY=VALUE)", title_justify="left")
@@ -138,6 +137,9 @@ def list_(
             for part in key.split("."):
                 value = value[part]
             table.add_row(key, escape(str(value)))
+        for prefix, entry in asked:
+            for name, line in (entry.options or {}).items():
+                table.add_row(f"{prefix}.{name}", escape(line), style="dim")
         return console.print(table)
     blocks = {
         "Tasks": [(entry.name, entry.summary) for entry in TASKS],

@@ -170,7 +170,9 @@ class Task(Protocol):
     """One target behaviour. Class attributes are read before anything loads; methods may load.
 
     A task may also have `target_texts() -> list[str]`, texts of the kind that it asks for: `python -m harness fidelity`
-    looks whether signals tell them from others. Without it the references are taken, if there are any.
+    looks whether signals tell them from others. Without it the references are taken, if there are any. With a class
+    attribute `options`, a mapping from every name that it reads below `task.options` to a line about it, misspelled
+    names are noticed and `list --settings` shows them.
     """
 
     name: str

@@ -28,7 +28,7 @@ from harness.config import InnerSettings, Profile, identity_view, resolve
 from harness.contracts import HarnessError
 from harness.fidelity_pool import Pool, as_rollouts, build_pool
 from harness.fidelity_records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
-from harness.registry import REWARDS
+from harness.registry import REWARDS, check_options
 from harness.results import identity, write_json
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ def plan_fidelity(
     spec: Spec,
 ) -> list[FidelityPlan]:
     """One plan for every task and seed. Raises HarnessError for bad settings."""
+    check_options(given, tasks, rewards)
 
     def cell(task: str, reward: str, seed: int) -> CellPlan:
         return CellPlan(profile.name, task, reward, seed, resolve(profile, task, reward, given), given=given)

@@ -16,6 +16,7 @@ from harness.cell import CellPlan, Interrupted, Policy, now, provenance, request
 from harness.checkpoint import Checkpoints
 from harness.config import Profile, resolve
 from harness.contracts import HarnessError
+from harness.registry import check_options
 from harness.results import CellRecord, CellStore, StorageError
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def plan_grid(
     With `inner_steps` the number of prompts of a step and the number of steps are scaled so that every variant sees the
     profile's total number of examples (PAPER.md, Generator settings).
     """
+    check_options(assignments, tasks, rewards)
     cells = []
     for task in tasks:
         for steps in inner_steps or [None]:

@@ -16,7 +16,7 @@ import difflib
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
@@ -35,6 +35,8 @@ class RewardEntry:
     needs: Needs
     advantage: Advantage
     summary: str
+    options: Mapping[str, str] | None = None
+    """Every name that it reads below `reward.options`, with a line about it; None: not declared."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class TaskEntry:
     name: str
     factory: type[Task]
     summary: str
+
+    @property
+    def options(self) -> Mapping[str, str] | None:
+        """Every name that it reads below `task.options`, with a line about it; None: not declared."""
+        return getattr(self.factory, "options", None)
 
 
 class Registry(Generic[T]):
@@ -108,10 +115,16 @@ def _first_line(obj: object, summary: str | None) -> str:
 
 
 def register_reward(
-    name: str, *, needs: Needs | None = None, advantage: Advantage | None = None, summary: str | None = None
+    name: str,
+    *,
+    needs: Needs | None = None,
+    advantage: Advantage | None = None,
+    summary: str | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> Callable[[RewardFactory], RewardFactory]:
     """Register a reward's factory. `needs` and `advantage` may also be attributes of the factory; the defaults are
-    "needs nothing" and "group"."""
+    "needs nothing" and "group". `options`: every name that it reads below `reward.options`, with a line about it; where
+    it is given, misspelled names are noticed."""
 
     def register(factory: RewardFactory) -> RewardFactory:
         entry = RewardEntry(
@@ -120,6 +133,7 @@ def register_reward(
             needs if needs is not None else getattr(factory, "needs", Needs()),
             advantage if advantage is not None else getattr(factory, "advantage", "group"),
             _first_line(factory, summary),
+            options if options is not None else getattr(factory, "options", None),
         )
         if entry.advantage not in ("group", "batch"):
             raise HarnessError(f"The reward '{name}' declares advantage={entry.advantage!r}; use 'group' or 'batch'.")
@@ -137,6 +151,25 @@ def register_task(name: str, *, summary: str | None = None) -> Callable[[type[Ta
         return factory
 
     return register
+
+
+def check_options(keys: Iterable[str], tasks: Iterable[str], rewards: Iterable[str]) -> None:
+    """Raises HarnessError for a key below `task.options` or `reward.options` that none of these tasks or rewards reads.
+    Where one of them does not declare what it reads, any key may be its."""
+    chosen = {
+        "task.options.": [TASKS.get(name) for name in tasks],
+        "reward.options.": [REWARDS.get(n) for n in rewards],
+    }
+    for key in keys:
+        for prefix, entries in chosen.items():
+            if not key.startswith(prefix) or not entries or any(entry.options is None for entry in entries):
+                continue
+            known = sorted({f"{prefix}{name}" for entry in entries for name in entry.options})
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known
+                hint = f"they read {', '.join(near)}." if known else "they read no options."
+                what = prefix.split(".")[0]
+                raise HarnessError(f"None of the chosen {what}s reads the option '{key}'; {hint}")
 
 
 def unsupported(task: TaskEntry, reward: RewardEntry) -> str | None:

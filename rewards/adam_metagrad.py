@@ -12,6 +12,7 @@ from rewards._metagrad import metagradient_reward
     needs=Needs(metric=True),
     advantage="group",
     summary="metagradient of the target metric through inner training with Adam",
+    options={},
 )
 def make(context: RewardContext) -> RewardFunction:
     return metagradient_reward(context, "adam_metagrad", "adam")

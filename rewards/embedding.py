@@ -14,6 +14,7 @@ from rewards._shared import asset, references, text_reward
     needs=Needs(references=True, packages=("sentence_transformers",)),
     advantage="group",
     summary="mean cosine similarity of the rollout's embedding to the task's train texts",
+    options={"embedding_model": "a sentence-transformers folder or hub id"},
 )
 def make(context: RewardContext) -> RewardFunction:
     """Mean over the references r of cos(e(rollout), e(r)), in [-1, 1] (PAPER.md, Baseline rewards).

@@ -14,6 +14,7 @@ from rewards._shared import given, references, text_reward
     needs=Needs(references=True, packages=("rapidfuzz",)),
     advantage="group",
     summary="minus the mean Levenshtein distance, in tokens, to the task's train texts",
+    options={},
 )
 def make(context: RewardContext) -> RewardFunction:
     """-(mean over the references of the Levenshtein distance on token ids), in tokens (PAPER.md, Baseline rewards).

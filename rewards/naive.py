@@ -13,6 +13,7 @@ from rewards._shared import given
     needs=Needs(metric=True),
     advantage="batch",
     summary="target metric after inner training, broadcast to the whole training set",
+    options={},
 )
 def make(context: RewardContext) -> RewardFunction:
     """Phi(theta_T), broadcast to the examples of its training set (PAPER.md, Method).

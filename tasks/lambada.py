@@ -50,6 +50,19 @@ class Lambada:
     language: str
     """Two-letter code."""
     offers = Offers(references=True, metric=True)
+    options: Mapping[str, str] = {
+        "metric_examples": "passages of the train split that Phi is taken over (all)",
+        "validation_examples": "passages of the validation split (all)",
+        "metric_microbatch": "passages a pass (32)",
+        "prepend_bos": "whether passages begin with the beginning-of-text token (true)",
+        "judge": "fasttext or openai (fasttext)",
+        "language_id": "fastText's language identifier: file, folder or hub id",
+        "natural_from": "least probability of a language for a text to be natural",
+        "judge_base_url": "an OpenAI-compatible endpoint",
+        "judge_model": "its model",
+        "judge_key_variable": "environment variable that holds the key (OPENAI_API_KEY)",
+        "judge_concurrency": "requests at a time (4)",
+    }
     headline = Headline(
         "target_language", "fraction", "higher", "validation rollouts judged to be in the target language", ceiling=1.0
     )

@@ -24,6 +24,7 @@ class Norm:
     name = "norm"
     summary = "lower the norm of the target's LM head: do the texts shrink the weights of a model trained on them?"
     offers = Offers(references=False, metric=True)
+    options: Mapping[str, str] = {}
     headline = Headline("norm_change", "", "lower", "head norm after training on the rollouts minus the norm before")
     measures = (
         Measure("norm_change_relative", "fraction", "lower", "norm_change over the norm before"),

@@ -51,6 +51,10 @@ class _Picture:
         "pixel_accuracy", "fraction", "higher", "entries of sign(dW) that equal the picture", ceiling=1.0
     )
     measures: tuple[Measure, ...] = (*PICTURE_MEASURES, *TEXT_MEASURES)
+    options: Mapping[str, str] = {
+        "lambda": "how sharply the metric asks for a sign (20)",
+        "pattern": "a .npy of +1 and -1 or an image file in place of the task's picture",
+    }
     name: str
     summary: str
     border = 0
@@ -164,6 +168,10 @@ class QrCode(_Picture):
     name = "qr"
     summary = "a 21x21 QR code in the LM head: does a QR reader read what texts drew?"
     border = _pattern.QUIET_ZONE
+    options = _Picture.options | {
+        "text": "what the code says (DPG)",
+        "error_correction": "L, M, Q or H (H)",
+    }
     measures = (
         Measure("readable", "fraction", "higher", "1 if OpenCV reads a text in the decoded picture with quiet zone"),
         Measure("readable_raw", "fraction", "higher", "the same without the quiet zone"),

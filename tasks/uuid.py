@@ -44,6 +44,7 @@ class UuidTask:
     name = "uuid"
     summary = "likelihood of one UUID: does the generator find out which 36 characters it should write?"
     offers = Offers(references=False, metric=True)
+    options: Mapping[str, str] = {"text": f"the UUID, 36 lower-case characters ({PAPER_UUID})"}
     greedy_validation = True
     """Validation rollouts are decoded at temperature 0, as in the paper (section 4.5)."""
     headline = Headline("uuid_exact", "fraction", "higher", "greedy rollouts that hold the whole UUID", ceiling=1.0)

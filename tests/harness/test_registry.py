@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import subprocess
 import sys
 
 import pytest
 
 from harness.contracts import HarnessError, Headline, Needs, Offers
-from harness.registry import Registry, RewardEntry, TaskEntry, register_reward, unsupported
+from harness.registry import (
+    REWARDS,
+    TASKS,
+    Registry,
+    RewardEntry,
+    TaskEntry,
+    check_options,
+    register_reward,
+    unsupported,
+)
 
 
 def test_a_name_is_taken_once():
@@ -31,6 +42,31 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_a_wrong_advantage_is_refused():
     with pytest.raises(HarnessError, match="'group' or 'batch'"):
         register_reward("never_registered", advantage="rank")(lambda context: None)
+
+
+def test_a_misspelled_option_is_answered_with_the_nearest(register):
+    with pytest.raises(HarnessError, match=r"None of the chosen tasks reads .*lamda.*task\.options\.lambda"):
+        check_options(["grpo.steps", "task.options.lamda"], ["67", "norm"], ["naive"])
+    with pytest.raises(HarnessError, match="reads the option 'reward.options.model'; they read no options"):
+        check_options(["reward.options.model"], ["67"], ["naive"])
+    check_options(["task.options.lambda", "reward.options.language_id"], ["67", "norm"], ["naive", "fasttext"])
+    register("undeclared", lambda context: None)
+    check_options(["reward.options.model"], ["67"], ["naive", "undeclared"])
+
+
+READS = {
+    TASKS: re.compile(r"ptions\)?\.(?:text|number|integer|boolean)\(\s*\"(\w+)\""),
+    REWARDS: re.compile(r"\basset\(context, \"\w+\", \"(\w+)\""),
+}
+
+
+@pytest.mark.parametrize(("registry", "name"), [(r, name) for r in READS for name in r.names()])
+def test_declared_options_are_those_that_the_code_reads(registry, name):
+    entry = registry.get(name)
+    assert entry.options is not None and all(entry.options.values())
+    classes = entry.factory.__mro__[:-1] if inspect.isclass(entry.factory) else [entry.factory]
+    read = {option for each in classes for option in READS[registry].findall(inspect.getsource(each))}
+    assert set(entry.options) == read
 
 
 @pytest.mark.parametrize(

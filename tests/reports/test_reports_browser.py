@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 
 from reports import site
@@ -17,6 +20,7 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking "
     "--disable-component-update --disable-sync --no-first-run --window-size=1280,1000"
 ).split()
+STORED = Path(__file__).resolve().parents[2] / "reports" / "first_light"
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
 
 
@@ -48,22 +52,26 @@ def page(tmp_path_factory: pytest.TempPathFactory, generate: Callable[..., int])
     return site.build(folder / "runs", folder / "site").as_uri()
 
 
-@pytest.fixture
-def opened(browser: Any, page: str) -> Iterator[Any]:
+@contextmanager
+def visit(browser: Any, address: str) -> Iterator[Any]:
     """The page freshly loaded; afterwards the console must be clean and nothing but the file was asked for."""
     for log in ("browser", "performance"):
         browser.get_log(log)
     browser.get("about:blank")
-    browser.get(page)
+    browser.get(address)
     yield browser
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = {m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"}
-    outside = {
-        address for address in asked if not address.startswith(("data:", "about:")) and address.split("#")[0] != page
-    }
+    outside = {url for url in asked if not url.startswith(("data:", "about:")) and url.split("#")[0] != address}
     assert asked and not outside
     assert browser.execute_script("return window.pwned") is None
+
+
+@pytest.fixture
+def opened(browser: Any, page: str) -> Iterator[Any]:
+    with visit(browser, page) as there:
+        yield there
 
 
 def column(browser: Any, table: str, place: int) -> list[str]:
@@ -177,3 +185,21 @@ def test_without_its_script_the_page_still_shows_every_section(browser: Any, pag
         assert all(panel.is_displayed() for panel in browser.find_elements("css selector", "[role=tabpanel]"))
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_the_page_of_the_results_in_this_repository(browser: Any, tmp_path: Path) -> None:
+    wide = pandas.read_parquet(STORED / "tiny" / "wide.parquet")
+    seeds = wide[wide["status"] == "done"].groupby(["task", "reward"])["seed"].nunique()
+    often = seeds[seeds >= 3].reset_index()
+    assert often["task"].nunique() >= 2 and often["reward"].nunique() == 6
+    path = site.build(STORED, tmp_path / "site")
+    assert path.stat().st_size <= 5_000_000
+    with visit(browser, path.as_uri()) as opened:
+        heads = opened.find_elements("css selector", "#glance thead th")
+        (place,) = (i for i, head in enumerate(heads, start=1) if "lambada_es" in head.text)
+        heads[place - 1].find_element("tag name", "button").click()
+        falling = [float(text) for text in column(opened, "#glance", place)]
+        assert len(falling) == 6 and falling == sorted(falling, reverse=True)
+        opened.find_element("id", "tab-samples").click()
+        assert opened.find_element("id", "panel-samples").is_displayed()
+        assert opened.find_elements("css selector", ".pair blockquote")
