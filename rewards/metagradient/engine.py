@@ -8,6 +8,7 @@ dPhi/dw_i = d . d(g_t)/dw_i and the Hessian-vector product H d, which joins u_th
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from rewards.metagradient.loss import LossConvention, check_batches
 from rewards.metagradient.network import Layout, Network
 from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule, pulled_back, updated
 from rewards.metagradient.passes import Objective
-from rewards.metagradient.plan import Costs, Plan, Tier, choose, free_tiers
+from rewards.metagradient.plan import GRAPHS_AT_MOST, Costs, Plan, Tier, choose, free_tiers
 from rewards.metagradient.tape import Record, Tape
 
 Metric = Callable[[Mapping[str, Tensor]], Tensor]
@@ -153,7 +154,8 @@ class _Walk:
             sizes = [batch["input_ids"].numel() for batch in objective.batches]
             graph, kept = kept * max(sizes) // max(sizes[0], 1) + 2 * vector, None  # and its theta, its gradient
         # An update reads and writes some 8 vectors; its time matters only against recomputation and spilling.
-        costs = Costs(vector, slots, graph, seconds, 8 * vector / 5e9, objective.single_pass)
+        most = math.inf if self.steps == 1 else GRAPHS_AT_MOST.get(layout.device.type, math.inf)
+        costs = Costs(vector, slots, graph, seconds, 8 * vector / 5e9, objective.single_pass, most)
         return choose(self.steps, *objective.agree(costs, tiers)), Record(0, self.theta, self.state, grad, kept)
 
     def forward(self, tape: Tape, record: Record) -> tuple[Tensor, State]:

@@ -22,6 +22,10 @@ FREE_SHARE = 0.5
 """Share of the free memory that is the default budget."""
 HOST_SECONDS_PER_BYTE = 1.0 / 8e9
 DISK_SECONDS_PER_BYTE = 1.0 / 5e8
+GRAPHS_AT_MOST = {"cpu": 2 << 30}
+"""Bytes of graphs of several steps that are worth their memory, where there is a limit. A host zeroes every page that
+is used for the first time: beside states kept alone (scripts/bench_metagradient.py, miniature), 1.3 GB of graphs (8 steps)
+saved a fifth of the time, 6 GB (34 of 96) nothing, and 12 GB (81 of 96) cost two fifths."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Costs:
     gradient_seconds  of one step's gradient pass
     update_seconds    of one optimizer update
     single_pass       whether a step is one pass (no microbatches), whose own graph is not counted against the budget
+    graphs_at_most    bytes of kept graphs that pay, whatever the budget
     """
 
     vector: int
@@ -42,6 +47,7 @@ class Costs:
     gradient_seconds: float
     update_seconds: float
     single_pass: bool = True
+    graphs_at_most: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ def _evaluate(
         used[memory.name] += costs.vector * segment
     left = memory.free - used[memory.name]
     joint = costs.single_pass or left >= costs.graph
-    graphs = min(steps, max(left, 0) // max(costs.graph, 1))
+    graphs = int(min(steps, max(min(left, costs.graphs_at_most), 0) // max(costs.graph, 1)))
     if gradients == "recomputed":
         whole = (steps - 1) // segment  # segments before the last, whose gradients the walk forward has just made
         again = whole * (segment - 1 if joint else segment)

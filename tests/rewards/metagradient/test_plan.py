@@ -26,6 +26,12 @@ def test_plenty_of_memory_keeps_every_graph():
     assert (found.strategy, found.graphs, found.extra_passes) == ("unrolled", 8, 0)
 
 
+def test_no_more_graphs_than_pay_however_large_the_budget():
+    found = choose(96, costs(graphs_at_most=45 * MB), [Tier("memory", 10_000 * MB)])
+    assert (found.strategy, found.graphs, found.extra_passes) == ("kept", 4, 0)
+    assert choose(4, costs(graphs_at_most=45 * MB), [Tier("memory", 10_000 * MB)]).strategy == "unrolled"
+
+
 def test_less_memory_less_kept():
     names = [choose(64, costs(graph=500 * MB), [Tier("memory", n * MB)]).strategy for n in (400, 150, 60)]
     assert names == ["kept", "replayed", "recomputed"]
