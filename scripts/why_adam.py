@@ -43,8 +43,6 @@ from reports.signals import spearman
 from rewards.metagradient.optimizer import pulled_back, updated
 
 HALVES = 40
-REFERENCES = 64
-"""Passages that Phi of the LAMBADA tasks is taken over."""
 HALVES_IN_FULL = 16
 """Where every training has to be done in full (T > 1)."""
 CHANGES = (0.1, 1.0)
@@ -67,8 +65,8 @@ class Bench:
 
 
 def make_bench(profile: str, name: str, given: dict[str, Any]) -> Bench:
-    plan = plan_fidelity(load_profile(profile), [name], [], [0], given, Spec(subsets=HALVES, references=REFERENCES))[0]
-    settings, task = plan.base.settings, make_task(plan.base, plan.spec.references)
+    plan = plan_fidelity(load_profile(profile), [name], [], [0], given, Spec(subsets=HALVES))[0]
+    settings, task = plan.base.settings, make_task(plan.base)
     generator = assets.load_model(settings.generator.model, dtype=settings.generator.dtype, attention="sdpa")
     tokenizer = assets.load_tokenizer(settings.generator.model)
     pool = build_pool(settings, task, generator, tokenizer, size=plan.spec.pool, seed=0)
