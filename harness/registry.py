@@ -19,7 +19,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from harness.contracts import Advantage, HarnessError, Needs, RewardFactory, Task
 
@@ -153,14 +153,16 @@ def register_task(name: str, *, summary: str | None = None) -> Callable[[type[Ta
     return register
 
 
-def check_options(keys: Iterable[str], tasks: Iterable[str], rewards: Iterable[str]) -> None:
-    """Raises HarnessError for a key below `task.options` or `reward.options` that none of these tasks or rewards reads.
+def check_options(given: Mapping[str, Any], tasks: Iterable[str], rewards: Iterable[str]) -> None:
+    """Raises HarnessError for a dotted key below `task.options` or `reward.options` that none of these tasks or rewards reads.
     Where one of them does not declare what it reads, any key may be its."""
     chosen = {
         "task.options.": [TASKS.get(name) for name in tasks],
         "reward.options.": [REWARDS.get(n) for n in rewards],
     }
-    for key in keys:
+    below = {key: value for key, value in given.items() if key in ("task.options", "reward.options")}
+    keys = [f"{key}.{name}" for key, value in below.items() if isinstance(value, Mapping) for name in value]
+    for key in [*given, *keys]:
         for prefix, entries in chosen.items():
             if not key.startswith(prefix) or not entries or any(entry.options is None for entry in entries):
                 continue

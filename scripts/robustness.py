@@ -29,8 +29,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
 SUITES = ["tests/harness/test_fuzz.py", "tests/harness/test_checks.py", "tests/harness/test_security.py"]
-EVERY = 2
-"""Steps between checkpoints, as in the profile."""
 LIMIT = 0.03
 """The share of a tiny run that storing may take."""
 
@@ -45,6 +43,8 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=3, help="pairs of runs with and without checkpoints")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "robustness")
     options = parser.parse_args()
+    if options.pairs < 1:
+        parser.error("--pairs must be at least 1.")
     began = time.monotonic()
     found: dict[str, Any] = {"arguments": {key: value for key, value in vars(options).items() if key != "out"}}
     found["kills"] = kills(options)
@@ -85,23 +85,25 @@ def storing(steps: int, pairs: int) -> dict[str, Any]:
     spent, total, more = [], [], []
     for pair in range(pairs):
         with tempfile.TemporaryDirectory() as folder:
-            order = [0, EVERY] if pair % 2 else [EVERY, 0]
-            begun = {every: tiny(Path(folder) / str(every), steps, every) for every in order}
-            cpu = {every: cpu_seconds(process) for every, process in begun.items()}
-            record = json.loads(next((Path(folder) / str(EVERY)).rglob("cell.json")).read_text())
+            order = ["without", "with"] if pair % 2 else ["with", "without"]
+            begun = {name: tiny(Path(folder) / name, steps, checkpoints=name == "with") for name in order}
+            cpu = {name: cpu_seconds(process) for name, process in begun.items()}
+            record = json.loads(next((Path(folder) / "with").rglob("cell.json")).read_text())
         spent.append(record["seconds"]["storing"])
         total.append(record["seconds"]["total"])
-        more.append(round(cpu[EVERY] / cpu[0] - 1, 4))
-    return {"steps": steps, "checkpoints": (steps - 1) // EVERY, "seconds storing": statistics.median(spent),
+        more.append(round(cpu["with"] / cpu["without"] - 1, 4))
+    every = record["settings"]["grpo"]["checkpoint_every"]
+    return {"steps": steps, "checkpoints": (steps - 1) // every, "seconds storing": statistics.median(spent),
             "seconds": statistics.median(total), "share": round(sum(spent) / sum(total), 5), "limit": LIMIT,
             "paired CPU differences": more, "paired median": statistics.median(more)}  # fmt: skip
 
 
-def tiny(out: Path, steps: int, every: int) -> subprocess.Popen:
-    """One cell with a checkpoint each `every` steps (0: none), started."""
+def tiny(out: Path, steps: int, checkpoints: bool) -> subprocess.Popen:
+    """One cell with the profile's checkpoints, or with none, started."""
     command = [sys.executable, "-m", "harness", "run", "--task", "lambada_es", "--reward", "adam_metagrad"]
     command += ["--out", str(out)]
-    command += ["--workers", "0", "--set", f"grpo.steps={steps}", "--set", f"grpo.checkpoint_every={every}"]
+    command += ["--workers", "0", "--set", f"grpo.steps={steps}"]
+    command += [] if checkpoints else ["--set", "grpo.checkpoint_every=0"]
     return subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -3,7 +3,8 @@
 Step t needs its state (theta_t, optimizer) and gradient g_t again on the way back. Given the gradients, states are
 replayed by the optimizer's update alone, which is cheap; without them, the gradient pass runs once more. So the choice
 is: a checkpoint of the state every `segment` steps; gradients kept or recomputed; both in memory, or spilled to host
-memory or disk. Memory left over keeps the differentiable graphs of the last steps: each saves one gradient pass.
+memory or disk. Memory left over, up to `GRAPHS_AT_MOST`, keeps the differentiable graphs of the last steps: each saves
+one gradient pass.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ FREE_SHARE = 0.5
 HOST_SECONDS_PER_BYTE = 1.0 / 8e9
 DISK_SECONDS_PER_BYTE = 1.0 / 5e8
 GRAPHS_AT_MOST = {"cpu": 2 << 30}
-"""Bytes of graphs of several steps that are worth their memory, where there is a limit. A host zeroes every page that
-is used for the first time: beside states kept alone (scripts/bench_metagradient.py, miniature), 1.3 GB of graphs (8 steps)
-saved a fifth of the time, 6 GB (34 of 96) nothing, and 12 GB (81 of 96) cost two fifths."""
+"""Bytes of graphs of several steps that are worth their memory, where there is a limit. Measured on the miniature on a
+machine of 24 GB that other programs used as well, beside states kept alone: 1.3 GB of graphs (8 steps) saved a fifth of
+the time, 6 GB (34 of 96) nothing, and 12 GB (81 of 96) cost two fifths, presumably because a host has to find and zero
+every page that is used for the first time."""
 
 
 @dataclass(frozen=True)

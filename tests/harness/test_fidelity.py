@@ -25,6 +25,7 @@ from harness.fidelity_truth import Retraining, in_float64
 from harness.inner import InnerTrainer
 from harness.registry import REWARDS, TASKS, register_reward
 from reports import signals
+from tasks import lambada
 
 SPEC = Spec(pool=16, subsets=40, removals=20, draws=4)
 
@@ -186,6 +187,24 @@ def test_random_numbers_land_at_0_and_exact_leave_one_out_at_1(task, quick, regi
     (truth,), rng = judged.truths.values(), np.random.default_rng(0)
     scores = [signals.spearman(signals.sums(rng.normal(size=64), judged.pool.halves), truth.halves) for _ in range(400)]
     assert abs(np.mean(scores)) < 0.03 and 0.09 < np.std(scores) < 0.2  # 0 on average, and as wide as the legend says
+
+
+def test_task_and_rewards_get_no_more_references_than_asked(quick, register, tmp_path, monkeypatch):
+    seen, likelihoods = [], []
+
+    def counting(context):
+        seen.append(len(context.task.references()))
+        return lambda prompts, completions, completion_ids, **columns: [float(len(ids)) for ids in completion_ids]
+
+    original = lambada.Lambada._likelihood
+    monkeypatch.setattr(
+        lambada.Lambada, "_likelihood", lambda *given: likelihoods.append(original(*given)) or likelihoods[-1]
+    )
+    register("test_counting", counting)
+    few, more = (Spec(pool=16, subsets=10, removals=10, draws=2, references=n) for n in (3, 4))
+    run_fidelity(plans("lambada_es", ["test_counting"], quick(), few), tmp_path)
+    assert seen == [3] and likelihoods and all(len(each.counts) == 3 for each in likelihoods)
+    assert plans("lambada_es", [], quick(), few).identity != plans("lambada_es", [], quick(), more).identity
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,8 @@ def test_list_settings_of_a_profile(profile, capsys):
     from harness import cli
 
     cli.app(["list", "--settings", "--profile", profile, "--task", "67"], standalone_mode=False)
-    assert "inner.optimizer.eps_root" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "inner.optimizer.eps_root" in shown and "task.options.lambda" in shown
 
 
 def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):

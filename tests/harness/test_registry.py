@@ -46,12 +46,15 @@ def test_a_wrong_advantage_is_refused():
 
 def test_a_misspelled_option_is_answered_with_the_nearest(register):
     with pytest.raises(HarnessError, match=r"None of the chosen tasks reads .*lamda.*task\.options\.lambda"):
-        check_options(["grpo.steps", "task.options.lamda"], ["67", "norm"], ["naive"])
+        check_options({"grpo.steps": 1, "task.options.lamda": 3}, ["67", "norm"], ["naive"])
+    with pytest.raises(HarnessError, match="task.options.lamda"):
+        check_options({"task.options": {"lamda": 3}}, ["67"], ["naive"])
     with pytest.raises(HarnessError, match="reads the option 'reward.options.model'; they read no options"):
-        check_options(["reward.options.model"], ["67"], ["naive"])
-    check_options(["task.options.lambda", "reward.options.language_id"], ["67", "norm"], ["naive", "fasttext"])
+        check_options({"reward.options.model": "x"}, ["67"], ["naive"])
+    known = {"task.options": {"lambda": 3}, "task.options.pattern": "x", "reward.options.language_id": "x"}
+    check_options(known, ["67", "norm"], ["naive", "fasttext"])
     register("undeclared", lambda context: None)
-    check_options(["reward.options.model"], ["67"], ["naive", "undeclared"])
+    check_options({"reward.options.model": "x"}, ["67"], ["naive", "undeclared"])
 
 
 READS = {

@@ -32,6 +32,14 @@ def test_no_more_graphs_than_pay_however_large_the_budget():
     assert choose(4, costs(graphs_at_most=45 * MB), [Tier("memory", 10_000 * MB)]).strategy == "unrolled"
 
 
+def test_the_engine_asks_for_no_more_graphs_than_pay(monkeypatch):
+    model = build("gpt2")
+    kept = [metagradient(model, make_batches(n), lm_metric(model), OPTIMIZER).plan.graphs for n in (1, 3)]
+    monkeypatch.setitem(plan.GRAPHS_AT_MOST, "cpu", 1)
+    few = [metagradient(model, make_batches(n), lm_metric(model), OPTIMIZER).plan.graphs for n in (1, 3)]
+    assert (kept, few) == ([1, 3], [1, 0])  # a single step's recording is no such graph
+
+
 def test_less_memory_less_kept():
     names = [choose(64, costs(graph=500 * MB), [Tier("memory", n * MB)]).strategy for n in (400, 150, 60)]
     assert names == ["kept", "replayed", "recomputed"]
