@@ -1,4 +1,4 @@
-"""Norms, activations and the token loss with their second derivatives written out.
+"""Linear layers, norms, activations and the token loss with their second derivatives written out.
 
 PyTorch differentiates its fused kernels twice by dozens of elementwise steps; for a small transformer these cost about
 a third of the double-backward pass. Each class below is a function, its `backward` is again a differentiable function,
@@ -188,58 +188,84 @@ def activation(x: Tensor, kind: str) -> Tensor:
     return _Activation.apply(x, kind)
 
 
-# -------------------------------------------------------------------------------------------------------------- LM head
+# --------------------------------------------------------------------------------------------------------------- linear
 
 
-class _Head(Function):
-    """z = h W^T for (M, H) rows and a (V, H) weight."""
+class Lean:
+    """While `on`, backward passes form no weight gradients: their graph is wanted, to be differentiated again, and not
+    their values. A third of the work of a backward pass."""
 
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(h, weight)
-        return h @ weight.T
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor]:
-        return _HeadBackward.apply(g, *ctx.saved_tensors)
+    on = False
 
 
-class _HeadBackward(Function):
-    """gh = g W, gW = g^T h. A direction D of gW whose rows are mostly zero (a metric on a patch of the LM head) meets
-    only those rows, and one that asks for gW alone skips the half that belongs to gh."""
+class _Linear(Function):
+    """y = x A^T + b for (M, I) rows and a weight A (O, I), or, `conv`, its transpose (I, O) as in GPT-2's Conv1D.
+
+    rows   whether a direction of the weight may well have few non-zero rows (a metric on a patch of the LM head)
+    """
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, h: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(g, h, weight)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, conv: bool, rows: bool, lean: Lean) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.how = bias is not None, conv, rows, lean
+        return F.linear(x, weight.T if conv else weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return *_LinearBackward.apply(g, *ctx.saved_tensors, *ctx.how, ctx.needs_input_grad), None, None, None
+
+
+class _LinearBackward(Function):
+    """gx = g A, gA = g^T x, gb = sum g. A direction D of gA whose rows are mostly zero meets only those rows, and one
+    that asks for gA alone skips the half that belongs to gx."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, biased: bool, conv: bool, rows: bool, lean: Lean, need):
+        ctx.save_for_backward(g, x, weight)
         ctx.set_materialize_grads(False)
-        return g @ weight, g.T @ h
+        ctx.conv, ctx.rows = conv, rows
+        gx = g @ (weight.T if conv else weight) if need[0] else None
+        gw, gb = None, None
+        if need[1]:
+            gw = weight.new_zeros(()).expand_as(weight) if lean.on else x.T @ g if conv else g.T @ x
+        if biased and need[2]:
+            gb = g.new_zeros(()).expand(g.shape[1]) if lean.on else g.sum(0)
+        return gx, gw, gb
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, p: Tensor | None, d: Tensor | None) -> tuple[Tensor | None, ...]:
-        g, h, weight = ctx.saved_tensors
-        need_g, need_h, need_w = ctx.needs_input_grad
-        g_adjoint = p @ weight.T if p is not None and need_g else None
-        w_adjoint = g.T @ p if p is not None and need_w else None
-        h_adjoint = None
+    def backward(ctx: Any, p: Tensor | None, d: Tensor | None, e: Tensor | None) -> tuple[Tensor | None, ...]:
+        g, x, weight = ctx.saved_tensors
+        conv, (need_g, need_x, need_w) = ctx.conv, ctx.needs_input_grad[:3]
+        g_adjoint = p @ (weight if conv else weight.T) if p is not None and need_g else None
+        w_adjoint = None
+        if p is not None and need_w:
+            w_adjoint = p.T @ g if conv else g.T @ p
+        x_adjoint = None
         if d is not None:
-            rows = d.any(1).nonzero()[:, 0]
-            sparse = len(rows) * 8 < len(d)
-            part, taken = (d[rows], g[:, rows]) if sparse else (d, g)
+            d, rows = d.T if conv else d, None  # (O, I)
+            if ctx.rows:
+                rows = d.any(1).nonzero()[:, 0]
+                rows = rows if len(rows) * 8 < len(d) else None
+            part, taken = (d, g) if rows is None else (d[rows], g[:, rows])
             if need_g:
-                if not sparse:
-                    g_adjoint = h @ part.T if g_adjoint is None else g_adjoint.addmm_(h, part.T)
+                if rows is None:
+                    g_adjoint = x @ part.T if g_adjoint is None else g_adjoint.addmm_(x, part.T)
                 else:
                     g_adjoint = torch.zeros_like(g) if g_adjoint is None else g_adjoint
-                    g_adjoint.index_add_(1, rows, h @ part.T)
-            if need_h:
-                h_adjoint = taken @ part
-        return g_adjoint, h_adjoint, w_adjoint
+                    g_adjoint.index_add_(1, rows, x @ part.T)
+            if need_x:
+                x_adjoint = taken @ part
+        if e is not None and need_g:
+            g_adjoint = e.expand_as(g) if g_adjoint is None else g_adjoint.add_(e)
+        return g_adjoint, x_adjoint, w_adjoint, None, None, None, None, None
 
 
-def head(module: nn.Linear, h: Tensor) -> Tensor:
-    """nn.Linear without bias on (..., M, H)."""
-    return _Head.apply(h.reshape(-1, h.shape[-1]), module.weight).view(*h.shape[:-1], -1)
+def linear(module: nn.Module, x: Tensor, lean: Lean, *, rows: bool = False) -> Tensor:
+    """nn.Linear or Conv1D on (..., I)."""
+    conv = type(module) is not nn.Linear
+    y = _Linear.apply(x.reshape(-1, x.shape[-1]), module.weight, module.bias, conv, rows, lean)
+    return y.view(*x.shape[:-1], -1)
 
 
 # ----------------------------------------------------------------------------------------------------------- token loss
@@ -297,14 +323,19 @@ RMS_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
 TANH_GELUS = {"NewGELUActivation", "GELUTanh"}
 
 
-def fit(module: nn.Module, lm_head: nn.Module | None) -> None:
+def is_conv1d(part: nn.Module) -> bool:
+    """Hugging Face's Conv1D of GPT-2: a Linear with its weight transposed."""
+    return type(part).__name__ == "Conv1D" and hasattr(part, "nf")
+
+
+def fit(module: nn.Module, lm_head: nn.Module | None, lean: Lean) -> None:
     """Give the modules of a private copy that these kernels cover their forward. Classes are matched exactly, by
     their Hugging Face names where they are not torch's, so that a subclass with other arithmetic keeps its own."""
-    if type(lm_head) is nn.Linear and lm_head.bias is None:
-        lm_head.forward = lambda h: head(lm_head, h)
     for part in module.modules():
         name = type(part).__name__
-        if type(part) is nn.LayerNorm and part.weight is not None and part.bias is not None:
+        if type(part) is nn.Linear or is_conv1d(part):
+            part.forward = lambda x, part=part: linear(part, x, lean, rows=part is lm_head)
+        elif type(part) is nn.LayerNorm and part.weight is not None and part.bias is not None:
             if part.weight.dim() == 1:
                 part.forward = lambda x, part=part: layer_norm(part, x)
         elif name in RMS_NORMS and hasattr(part, "variance_epsilon"):

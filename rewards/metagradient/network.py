@@ -65,6 +65,8 @@ class Network:
         self.frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
         self._reverse, self._forward = _Copy(model, fitted=True), _Copy(model, fitted=False)
         self.recorder = Recorder(self._reverse.module, self._reverse.head)
+        self.lean = self._reverse.lean
+        """Switch of the reverse copy: backward passes for the sake of their graph alone."""
 
     def losses(self, parameters: Mapping[str, Tensor], rows: Rows, *, forward_mode: bool = False) -> Tensor:
         """(n,) example losses l_i, float32 at least. parameters: the trained ones, parameter-shaped, inner dtype."""
@@ -88,10 +90,11 @@ class _Copy:
             config.pad_token_id = None  # it serves only a warning about padded input without a mask
         accepted = inspect.signature(self.module.forward).parameters
         self._extra = {"use_cache": False} if "use_cache" in accepted else {}
+        self.lean = kernels.Lean()
         self.head = head = getattr(self.module, "get_output_embeddings", lambda: None)()
         self._scored: Tensor | None = None
         if fitted:
-            kernels.fit(self.module, head)
+            kernels.fit(self.module, head, self.lean)
         if head is not None:
             head.register_forward_pre_hook(self._keep_scored)
 

@@ -61,6 +61,12 @@ class UpdateRule(ABC):
         return back[0], tuple(back[1:-1]), back[-1]
 
 
+    def vjp_alone(self, theta: Tensor, grad: Tensor, u_theta: Tensor) -> Tensor:
+        """The adjoint of the gradient of step 0 where no step follows: `vjp` with u_state = 0, of which only that."""
+        state = self.init(theta)
+        return self.vjp(0, theta, state, grad, u_theta, tuple(torch.zeros_like(s) for s in state))[-1]
+
+
 BLOCK = {"cpu": 1 << 17, "cuda": 1 << 26}
 """Coordinates an elementwise rule sees at once: its temporaries stay in cache on a CPU, and small everywhere."""
 
@@ -102,6 +108,9 @@ def pulled_back(
     what they happen to be.
     """
     size = BLOCK.get(theta.device.type, len(theta))
+    if step == 0 and u_state is None and rule.elementwise:
+        parts = zip(theta.split(size), grad.split(size), u_theta.split(size), strict=True)
+        return u_theta, (), torch.cat([rule.vjp_alone(*part) for part in parts])
     if not rule.elementwise or len(theta) <= size:
         u_state = tuple(torch.zeros_like(s) for s in state) if u_state is None else u_state
         return rule.vjp(step, theta, state, grad, u_theta, u_state)
@@ -277,6 +286,22 @@ class Adam(UpdateRule):
         elif s.weight_decay:
             u_theta = u_theta.add_(d, alpha=s.weight_decay)
         return u_theta, (u_m.mul_(b1), u_v.mul_(b2)), d
+
+
+    def vjp_alone(self, theta: Tensor, grad: Tensor, u_theta: Tensor) -> Tensor:
+        """Bias correction makes the first step Delta = -rate * g / q with r = sqrt(g^2 + eps_root), q = r + eps:
+
+            dDelta/dg = -rate (eps_root / r + eps) / q^2,    -rate eps / q^2 where eps_root = 0
+        """
+        s, rate = self.settings, self.settings.rate(0)
+        if s.name == "adam" and s.weight_decay:
+            grad = grad.add(theta, alpha=s.weight_decay)
+        if s.eps_root == s.eps == 0.0:
+            return torch.zeros_like(grad)
+        root = (grad * grad).add_(s.eps_root).sqrt_()
+        inverse = (root + s.eps).reciprocal_()
+        factor = root.reciprocal_().mul_(s.eps_root).add_(s.eps) if s.eps_root else s.eps
+        return inverse.square_().mul_(factor).mul_(u_theta).mul_(-rate)
 
 
 class TorchOptRule(UpdateRule):

@@ -1,10 +1,9 @@
 """What the walk asks of one batch: its gradient, and the directional pass of the way back.
 
 The way back differentiates <d, dL/dtheta> once more (reverse over reverse): with respect to the example weights it
-gives the rewards, with respect to theta the Hessian-vector product. Against forward over reverse it is the same
-arithmetic (9 matrix products to plain training's 3) in fewer operations, and it can start from the graph that the
-forward walk built anyway (then 6). Reverse over forward would need 8, but PyTorch gets it silently wrong for
-layer_norm. Where no Hessian-vector product is wanted, forward mode alone needs 3, and reading the rewards off the
+gives the rewards, with respect to theta the Hessian-vector product. It needs 8 matrix products to plain training's 3
+(forward over reverse 9, for it forms the gradient once more), and 6 where it can start from the graph that the forward
+walk built anyway. Reverse over forward would need 8 too, but PyTorch gets it silently wrong for layer_norm. Where no Hessian-vector product is wanted, forward mode alone needs 3, and reading the rewards off the
 backward pass that the forward walk made anyway needs 1 (rates.py).
 """
 
@@ -103,7 +102,8 @@ class Objective:
     def _build(
         self, step: int, theta: Tensor, where: slice, rows: Rows, weights: Tensor | None = None, keep: bool = False
     ) -> tuple[Tensor, list[Tensor], Graph | None]:
-        """(losses (n,), gradients by parameter, their Graph if it is to be kept)."""
+        """(losses (n,), gradients by parameter, their Graph if it is to be kept). While `network.lean` is on, the
+        gradients of linear layers are not formed and only the Graph is of use."""
         leaves = {k: v.detach().requires_grad_() for k, v in self.layout.views(theta).items()}
         with torch.enable_grad():
             losses = self.network.losses(leaves, rows)
@@ -193,7 +193,7 @@ class Objective:
                 rate = self._forward_mode(theta, piece, tangents) * self.factors[step]
             else:
                 if isinstance(piece, Rows):
-                    *_, piece = self._build(step, theta, where, piece, keep=True)
+                    piece = self._rebuild(step, theta, where, piece)
                 rate, parts = _pull(piece, tangents, curvature)
                 if curvature:
                     product.add_(self.layout.flatten(parts))
@@ -201,6 +201,13 @@ class Objective:
             rates[where] = rate.to(rates.dtype)
             del piece
         return rates, self._sum(product) if curvature else None
+
+    def _rebuild(self, step: int, theta: Tensor, where: slice, rows: Rows) -> Graph:
+        self.network.lean.on = True
+        try:
+            return self._build(step, theta, where, rows, keep=True)[-1]
+        finally:
+            self.network.lean.on = False
 
     def _forward_mode(self, theta: Tensor, rows: Rows, tangents: dict[str, Tensor]) -> Tensor:
         """(n,) direction . grad l_i."""

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rewards.metagradient.kernels import RMS_NORMS
+from rewards.metagradient.kernels import RMS_NORMS, is_conv1d
 from rewards.metagradient.loss import Rows
 
 
@@ -104,7 +104,7 @@ def _kind(part: nn.Module) -> str | None:
     name = type(part).__name__
     if type(part) is nn.Linear:
         return "linear"
-    if name == "Conv1D" and hasattr(part, "nf"):  # Hugging Face's GPT-2: a Linear with its weight transposed
+    if is_conv1d(part):
         return "conv1d"
     if type(part) is nn.Embedding and part.max_norm is None and not part.scale_grad_by_freq:
         return "embedding"

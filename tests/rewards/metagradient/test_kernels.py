@@ -15,6 +15,7 @@ def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
 
+LINEAR = kernels._Linear.apply
 TARGETS = torch.tensor([3, 0, 6, 3])
 CASES = {
     "layer_norm": (
@@ -34,7 +35,13 @@ CASES = {
         lambda x: 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))),
         [(4, 7)],
     ),
-    "head": (lambda h, w: kernels._Head.apply(h, w), lambda h, w: h @ w.T, [(4, 5), (30, 5)]),
+    "head": (lambda h, w: LINEAR(h, w, None, False, True, kernels.Lean()), lambda h, w: h @ w.T, [(4, 5), (30, 5)]),
+    "linear": (lambda *xs: LINEAR(*xs, False, False, kernels.Lean()), F.linear, [(4, 5), (6, 5), (6,)]),
+    "conv1d": (
+        lambda *xs: LINEAR(*xs, True, False, kernels.Lean()),
+        lambda x, w, b: x @ w + b,
+        [(4, 5), (5, 6), (6,)],
+    ),
     "token_nll": (
         lambda z: kernels.token_nll(z, TARGETS),
         lambda z: torch.logsumexp(z, -1) - z[torch.arange(4), TARGETS],
@@ -74,9 +81,37 @@ def test_head_with_a_direction_in_few_rows():
     direction = torch.zeros(40, 5, dtype=torch.float64)
     direction[[2, 31]] = leaf(2, 5, seed=3).detach()
     found, expected = (
-        second_order(f, [h, weight], g, [None, direction]) for f in (kernels._Head.apply, lambda h, w: h @ w.T)
+        second_order(f, [h, weight], g, [None, direction]) for f in (CASES["head"][0], CASES["head"][1])
     )
     assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("conv", [False, True], ids=["linear", "conv1d"])
+def test_a_lean_pass_differs_in_the_weight_gradients_alone(conv):
+    x, bias, g = leaf(4, 5), leaf(6, seed=2), leaf(4, 6, seed=3)
+    weight = leaf(*((5, 6) if conv else (6, 5)), seed=1)
+    full, lean = kernels.Lean(), kernels.Lean()
+    lean.on = True
+    directions = [leaf(*t.shape, seed=10 + i).detach() for i, t in enumerate((x, weight, bias))]
+    one, two = (
+        second_order(lambda *xs, how=how: LINEAR(*xs, conv, False, how), [x, weight, bias], g, directions)
+        for how in (full, lean)
+    )
+    for i, (a, b) in enumerate(zip(one, two, strict=True)):
+        assert bool((b == 0).all()) if i in (2, 3) else torch.equal(a, b)
+
+
+@pytest.mark.parametrize("frozen", ["x", "weight", "bias"])
+def test_linear_with_a_part_that_does_not_train(frozen):
+    inputs = {"x": leaf(4, 5), "weight": leaf(6, 5, seed=1), "bias": leaf(6, seed=2)}
+    inputs[frozen] = inputs[frozen].detach()
+    wanted = [t for name, t in inputs.items() if name != frozen]
+    found = []
+    for function in (CASES["linear"][0], F.linear):
+        out = function(*inputs.values())
+        first = torch.autograd.grad(out, wanted, torch.ones_like(out) * out, create_graph=True)
+        found.append([*first, *torch.autograd.grad([f.square().sum() for f in first], wanted)])
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(*found, strict=True))
 
 
 def test_a_subclass_keeps_its_own_arithmetic():
@@ -85,5 +120,5 @@ def test_a_subclass_keeps_its_own_arithmetic():
             return 2 * super().forward(x)
 
     model = nn.Sequential(Doubled(4), nn.LayerNorm(4), nn.SiLU())
-    kernels.fit(model, None)
+    kernels.fit(model, None, kernels.Lean())
     assert "forward" not in vars(model[0]) and "forward" in vars(model[1]) and "forward" in vars(model[2])

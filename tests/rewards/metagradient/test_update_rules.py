@@ -114,6 +114,32 @@ def test_vjp_is_finite_and_right_at_zero_gradient(optimizer, dtype):
     if optimizer.name != "sgd":
         slope = -optimizer.rate(0) / (optimizer.eps + optimizer.eps_root**0.5)
         assert torch.allclose(d, torch.full_like(d, slope), rtol=1e-5)
+        assert torch.allclose(rule.vjp_alone(zero, zero, one), d, rtol=1e-5)
+
+
+@grid
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_step_alone_as_autograd(optimizer, dtype):
+    """The closed form of a first and only step, against autograd in float64, over nine decades of gradients."""
+    rule, generator = optimizer.rule(), torch.Generator().manual_seed(4)
+    theta, u = (torch.randn(40, generator=generator, dtype=torch.float64) for _ in range(2))
+    grad = torch.randn(40, generator=generator, dtype=torch.float64) * torch.logspace(-8, 1, 40, dtype=torch.float64)
+    state = rule.init(theta)
+    zeros = tuple(torch.zeros_like(s) for s in state)
+    expected = UpdateRule.vjp(rule, 0, theta, state, grad, u, zeros)[-1]
+    found = rule.vjp_alone(theta.to(dtype), grad.to(dtype), u.to(dtype))
+    tight = dict(rtol=1e-9, atol=1e-12) if dtype == torch.float64 else dict(rtol=1e-4, atol=1e-9)
+    if optimizer.name == "adam" and optimizer.weight_decay and dtype == torch.float32:
+        tight = dict(rtol=1e-3, atol=1e-6)  # what the decay adds to the smallest gradients is rounded first
+    if optimizer.eps_root == 0.0 and optimizer.name != "sgd" and dtype == torch.float64:
+        tight["rtol"] = 1e-5  # autograd subtracts two numbers that nearly agree, the closed form does not
+    assert torch.allclose(found.double(), expected, **tight)
+
+
+def test_a_step_alone_without_any_eps():
+    """The sign of the gradient: nothing to differentiate."""
+    rule = InnerOptimizer("adam", lr=0.1, eps=0.0, eps_root=0.0).rule()
+    assert not rule.vjp_alone(torch.ones(3), torch.tensor([0.0, 1.0, -2.0]), torch.ones(3)).any()
 
 
 @pytest.mark.parametrize(
