@@ -60,7 +60,6 @@ class UpdateRule(ABC):
         back = [by_leaf.get(id(leaf), torch.zeros_like(leaf)) for leaf in leaves]
         return back[0], tuple(back[1:-1]), back[-1]
 
-
     def vjp_alone(self, theta: Tensor, grad: Tensor, u_theta: Tensor) -> Tensor:
         """The adjoint of the gradient of step 0 where no step follows: `vjp` with u_state = 0, of which only that."""
         state = self.init(theta)
@@ -287,11 +286,10 @@ class Adam(UpdateRule):
             u_theta = u_theta.add_(d, alpha=s.weight_decay)
         return u_theta, (u_m.mul_(b1), u_v.mul_(b2)), d
 
-
     def vjp_alone(self, theta: Tensor, grad: Tensor, u_theta: Tensor) -> Tensor:
         """Bias correction makes the first step Delta = -rate * g / q with r = sqrt(g^2 + eps_root), q = r + eps:
 
-            dDelta/dg = -rate (eps_root / r + eps) / q^2,    -rate eps / q^2 where eps_root = 0
+        dDelta/dg = -rate (eps_root / r + eps) / q^2,    -rate eps / q^2 where eps_root = 0
         """
         s, rate = self.settings, self.settings.rate(0)
         if s.name == "adam" and s.weight_decay:

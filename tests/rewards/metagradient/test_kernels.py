@@ -80,9 +80,7 @@ def test_head_with_a_direction_in_few_rows():
     h, weight, g = leaf(4, 5), leaf(40, 5, seed=1), leaf(4, 40, seed=2)
     direction = torch.zeros(40, 5, dtype=torch.float64)
     direction[[2, 31]] = leaf(2, 5, seed=3).detach()
-    found, expected = (
-        second_order(f, [h, weight], g, [None, direction]) for f in (CASES["head"][0], CASES["head"][1])
-    )
+    found, expected = (second_order(f, [h, weight], g, [None, direction]) for f in (CASES["head"][0], CASES["head"][1]))
     assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-13) for a, b in zip(found, expected, strict=True))
 
 
