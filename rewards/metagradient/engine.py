@@ -180,6 +180,7 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
     recorded = len(objective.batches) == 1 and tape.plan.graphs > 0  # the same on every rank
     for record in tape.backward():
         step, theta, state, grad = record.step, record.theta, record.state, record.grad
+        inside = slice(0, len(theta))  # where the direction may differ from zero
         if u_state is None:  # nothing has touched the optimizer's state yet
             narrow = rule.elementwise and len(u_theta) < len(theta)
             cut = span if narrow else slice(None)
@@ -187,14 +188,13 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                 u_theta = _expand(u_theta, span, theta)
             part = tuple(s[cut] for s in state) if narrow else state
             u_theta, u_state, direction = pulled_back(rule, step, theta[cut], part, grad[cut], u_theta, None)
-            if narrow:
-                direction = _expand(direction, span, theta)
-                if step:
-                    u_theta = _expand(u_theta, span, theta)
-                    u_state = tuple(_expand(u, span, theta) for u in u_state)
+            inside = span if narrow else inside
+            if narrow and step:
+                u_theta = _expand(u_theta, span, theta)
+                u_state = tuple(_expand(u, span, theta) for u in u_state)
         else:
             u_theta, u_state, direction = pulled_back(rule, step, theta, state, grad, u_theta, u_state)
-        rates, product = objective.directional(step, theta, direction, curvature=step > 0, kept=record.kept)
+        rates, product = objective.directional(step, theta, direction, inside, curvature=step > 0, kept=record.kept)
         if not bool(torch.isfinite(rates.sum())):
             bad = tuple((~torch.isfinite(rates)).nonzero()[:, 0].tolist())
             raise NonFiniteError(
@@ -204,10 +204,10 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                 examples=bad,
             )
         if step in (0, len(objective.batches) - 1):
-            right, sums = objective.consistent(rates, direction, grad, recorded=recorded)
+            right, sums = objective.consistent(rates, direction, grad[inside], recorded=recorded)
             if not right and recorded:  # some parameter works outside of the layers that are recorded: ask forward mode
-                rates, _ = objective.directional(step, theta, direction, curvature=False)
-                right, sums = objective.consistent(rates, direction, grad)
+                rates, _ = objective.directional(step, theta, direction, inside, curvature=False)
+                right, sums = objective.consistent(rates, direction, grad[inside])
             if not right:
                 raise SecondDerivativeError(
                     f"The second derivative of the model is incomplete: the rewards of step {step} sum to {sums} by "

@@ -48,6 +48,25 @@ class Layout:
         parts = flat.split(self.sizes)
         return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
+    def moving(self, flat: Tensor, span: slice) -> dict[str, Tensor]:
+        """name -> direction, parameter-shaped, of the parameters whose direction is not zero; `flat` is its part inside
+        `span`, and it is zero outside."""
+        pieces = {}
+        for i, (start, size) in enumerate(zip(self.starts, self.sizes, strict=True)):
+            low, high = max(start, span.start), min(start + size, span.stop)
+            if low < high:
+                pieces[i] = low - start, flat[low - span.start : high - span.start]
+        moves = torch.stack([piece.any() for _, piece in pieces.values()]).tolist() if pieces else []
+        found = {}
+        for (i, (offset, piece)), moved in zip(pieces.items(), moves, strict=True):
+            if moved:
+                if len(piece) < self.sizes[i]:
+                    whole = flat.new_zeros(self.sizes[i])
+                    whole[offset : offset + len(piece)] = piece
+                    piece = whole
+                found[self.names[i]] = piece.view(self.shapes[i])
+        return found
+
 
 class Network:
     """Example losses of structural copies of the model.

@@ -108,8 +108,9 @@ def pulled_back(
     """
     size = BLOCK.get(theta.device.type, len(theta))
     if step == 0 and u_state is None and rule.elementwise:
-        parts = zip(theta.split(size), grad.split(size), u_theta.split(size), strict=True)
-        return u_theta, (), torch.cat([rule.vjp_alone(*part) for part in parts])
+        for part in zip(theta.split(size), grad.split(size), u_theta.split(size), strict=True):
+            part[-1].copy_(rule.vjp_alone(*part))
+        return u_theta, (), u_theta
     if not rule.elementwise or len(theta) <= size:
         u_state = tuple(torch.zeros_like(s) for s in state) if u_state is None else u_state
         return rule.vjp(step, theta, state, grad, u_theta, u_state)

@@ -172,23 +172,21 @@ class Objective:
         return costs, [replace(tier, free=int(free)) for tier, free in zip(tiers, low[1:].tolist(), strict=True)]
 
     def directional(
-        self, step: int, theta: Tensor, direction: Tensor, *, curvature: bool, kept: Kept | None = None
+        self, step: int, theta: Tensor, direction: Tensor, span: slice, *, curvature: bool, kept: Kept | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """(direction . d(gradient)/dw_i (B,), H direction (P,) where `curvature`, else None).
 
-        Parameters whose direction is zero carry no tangent. `kept`, as `gradient` gave it, is used up.
+        `direction` is zero outside its span. Parameters whose direction is zero carry no tangent. `kept`, as `gradient` gave it, is used up.
         """
         rates = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
-        tangents = self.layout.views(direction)
-        moves = torch.stack([t.any() for t in tangents.values()]).tolist()
-        tangents = {k: t for (k, t), m in zip(tangents.items(), moves, strict=True) if m}
+        tangents = self.layout.moving(direction, span)
         product = torch.zeros_like(theta) if curvature else None
         pieces = iter(()) if not tangents else self._pieces(step) if kept is None else _drain(kept)
         for where, piece in pieces:
             if isinstance(piece, Recording):
                 rate = self.network.recorder.rates(piece, tangents)
                 if rate is None:  # a parameter that the recorder does not know at work
-                    return self.directional(step, theta, direction, curvature=curvature)
+                    return self.directional(step, theta, direction, span, curvature=curvature)
             elif isinstance(piece, Rows) and not curvature:
                 rate = self._forward_mode(theta, piece, tangents) * self.factors[step]
             else:
