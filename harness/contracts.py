@@ -111,6 +111,10 @@ class InnerTraining(Protocol):
         """Theta_T after plain training on `texts` with unit weights, keyed as `dict(model.named_parameters())`."""
         ...
 
+    def steps_of(self, count: int) -> list[int]:
+        """The inner step, from 0, that trains on each of `count` texts, in their order."""
+        ...
+
     def with_optimizer(self, **changes: Any) -> InnerTraining:
         """The same target trained by another optimizer, e.g. `with_optimizer(name="sgd", lr=1e-3)`."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -97,24 +98,33 @@ class InnerTrainer:
         # Padded as the authors do, a text fills max_tokens inputs, and the last of them still predicts the next token.
         return ids[: self.settings.max_tokens + (self.settings.trained_padding is not None)]
 
-    def _batches(self, texts: Sequence[str]) -> tuple[list[int], list[dict[str, torch.Tensor]]]:
-        """(order, batches): position j of the concatenated batches holds `texts[order[j]]`. T batches of equal size;
-        fewer texts than steps is an error, a remainder is spread over the first batches."""
-        if len(texts) < self.steps:
+    def steps_of(self, count: int) -> list[int]:
+        steps = [0] * count
+        for step, members in enumerate(self._split(count)):
+            for i in members:
+                steps[i] = step
+        return steps
+
+    def _split(self, count: int) -> list[list[int]]:
+        """The texts of every step, by number: T batches of equal size; fewer texts than steps is an error, a remainder
+        is spread over the first batches."""
+        if count < self.steps:
             raise HarnessError(
-                f"{len(texts)} texts cannot be split into {self.steps} inner steps; raise grpo.prompts_per_step or "
+                f"{count} texts cannot be split into {self.steps} inner steps; raise grpo.prompts_per_step or "
                 "lower inner.steps."
             )
-        order = list(range(len(texts)))
+        order = list(range(count))
         if self.settings.shuffle_seed is not None and self.steps > 1:
             random.Random(self.settings.shuffle_seed).shuffle(order)
-        size, extra = divmod(len(texts), self.steps)
-        batches, start = [], 0
-        for step in range(self.steps):
-            stop = start + size + (step < extra)
-            batches.append(self._batch([self.encode(texts[i]) for i in order[start:stop]]))
-            start = stop
-        return order, batches
+        size, extra = divmod(count, self.steps)
+        stops = list(accumulate(size + (step < extra) for step in range(self.steps)))
+        return [order[start:stop] for start, stop in pairwise([0, *stops])]
+
+    def _batches(self, texts: Sequence[str]) -> tuple[list[int], list[dict[str, torch.Tensor]]]:
+        """(order, batches): position j of the concatenated batches holds `texts[order[j]]`."""
+        split = self._split(len(texts))
+        batches = [self._batch([self.encode(texts[i]) for i in members]) for members in split]
+        return [i for members in split for i in members], batches
 
     def _batch(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         """input_ids and labels, (B, S) int64, right-padded; padding is not scored, unless settings.trained_padding."""

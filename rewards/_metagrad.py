@@ -8,13 +8,22 @@ prompt forms training set k.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError, InnerTraining, Metric, RewardContext, RewardFunction, completion_text
 from rewards._shared import given
 
+if TYPE_CHECKING:
+    import torch
+
 FAMILIES = {"adam": ("adamw", "adam"), "sgd": ("sgd",)}
 """Reward family -> names of InnerOptimizer that belong to it, the default first."""
+
+STANDARDISE = "standardise_steps"
+METAGRADIENT_OPTIONS = {
+    STANDARDISE: "rewards minus the mean of their inner step, over its deviation; the authors do not (false)"
+}
+"""Options (`reward.options`) of every metagradient reward."""
 
 OneSet = Callable[[InnerTraining, Metric, list[str]], tuple[float, list[float]]]
 """(inner, metric, the texts of one training set, not all empty) -> (Phi(theta_T), one reward a text)."""
@@ -26,16 +35,38 @@ def metagradient_reward(context: RewardContext, name: str, family: str) -> Rewar
     The optimizer and its settings come with `context.load_inner()`; where its name is of another family, only the name
     is changed. An empty completion has no loss and cannot move the target: its weight is 0, which is the derivative,
     not a stand-in; so are all weights of a training set of empty ones.
+
+    Which inner step trains on a text is chance, and steps differ in what any text is worth there. With the option `standardise_steps` a reward is compared with those of its own
+    step alone, a baseline that the text has no part in but for its own share of the mean. It does nothing at T = 1 that
+    the runner's scaling would not. Raises HarnessError if the option is no truth value.
     """
+    standardise = context.options.get(STANDARDISE, False)
+    if not isinstance(standardise, bool):
+        raise HarnessError(f"reward.options.{STANDARDISE} must be true or false, not {standardise!r}.")
 
     def one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> tuple[float, list[float]]:
         if not any(texts):
             return untrained_value(inner, metric), [0.0] * len(texts)
         result = inner.metagradient(texts, metric)
-        return float(result.value), result.weights.tolist()
+        weights = result.weights
+        if standardise:
+            weights = standardised(weights, inner.steps_of(len(texts)))
+        return float(result.value), weights.tolist()
 
     inner = of_family(given(context.load_inner, name, "load_inner")(), family)
     return training_reward(context, name, inner, one_set, cross_group=context.cross_group)
+
+
+def standardised(weights: torch.Tensor, steps: Sequence[int]) -> torch.Tensor:
+    """(N,) weights less the mean of their step, over its standard deviation; a step without spread gives 0."""
+    import torch
+
+    where = torch.tensor(steps, device=weights.device)
+    count = torch.bincount(where).to(weights)
+    sums = lambda values: torch.zeros_like(count).index_add_(0, where, values)
+    centred = weights - (sums(weights) / count)[where]
+    deviation = (sums(centred.square()) / count).sqrt()[where]
+    return torch.where(deviation > 0, centred / deviation, torch.zeros_like(centred))
 
 
 def training_reward(

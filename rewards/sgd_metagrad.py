@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.contracts import Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
-from rewards._metagrad import metagradient_reward
+from rewards._metagrad import METAGRADIENT_OPTIONS, metagradient_reward
 
 
 @register_reward(
@@ -12,7 +12,7 @@ from rewards._metagrad import metagradient_reward
     needs=Needs(metric=True),
     advantage="group",
     summary="metagradient of the target metric through inner training with SGD",
-    options={},
+    options=METAGRADIENT_OPTIONS,
 )
 def make(context: RewardContext) -> RewardFunction:
     return metagradient_reward(context, "sgd_metagrad", "sgd")
