@@ -72,6 +72,15 @@ def test_the_order_is_fixed_and_can_be_left_as_it_is(make_inner):
     assert make_inner(steps=2, shuffle_seed=None)._batches(TEXTS)[0] == list(range(6))
 
 
+@pytest.mark.parametrize("count", [4, 6, 7])
+def test_the_step_of_a_text_is_the_batch_that_holds_it(count, make_inner):
+    inner = make_inner(steps=4)
+    order, batches = inner._batches(["a"] * count)
+    sizes = [len(batch["input_ids"]) for batch in batches]
+    expected = dict(zip(order, [step for step, size in enumerate(sizes) for _ in range(size)], strict=True))
+    assert inner.steps_of(count) == [expected[i] for i in range(count)]
+
+
 def test_fewer_texts_than_steps_is_a_sentence(make_inner):
     with pytest.raises(HarnessError, match="inner.steps"):
         make_inner(steps=8).train(TEXTS)

@@ -10,7 +10,7 @@ from harness.config import InnerSettings, OptimizerSettings
 from harness.contracts import HarnessError, RewardContext
 from harness.inner import InnerTrainer
 from harness.registry import REWARDS
-from rewards._metagrad import of_family
+from rewards._metagrad import of_family, standardised
 
 TEXTS = ["la luna", "the sun is up", "el mar", "a", "una casa roja", "no"]
 G = 2
@@ -42,8 +42,10 @@ def make_inner(model, tokenizer):
     return make
 
 
-def make_reward(name, inner, cross_group=True):
-    context = RewardContext(BetterAtOneLine(), num_generations=G, cross_group=cross_group, load_inner=lambda: inner)
+def make_reward(name, inner, cross_group=True, **options):
+    context = RewardContext(
+        BetterAtOneLine(), num_generations=G, cross_group=cross_group, load_inner=lambda: inner, options=options
+    )
     reward = REWARDS.get(name).factory(context)
     return lambda texts, **columns: reward(["p"] * len(texts), list(texts), [[0]] * len(texts), **columns)
 
@@ -129,6 +131,25 @@ def test_an_empty_rollout_has_weight_zero_and_changes_the_others_as_it_should(ma
     got = make_reward(name, inner)(texts)
     assert expected[1] == got[1] == 0.0
     assert got == pytest.approx(expected, rel=1e-6, abs=1e-7 * max(map(abs, expected)))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_standardised_rewards_are_compared_within_their_inner_step(make_inner, name):
+    inner = make_inner(OPTIMIZERS[name], steps=2)  # in order: three texts a step
+    raw = torch.tensor(make_reward(name, inner)(TEXTS), dtype=torch.float64).view(2, 3)
+    got = make_reward(name, inner, standardise_steps=True)(TEXTS)
+    expected = (raw - raw.mean(1, keepdim=True)) / raw.std(1, keepdim=True, correction=0)
+    assert got == pytest.approx(expected.flatten().tolist(), rel=1e-9)
+
+
+def test_a_step_whose_texts_weigh_the_same_gives_no_reward():
+    found = standardised(torch.tensor([2.0, 1.0, 2.0, 5.0]), [0, 1, 0, 1])
+    assert found.tolist() == [0.0, -1.0, 0.0, 1.0]
+
+
+def test_standardise_steps_is_a_truth_value(make_inner):
+    with pytest.raises(HarnessError, match="standardise_steps must be true or false"):
+        make_reward("adam_metagrad", make_inner(OPTIMIZERS["adam_metagrad"]), standardise_steps="yes")
 
 
 def test_a_training_set_of_empty_rollouts_trains_nothing(make_inner):
