@@ -194,7 +194,8 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                 u_state = tuple(_expand(u, span, theta) for u in u_state)
         else:
             u_theta, u_state, direction = pulled_back(rule, step, theta, state, grad, u_theta, u_state)
-        rates, product = objective.directional(step, theta, direction, inside, curvature=step > 0, kept=record.kept)
+        into = u_theta if step else None
+        rates = objective.directional(step, theta, direction, inside, into=into, kept=record.kept)
         if not bool(torch.isfinite(rates.sum())):
             bad = tuple((~torch.isfinite(rates)).nonzero()[:, 0].tolist())
             raise NonFiniteError(
@@ -206,7 +207,7 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
         if step in (0, len(objective.batches) - 1):
             right, sums = objective.consistent(rates, direction, grad[inside], recorded=recorded)
             if not right and recorded:  # some parameter works outside of the layers that are recorded: ask forward mode
-                rates, _ = objective.directional(step, theta, direction, inside, curvature=False)
+                rates = objective.directional(step, theta, direction, inside)
                 right, sums = objective.consistent(rates, direction, grad[inside])
             if not right:
                 raise SecondDerivativeError(
@@ -214,8 +215,6 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                     "the first derivative. A custom kernel (fused attention, norm or loss) has a backward that cannot "
                     'be differentiated; load the model with attn_implementation="eager" and without it.'
                 )
-        if product is not None:
-            u_theta = u_theta.add_(product)
         weights.append(rates)
     return weights[::-1]
 
@@ -242,10 +241,10 @@ def _metric_gradient(
     number = float(value.detach())
     if not torch.isfinite(value.detach()):
         raise NonFiniteError(f"The metric is {number}; check the metric, or lower the inner learning rate.")
-    found = [None]
+    flat, touched = torch.zeros_like(theta), []
     if value.requires_grad:
-        found = list(torch.autograd.grad(value, list(leaves.values()), allow_unused=True))
-    touched = [i for i, g in enumerate(found) if g is not None]
+        with layout.collecting(list(leaves.values()), flat) as touched:
+            value.backward(inputs=list(leaves.values()))
     if not touched:
         raise MetricError(
             "The metric does not depend on any trained parameter: compute it from the mapping it is given "
@@ -253,14 +252,12 @@ def _metric_gradient(
         )
     low, high = layout.starts[touched[0]], layout.starts[touched[-1]] + layout.sizes[touched[-1]]
     if len(touched) == 1:
-        flat = found[touched[0]].reshape(-1).to(layout.dtype)
-        where = flat.nonzero()[[0, -1], 0].tolist() if bool(flat.any()) else [0, 0]
-        low, flat = low + where[0], flat[where[0] : where[1] + 1].clone()
-        high = low + len(flat)
+        own = flat[low:high]
+        where = own.nonzero()[[0, -1], 0].tolist() if bool(own.any()) else [0, 0]
+        low, high = low + where[0], low + where[1] + 1
+        flat = flat[low:high].clone()  # not a view that holds all of it
     else:
-        between = range(touched[0], touched[-1] + 1)
-        zeros = lambda i: theta.new_zeros(layout.sizes[i])
-        flat = torch.cat([(zeros(i) if found[i] is None else found[i].reshape(-1)).to(layout.dtype) for i in between])
+        flat = flat[low:high]
     if not bool(torch.isfinite(flat.sum())) and not bool(torch.isfinite(flat).all()):
         raise NonFiniteError("The gradient of the metric is not finite; check it for square roots or logarithms of 0.")
     return number, (slice(low, high), flat)

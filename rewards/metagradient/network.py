@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,28 @@ class Layout:
         """(size,) new vector in the inner dtype, without gradient."""
         values = [tensors[name] for name in self.names] if isinstance(tensors, Mapping) else tensors
         return torch.cat([t.detach().reshape(-1).to(self.dtype) for t in values])
+
+    @contextmanager
+    def collecting(self, leaves: Sequence[Tensor], flat: Tensor) -> Iterator[list[int]]:
+        """Inside, a backward pass adds the leaves' gradients to the flat vector, each as soon as it is formed, so that
+        they never stand side by side. Gives the places of those that got one."""
+        touched = set()
+        for i, (leaf, view) in enumerate(zip(leaves, self.views(flat).values(), strict=True)):
+            leaf.grad = view
+            leaf.register_post_accumulate_grad_hook(lambda _, i=i: touched.add(i))
+        places = []
+        try:
+            yield places
+        finally:
+            for leaf in leaves:
+                leaf.grad = None
+            places += sorted(touched)
+
+    def add(self, flat: Tensor, tensors: Sequence[Tensor | None]) -> None:
+        """Add one tensor a parameter, in order, to the flat vector; None is 0."""
+        for view, tensor in zip(self.views(flat).values(), tensors, strict=True):
+            if tensor is not None:
+                view.add_(tensor.detach())
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """name -> view of the flat vector, parameter-shaped."""

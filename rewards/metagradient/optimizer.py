@@ -271,20 +271,22 @@ class Adam(UpdateRule):
             self.settings.betas,
         )
         g, m, v = self._moments(theta, state, grad)
-        root = v.div(c2).add_(s.eps_root).sqrt_()
+        root = v.div_(c2).add_(s.eps_root).sqrt_()
         inverse = (root + s.eps).reciprocal_()
         if s.eps == 0.0:
             inverse.masked_fill_(root == 0, 0.0)
-        by_m = inverse * u_theta
-        by_v = (m * inverse).div_(root)
-        by_v.masked_fill_(root == 0, 0.0).mul_(by_m).mul_(rate / (2.0 * c1 * c2))
+        by_v = m.mul_(inverse).div_(root)
+        if s.eps_root < torch.finfo(root.dtype).tiny:
+            by_v.masked_fill_(root == 0, 0.0)
+        by_m = inverse.mul_(u_theta)
         u_m = u_state[0].add_(by_m, alpha=-rate / c1)
-        u_v = u_state[1].add_(by_v)
+        u_v = u_state[1].addcmul_(by_v, by_m, value=rate / (2.0 * c1 * c2))
         d = (u_m * (1.0 - b1)).addcmul_(u_v, g, value=2.0 * (1.0 - b2))
-        if s.name == "adamw":
-            u_theta = u_theta.mul_(1.0 - rate * s.weight_decay)
-        elif s.weight_decay:
-            u_theta = u_theta.add_(d, alpha=s.weight_decay)
+        if s.weight_decay:
+            if s.name == "adamw":
+                u_theta = u_theta.mul_(1.0 - rate * s.weight_decay)
+            else:
+                u_theta = u_theta.add_(d, alpha=s.weight_decay)
         return u_theta, (u_m.mul_(b1), u_v.mul_(b2)), d
 
     def vjp_alone(self, theta: Tensor, grad: Tensor, u_theta: Tensor) -> Tensor:

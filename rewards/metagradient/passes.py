@@ -3,8 +3,9 @@
 The way back differentiates <d, dL/dtheta> once more (reverse over reverse): with respect to the example weights it
 gives the rewards, with respect to theta the Hessian-vector product. It needs 8 matrix products to plain training's 3
 (forward over reverse 9, for it forms the gradient once more), and 6 where it can start from the graph that the forward
-walk built anyway. Reverse over forward would need 8 too, but PyTorch gets it silently wrong for layer_norm. Where no Hessian-vector product is wanted, forward mode alone needs 3, and reading the rewards off the
-backward pass that the forward walk made anyway needs 1 (rates.py).
+walk built anyway. Reverse over forward would need 8 too, but PyTorch gets it silently wrong for layer_norm. Where no
+Hessian-vector product is wanted, forward mode alone needs 3, and reading the rewards off the backward pass that the
+forward walk made anyway needs 1 (rates.py).
 """
 
 from __future__ import annotations
@@ -100,10 +101,19 @@ class Objective:
                 yield slice(start, start + rows.count), rows
 
     def _build(
-        self, step: int, theta: Tensor, where: slice, rows: Rows, weights: Tensor | None = None, keep: bool = False
-    ) -> tuple[Tensor, list[Tensor], Graph | None]:
-        """(losses (n,), gradients by parameter, their Graph if it is to be kept). While `network.lean` is on, the
-        gradients of linear layers are not formed and only the Graph is of use."""
+        self,
+        step: int,
+        theta: Tensor,
+        where: slice,
+        rows: Rows,
+        into: Tensor | None,
+        weights: Tensor | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor, Graph | None]:
+        """(losses (n,), the gradient's Graph if it is to be kept); the gradient is added to `into` (P,).
+
+        While `network.lean` is on, the gradients of linear layers are not formed and only the Graph is of use.
+        """
         leaves = {k: v.detach().requires_grad_() for k, v in self.layout.views(theta).items()}
         with torch.enable_grad():
             losses = self.network.losses(leaves, rows)
@@ -112,14 +122,18 @@ class Objective:
             total = torch.dot(losses, w) * self.factors[step]
         if not total.requires_grad:
             raise SecondDerivativeError("The model's logits do not depend on its trained parameters.")
+        if not keep:
+            with self.layout.collecting(list(leaves.values()), into), second_derivatives():
+                total.backward(inputs=list(leaves.values()))
+            return losses.detach(), None
         with second_derivatives():
             found = torch.autograd.grad(
-                total, list(leaves.values()), create_graph=keep, allow_unused=True, materialize_grads=True
+                total, list(leaves.values()), create_graph=True, allow_unused=True, materialize_grads=True
             )
-        if not keep:
-            return losses.detach(), list(found), None
+        if into is not None:
+            self.layout.add(into, found)
         edges = {k: get_gradient_edge(g) for k, g in zip(leaves, found, strict=True) if g.requires_grad}
-        return losses.detach(), [g.detach() for g in found], Graph(where, list(leaves.values()), w, edges)
+        return losses.detach(), Graph(where, list(leaves.values()), w, edges)
 
     def gradient(
         self,
@@ -135,17 +149,15 @@ class Objective:
         theta (P,); weights (B,), default 1. keep: one Graph a microbatch, or one Recording (which serves without
         curvature), the latter None if they exceed `room` bytes; or only the bytes that the Graphs would take.
         """
-        grad, kept, held = None, [] if keep else None, 0
+        grad, kept, held = torch.zeros_like(theta), [] if keep else None, 0
         own = {t.untyped_storage().data_ptr() for t in (theta, *self.network.frozen.values())}
         losses = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
         for where, rows in self._pieces(step):
             recording = Recording(where, rows) if keep == "recording" and kept is not None else None
             sized = keep == "size" and not held  # the first microbatch stands for all
             with self.network.recorder.writing(recording), counted(own) if sized else nullcontext() as saved:
-                part, grads, graph = self._build(step, theta, where, rows, weights, sized or keep == "graph")
+                part, graph = self._build(step, theta, where, rows, grad, weights, sized or keep == "graph")
             losses[where] = part.to(losses.dtype)
-            flat = self.layout.flatten(grads)
-            grad = flat if grad is None else grad.add_(flat)
             if sized:
                 held = sum(saved.values()) * len(losses) // rows.count
             elif graph is not None:
@@ -154,7 +166,7 @@ class Objective:
                 held += recording.nbytes()
                 kept = [*kept, recording] if held <= room else None
             del graph, recording
-        grad = self._sum(torch.zeros_like(theta) if grad is None else grad)
+        grad = self._sum(grad)
         self._check(step, theta, losses, grad)
         return losses, grad, held if keep == "size" else kept
 
@@ -172,21 +184,30 @@ class Objective:
         return costs, [replace(tier, free=int(free)) for tier, free in zip(tiers, low[1:].tolist(), strict=True)]
 
     def directional(
-        self, step: int, theta: Tensor, direction: Tensor, span: slice, *, curvature: bool, kept: Kept | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """(direction . d(gradient)/dw_i (B,), H direction (P,) where `curvature`, else None).
+        self,
+        step: int,
+        theta: Tensor,
+        direction: Tensor,
+        span: slice,
+        *,
+        into: Tensor | None = None,
+        kept: Kept | None = None,
+    ) -> Tensor:
+        """direction . d(gradient)/dw_i, (B,); and H direction is added to `into` (P,), or not taken where that is None.
 
-        `direction` is zero outside its span. Parameters whose direction is zero carry no tangent. `kept`, as `gradient` gave it, is used up.
+        `direction` is zero outside its span. Parameters whose direction is zero carry no tangent. `kept`, as `gradient`
+        gave it, is used up.
         """
         rates = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
         tangents = self.layout.moving(direction, span)
-        product = torch.zeros_like(theta) if curvature else None
+        curvature = into is not None
+        product = torch.zeros_like(theta) if curvature and self.group is not None else into
         pieces = iter(()) if not tangents else self._pieces(step) if kept is None else _drain(kept)
         for where, piece in pieces:
             if isinstance(piece, Recording):
                 rate = self.network.recorder.rates(piece, tangents)
                 if rate is None:  # a parameter that the recorder does not know at work
-                    return self.directional(step, theta, direction, span, curvature=curvature)
+                    return self.directional(step, theta, direction, span, into=into)
             elif isinstance(piece, Rows) and not curvature:
                 rate = self._forward_mode(theta, piece, tangents) * self.factors[step]
             else:
@@ -194,16 +215,18 @@ class Objective:
                     piece = self._rebuild(step, theta, where, piece)
                 rate, parts = _pull(piece, tangents, curvature)
                 if curvature:
-                    product.add_(self.layout.flatten(parts))
+                    self.layout.add(product, parts)
                 del parts
             rates[where] = rate.to(rates.dtype)
             del piece
-        return rates, self._sum(product) if curvature else None
+        if product is not into:
+            into.add_(self._sum(product))
+        return rates
 
     def _rebuild(self, step: int, theta: Tensor, where: slice, rows: Rows) -> Graph:
         self.network.lean.on = True
         try:
-            return self._build(step, theta, where, rows, keep=True)[-1]
+            return self._build(step, theta, where, rows, None, keep=True)[1]
         finally:
             self.network.lean.on = False
 
@@ -245,8 +268,9 @@ class Objective:
             for i in range(len(losses)):
                 rows = prepare(self.batches[step], i, i + 1, self.convention)
                 if len(rows.flat):
-                    _, own, _ = self._build(step, theta, slice(i, i + 1), rows)
-                    if not all(bool(torch.isfinite(g).all()) for g in own):
+                    own = torch.zeros_like(theta)
+                    self._build(step, theta, slice(i, i + 1), rows, own)
+                    if not bool(torch.isfinite(own).all()):
                         bad.append(i)
         raise NonFiniteError(
             f"The {what} of inner step {step} is not finite (examples {bad[:16]} of its batch); lower the inner "
@@ -263,22 +287,17 @@ def _drain(kept: Kept) -> Iterator[tuple[slice, Graph | Recording]]:
         yield piece.where, piece
 
 
-def _pull(graph: Graph, tangents: dict[str, Tensor], curvature: bool) -> tuple[Tensor, list[Tensor]]:
-    """(rates (n,), per-parameter H direction) by differentiating <direction, gradient> in w and theta."""
+def _pull(graph: Graph, tangents: dict[str, Tensor], curvature: bool) -> tuple[Tensor, list[Tensor | None]]:
+    """(rates (n,), per-parameter H direction, None for 0) by differentiating <direction, gradient> in w and theta."""
     moved = [name for name in tangents if name in graph.edges]
     wanted = [graph.weights, *graph.leaves] if curvature else [graph.weights]
-    if not moved:
-        found = [torch.zeros_like(x) for x in wanted]
-    else:
+    found = [None] * len(wanted)
+    if moved:
         with second_derivatives():
             found = torch.autograd.grad(
-                [graph.edges[name] for name in moved],
-                wanted,
-                [tangents[name] for name in moved],
-                allow_unused=True,
-                materialize_grads=True,
+                [graph.edges[name] for name in moved], wanted, [tangents[name] for name in moved], allow_unused=True
             )
-    return found[0], list(found[1:])
+    return torch.zeros_like(graph.weights) if found[0] is None else found[0], list(found[1:])
 
 
 @contextmanager
