@@ -28,6 +28,13 @@ def _blocks(rows: int, width: int, device: torch.device) -> list[slice]:
     return [slice(start, start + size) for start in range(0, rows, size)]
 
 
+class Lean:
+    """While `on`, backward passes are for the sake of their graph, which is differentiated again at once: they form no
+    weight gradients (a third of their work), and may keep more for the second derivative."""
+
+    on = False
+
+
 # ----------------------------------------------------------------------------------------------------------- layer norm
 
 
@@ -128,14 +135,36 @@ def rms_norm(module: nn.Module, x: Tensor) -> Tensor:
 
 class _Activation(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kind: str) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kind: str, lean: Lean) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.kind = kind
+        ctx.kind, ctx.lean, ctx.slope = kind, lean, None
         return F.silu(x) if kind == "silu" else F.gelu(x, approximate=kind)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        return _ActivationBackward.apply(g, ctx.saved_tensors[0], ctx.kind), None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        if ctx.slope is not None and not torch.is_grad_enabled():
+            return g * ctx.slope, None, None
+        if not ctx.lean.on:
+            return _ActivationBackward.apply(g, x, ctx.kind), None, None
+        with torch.no_grad():
+            ctx.slope, curvature = _derivatives(x, ctx.kind)
+        return _KnownSlope.apply(g, x, ctx.slope, curvature), None, None
+
+
+class _KnownSlope(Function):
+    """As `_ActivationBackward`, with f'(x) and f''(x) at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, x: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
+        ctx.save_for_backward(g, slope, curvature)
+        return g * slope
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, p: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        g, slope, curvature = ctx.saved_tensors
+        return p * slope, (p * g).mul_(curvature), None, None
 
 
 class _ActivationBackward(Function):
@@ -149,28 +178,34 @@ class _ActivationBackward(Function):
     @once_differentiable
     def backward(ctx: Any, p: Tensor) -> tuple[Tensor, Tensor, None]:
         g, x = ctx.saved_tensors
-        first, second = torch.empty_like(x), torch.empty_like(x)
-        flat = [t.reshape(-1) for t in (p, g, x)]
-        for cut in _blocks(x.numel(), 1, x.device):
-            p, g, x = (t[cut] for t in flat)
-            slope, curvature = _slopes(p, x, ctx.kind)
-            first.view(-1)[cut] = slope
-            torch.mul(curvature.mul_(p), g, out=second.view(-1)[cut])
-        return first, second, None
+        slope, curvature = _derivatives(x, ctx.kind)
+        return slope.mul_(p), curvature.mul_(p).mul_(g), None
+
+
+def _derivatives(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """(f'(x), f''(x)), new tensors."""
+    first, second = torch.empty_like(x), torch.empty_like(x)
+    flat = x.reshape(-1)
+    for cut in _blocks(x.numel(), 1, x.device):
+        first.view(-1)[cut], second.view(-1)[cut] = _slopes(flat[cut], kind)
+    return first, second
 
 
 def _slope(g: Tensor, x: Tensor, kind: str) -> Tensor:
     return aten.silu_backward(g, x) if kind == "silu" else aten.gelu_backward(g, x, approximate=kind)
 
 
-def _slopes(p: Tensor, x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """(p f'(x), f''(x)), new tensors."""
+def _slopes(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """(f'(x), f''(x)), new tensors."""
     if kind == "silu":
         s = torch.sigmoid(x)
-        return _slope(p, x, kind), (1.0 - 2.0 * s).mul_(x).add_(2.0).mul_(s).mul_(1.0 - s)
+        rest = 1.0 - s
+        return torch.addcmul(s, x * s, rest), rest.mul_(s).mul_((1.0 - 2.0 * s).mul_(x).add_(2.0))
     square = x * x
     if kind == "none":
-        return _slope(p, x, kind), torch.exp(-0.5 * square).mul_(2.0 - square).mul_(1.0 / math.sqrt(2.0 * math.pi))
+        bell = torch.exp(-0.5 * square).mul_(1.0 / math.sqrt(2.0 * math.pi))
+        normal = torch.erf(x * math.sqrt(0.5)).add_(1.0).mul_(0.5)
+        return normal.addcmul_(x, bell), bell.mul_(2.0 - square)
     # f = x (1 + t) / 2 with t = tanh(u), u = k (x + c x^3):
     # f' = (1 + t) / 2 + (1 - t^2) x u' / 2,  f'' = (1 - t^2) (u' + x u'' / 2 - x t u'^2)
     k, c = math.sqrt(2.0 / math.pi), 0.044715
@@ -178,24 +213,17 @@ def _slopes(p: Tensor, x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     steep = square.mul(3.0 * k * c).add_(k)
     rest = torch.addcmul(torch.ones_like(t), t, t, value=-1.0)
     moved = steep * x
-    first = torch.addcmul(t, rest, moved).add_(1.0).mul_(p).mul_(0.5)
+    first = torch.addcmul(t, rest, moved).add_(1.0).mul_(0.5)
     second = square.mul_(3.0 * k * c).add_(steep).addcmul_(moved.mul_(t), steep, value=-1.0).mul_(rest)
     return first, second
 
 
-def activation(x: Tensor, kind: str) -> Tensor:
+def activation(x: Tensor, kind: str, lean: Lean) -> Tensor:
     """kind: "silu", "none" (erf gelu) or "tanh" (its approximation)."""
-    return _Activation.apply(x, kind)
+    return _Activation.apply(x, kind, lean)
 
 
 # --------------------------------------------------------------------------------------------------------------- linear
-
-
-class Lean:
-    """While `on`, backward passes form no weight gradients: their graph is wanted, to be differentiated again, and not
-    their values. A third of the work of a backward pass."""
-
-    on = False
 
 
 class _Linear(Function):
@@ -341,8 +369,8 @@ def fit(module: nn.Module, lm_head: nn.Module | None, lean: Lean) -> None:
         elif name in RMS_NORMS and hasattr(part, "variance_epsilon"):
             part.forward = lambda hidden_states, part=part: rms_norm(part, hidden_states)
         elif name in TANH_GELUS or (name == "GELU" and getattr(part, "approximate", "") == "tanh"):
-            part.forward = lambda x: activation(x, "tanh")
+            part.forward = lambda x: activation(x, "tanh", lean)
         elif name == "GELUActivation" or (name == "GELU" and getattr(part, "approximate", "") == "none"):
-            part.forward = lambda x: activation(x, "none")
+            part.forward = lambda x: activation(x, "none", lean)
         elif name in ("SiLU", "SiLUActivation"):
-            part.forward = lambda x: activation(x, "silu")
+            part.forward = lambda x: activation(x, "silu", lean)

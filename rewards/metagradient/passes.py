@@ -46,6 +46,10 @@ class Graph:
 
 Kept = list[Graph] | list[Recording]
 
+REBUILT_TOKENS = {"cpu": 1024}
+"""Tokens of a graph that is built anew only to be differentiated at once: on a CPU it then stays in cache. Elsewhere a
+whole microbatch."""
+
 
 class Objective:
     """Loss of each step's batch, factor * sum_i w_i l_i(theta), summed over the ranks of a process group.
@@ -90,11 +94,13 @@ class Objective:
             dist.all_reduce(tensor, group=self.group)
         return tensor
 
-    def _pieces(self, step: int) -> Iterator[tuple[slice, Rows]]:
-        """Microbatches that have a scored token; the others add nothing to anything."""
+    def _pieces(self, step: int, tokens: float = math.inf) -> Iterator[tuple[slice, Rows]]:
+        """Microbatches that have a scored token; the others add nothing to anything. tokens: as many a piece at most,
+        padding included, but one example at least."""
         batch = self.batches[step]
-        count = len(batch["input_ids"])
+        count, width = batch["input_ids"].shape
         size = self.microbatch or max(count, 1)
+        size = max(1, min(size, int(tokens // width))) if math.isfinite(tokens) else size
         for start in range(0, count, size):
             rows = prepare(batch, start, min(start + size, count), self.convention)
             if len(rows.flat):
@@ -202,7 +208,12 @@ class Objective:
         tangents = self.layout.moving(direction, span)
         curvature = into is not None
         product = torch.zeros_like(theta) if curvature and self.group is not None else into
-        pieces = iter(()) if not tangents else self._pieces(step) if kept is None else _drain(kept)
+        if not tangents:
+            pieces = iter(())
+        elif kept is not None:
+            pieces = _drain(kept)
+        else:
+            pieces = self._pieces(step, REBUILT_TOKENS.get(theta.device.type, math.inf) if curvature else math.inf)
         for where, piece in pieces:
             if isinstance(piece, Recording):
                 rate = self.network.recorder.rates(piece, tangents)

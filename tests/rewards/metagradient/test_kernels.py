@@ -16,6 +16,8 @@ def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 LINEAR = kernels._Linear.apply
+FULL, LEAN = kernels.Lean(), kernels.Lean()
+LEAN.on = True
 TARGETS = torch.tensor([3, 0, 6, 3])
 CASES = {
     "layer_norm": (
@@ -28,17 +30,17 @@ CASES = {
         lambda x, w: w * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)),
         [(2, 4, 7), (7,)],
     ),
-    "silu": (lambda x: kernels.activation(x, "silu"), lambda x: x * torch.sigmoid(x), [(4, 7)]),
-    "gelu": (lambda x: kernels.activation(x, "none"), lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)), [(4, 7)]),
+    "silu": (lambda x: kernels.activation(x, "silu", FULL), lambda x: x * torch.sigmoid(x), [(4, 7)]),
+    "gelu": (lambda x: kernels.activation(x, "none", FULL), lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)), [(4, 7)]),
     "gelu_tanh": (
-        lambda x: kernels.activation(x, "tanh"),
+        lambda x: kernels.activation(x, "tanh", FULL),
         lambda x: 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))),
         [(4, 7)],
     ),
-    "head": (lambda h, w: LINEAR(h, w, None, False, True, kernels.Lean()), lambda h, w: h @ w.T, [(4, 5), (30, 5)]),
-    "linear": (lambda *xs: LINEAR(*xs, False, False, kernels.Lean()), F.linear, [(4, 5), (6, 5), (6,)]),
+    "head": (lambda h, w: LINEAR(h, w, None, False, True, FULL), lambda h, w: h @ w.T, [(4, 5), (30, 5)]),
+    "linear": (lambda *xs: LINEAR(*xs, False, False, FULL), F.linear, [(4, 5), (6, 5), (6,)]),
     "conv1d": (
-        lambda *xs: LINEAR(*xs, True, False, kernels.Lean()),
+        lambda *xs: LINEAR(*xs, True, False, FULL),
         lambda x, w, b: x @ w + b,
         [(4, 5), (5, 6), (6,)],
     ),
@@ -76,6 +78,18 @@ def test_second_derivative(name, which):
         assert torch.allclose(one, two, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["silu", "none", "tanh"])
+def test_an_activation_that_keeps_its_derivatives(kind):
+    """In a lean pass too, and through the forward value, whose adjoint meets the kept slope."""
+    x, cotangent, direction = leaf(4, 7), leaf(4, 7, seed=1), leaf(4, 7, seed=2).detach()
+    found = []
+    for lean in (FULL, LEAN):
+        y = kernels.activation(x, kind, lean)
+        first = torch.autograd.grad(y.square().sum() + (y * cotangent).sum(), x, create_graph=True)[0]
+        found.append([first, *torch.autograd.grad((first * direction).sum(), [x, cotangent])])
+    assert all(torch.allclose(a, b, rtol=1e-11, atol=1e-12) for a, b in zip(*found, strict=True))
+
+
 def test_head_with_a_direction_in_few_rows():
     h, weight, g = leaf(4, 5), leaf(40, 5, seed=1), leaf(4, 40, seed=2)
     direction = torch.zeros(40, 5, dtype=torch.float64)
@@ -88,12 +102,10 @@ def test_head_with_a_direction_in_few_rows():
 def test_a_lean_pass_differs_in_the_weight_gradients_alone(conv):
     x, bias, g = leaf(4, 5), leaf(6, seed=2), leaf(4, 6, seed=3)
     weight = leaf(*((5, 6) if conv else (6, 5)), seed=1)
-    full, lean = kernels.Lean(), kernels.Lean()
-    lean.on = True
     directions = [leaf(*t.shape, seed=10 + i).detach() for i, t in enumerate((x, weight, bias))]
     one, two = (
         second_order(lambda *xs, how=how: LINEAR(*xs, conv, False, how), [x, weight, bias], g, directions)
-        for how in (full, lean)
+        for how in (FULL, LEAN)
     )
     for i, (a, b) in enumerate(zip(one, two, strict=True)):
         assert bool((b == 0).all()) if i in (2, 3) else torch.equal(a, b)
