@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -99,16 +100,20 @@ class Network:
     weights. Attention is eager because fused kernels have neither a forward mode nor a second derivative. A model that
     calls scaled_dot_product_attention itself gets its math kernel, which has both.
 
-    Two copies: one on `kernels` (reverse passes), one on the model's own operations (forward mode).
+    Two copies: one on `kernels` (reverse passes), one on the model's own operations (forward mode), made when needed.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.layout = Layout(model)
         self.frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
-        self._reverse, self._forward = _Copy(model, fitted=True), _Copy(model, fitted=False)
+        self._model, self._reverse = model, _Copy(model, fitted=True)
         self.recorder = Recorder(self._reverse.module, self._reverse.head)
         self.lean = self._reverse.lean
         """Switch of the reverse copy: backward passes for the sake of their graph alone."""
+
+    @cached_property
+    def _forward(self) -> _Copy:
+        return _Copy(self._model, fitted=False)
 
     def losses(self, parameters: Mapping[str, Tensor], rows: Rows, *, forward_mode: bool = False) -> Tensor:
         """(n,) example losses l_i, float32 at least. parameters: the trained ones, parameter-shaped, inner dtype."""
