@@ -244,7 +244,11 @@ def _worker(pipe: Any, runs: Path, threads: int, options: dict[str, Any], trust:
         assets.trust_remote_code()
     import torch
 
+    from harness.device import cuda_devices, keep_freed_memory
+
     torch.set_num_threads(threads)
+    if not cuda_devices():
+        keep_freed_memory()
 
     def tell(event: dict[str, Any]) -> None:
         try:

@@ -31,6 +31,7 @@ from pathlib import Path
 from metagradient_methods import METHODS, ROOT, SIZES, Setting, engine, torch, torchopt, transformers
 from metagradient_report import write
 
+from harness.device import keep_freed_memory
 from rewards.metagradient import InnerOptimizer, metagradient, train
 from rewards.metagradient.plan import host_free
 
@@ -136,15 +137,6 @@ CASES = [  # size, T, metric, rounds, ways (name, method, budget; "states": ever
     ("gpt2 width", 4, "lm", 2, [("engine", "engine", GRAPHS)]),
     ("miniature", 96, "lm", 2, [("engine", "engine", GRAPHS), ("states kept", "engine", "states")]),
 ]  # fmt: skip
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep what is freed, as caching allocators do. Else every large tensor comes from fresh pages, whose
-    first touch costs up to 4 us each on a virtual machine, more in one round than in the next, whoever asks for it."""
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)  # M_MMAP_MAX
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
 
 
 def part_ratios(rows: Rows, arguments: argparse.Namespace) -> None:
