@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import platform
 from pathlib import Path
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Parameters of mallopt (malloc.h)."""
 
 
 def cuda_devices() -> int:
@@ -18,16 +13,3 @@ def cuda_devices() -> int:
     import torch
 
     return torch.cuda.device_count()
-
-
-def keep_freed_memory() -> bool:
-    """Have glibc keep what this process frees, as caching allocators do; False where the C library is another.
-
-    By default every large tensor comes from fresh pages and is given back when freed. On a virtual machine the first
-    touch of a page costs up to 4 us; keeping them took a short tiny cell from 71 s to 67 s and its peak memory up by 3 %.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    libc = ctypes.CDLL(None)
-    never = libc.mallopt(M_TRIM_THRESHOLD, -1)
-    return bool(libc.mallopt(M_MMAP_MAX, 0) and never)

@@ -244,7 +244,8 @@ def _worker(pipe: Any, runs: Path, threads: int, options: dict[str, Any], trust:
         assets.trust_remote_code()
     import torch
 
-    from harness.device import cuda_devices, keep_freed_memory
+    from harness.device import cuda_devices
+    from rewards.metagradient import keep_freed_memory
 
     torch.set_num_threads(threads)
     if not cuda_devices():

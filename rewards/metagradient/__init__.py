@@ -11,6 +11,7 @@ from rewards.metagradient.errors import (
     SecondDerivativeError,
 )
 from rewards.metagradient.loss import LossConvention
+from rewards.metagradient.memory import keep_freed_memory
 from rewards.metagradient.optimizer import InnerOptimizer, TorchOptRule, UpdateRule
 from rewards.metagradient.plan import Plan
 
@@ -28,6 +29,7 @@ __all__ = [
     "SecondDerivativeError",
     "TorchOptRule",
     "UpdateRule",
+    "keep_freed_memory",
     "metagradient",
     "train",
 ]

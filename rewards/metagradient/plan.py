@@ -27,7 +27,8 @@ GRAPHS_AT_MOST = {"cpu": 2 << 30}
 """Bytes of graphs of several steps that are worth their memory, where there is a limit. Measured on the miniature on a
 machine of 24 GB that other programs used as well, beside states kept alone: 1.3 GB of graphs (8 steps) saved a fifth of
 the time, 6 GB (34 of 96) nothing, and 12 GB (81 of 96) cost two fifths, presumably because a host has to find and zero
-every page that is used for the first time."""
+every page that is used for the first time. Where the process keeps freed memory (memory.py) that happens once, and
+the limit is higher."""
 
 
 @dataclass(frozen=True)

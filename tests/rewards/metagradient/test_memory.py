@@ -10,7 +10,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from harness.device import keep_freed_memory
+from rewards.metagradient import keep_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
