@@ -184,8 +184,8 @@ class _ActivationBackward(Function):
 
 def _derivatives(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """(f'(x), f''(x)), new tensors."""
-    first, second = torch.empty_like(x), torch.empty_like(x)
     flat = x.reshape(-1)
+    first, second = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
     for cut in _blocks(x.numel(), 1, x.device):
         first.view(-1)[cut], second.view(-1)[cut] = _slopes(flat[cut], kind)
     return first, second
