@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 FAMILIES = {"adam": ("adamw", "adam"), "sgd": ("sgd",)}
 """Reward family -> names of InnerOptimizer that belong to it, the default first."""
 
-STANDARDISE = "standardise_steps"
 METAGRADIENT_OPTIONS = {
-    STANDARDISE: "rewards minus the mean of their inner step, over its deviation; the authors do not (false)"
+    "standardise_steps": "rewards minus the mean of their inner step, over its deviation; the authors do not (false)"
 }
 """Options (`reward.options`) of every metagradient reward."""
 
@@ -29,20 +28,17 @@ OneSet = Callable[[InnerTraining, Metric, list[str]], tuple[float, list[float]]]
 """(inner, metric, the texts of one training set, not all empty) -> (Phi(theta_T), one reward a text)."""
 
 
-def metagradient_reward(context: RewardContext, name: str, family: str) -> RewardFunction:
+def metagradient_reward(context: RewardContext, name: str, family: str, *, standardise: bool) -> RewardFunction:
     """The reward `name`: one raw metagradient weight a completion.
 
     The optimizer and its settings come with `context.load_inner()`; where its name is of another family, only the name
     is changed. An empty completion has no loss and cannot move the target: its weight is 0, which is the derivative,
     not a stand-in; so are all weights of a training set of empty ones.
 
-    Which inner step trains on a text is chance, and steps differ in what any text is worth there. With the option `standardise_steps` a reward is compared with those of its own
+    Which inner step trains on a text is chance, and steps differ in what any text is worth there. With `standardise` a reward is compared with those of its own
     step alone, a baseline that the text has no part in but for its own share of the mean. It does nothing at T = 1 that
-    the runner's scaling would not. Raises HarnessError if the option is no truth value.
+    the runner's scaling would not.
     """
-    standardise = context.options.get(STANDARDISE, False)
-    if not isinstance(standardise, bool):
-        raise HarnessError(f"reward.options.{STANDARDISE} must be true or false, not {standardise!r}.")
 
     def one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> tuple[float, list[float]]:
         if not any(texts):

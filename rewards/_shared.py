@@ -47,3 +47,11 @@ def given(value: Callable[..., Any] | None, reward: str, field: str) -> Callable
     if value is None:
         raise HarnessError(f"The reward {reward} needs RewardContext.{field}; give it when you make the context.")
     return value
+
+
+def flag(context: RewardContext, option: str) -> bool:
+    """A truth value among `reward.options`, false where it is not set. Raises HarnessError for anything else."""
+    value = context.options.get(option, False)
+    if not isinstance(value, bool):
+        raise HarnessError(f"reward.options.{option} must be true or false, not {value!r}.")
+    return value

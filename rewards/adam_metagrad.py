@@ -5,6 +5,7 @@ from __future__ import annotations
 from harness.contracts import Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
 from rewards._metagrad import METAGRADIENT_OPTIONS, metagradient_reward
+from rewards._shared import flag
 
 
 @register_reward(
@@ -15,4 +16,5 @@ from rewards._metagrad import METAGRADIENT_OPTIONS, metagradient_reward
     options=METAGRADIENT_OPTIONS,
 )
 def make(context: RewardContext) -> RewardFunction:
-    return metagradient_reward(context, "adam_metagrad", "adam")
+    standardise = flag(context, "standardise_steps")
+    return metagradient_reward(context, "adam_metagrad", "adam", standardise=standardise)
