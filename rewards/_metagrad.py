@@ -35,9 +35,9 @@ def metagradient_reward(context: RewardContext, name: str, family: str, *, stand
     is changed. An empty completion has no loss and cannot move the target: its weight is 0, which is the derivative,
     not a stand-in; so are all weights of a training set of empty ones.
 
-    Which inner step trains on a text is chance, and steps differ in what any text is worth there. With `standardise` a reward is compared with those of its own
-    step alone, a baseline that the text has no part in but for its own share of the mean. It does nothing at T = 1 that
-    the runner's scaling would not.
+    Which inner step trains on a text is chance, and steps differ in what any text is worth there. With `standardise` a
+    reward is compared with those of its own step alone: a baseline that the text has no part in but for its own share
+    of the mean. At T = 1 it changes nothing that the runner's scaling would not.
     """
 
     def one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> tuple[float, list[float]]:

@@ -151,12 +151,14 @@ def part_ratios(rows: Rows, arguments: argparse.Namespace) -> None:
         s = Setting(size, steps, arguments.device)
         states = int(4.1 * 4 * steps * sum(p.numel() for p in s.model.parameters()))
         runs = {"plain": ("plain", None)} | {name: (m, states if b == "states" else b) for name, m, b in ways}
-        in_turn(s, metric, runs, arguments.device)  # warm: memory that was never used before is slow
-        for index in missing:
+        for index in ["first", *missing]:  # memory that was never used before is slow: the first round is not counted
             seconds, plans = in_turn(s, metric, runs, arguments.device)
-            rows.add(size=size, shape=SIZES[size], T=steps, metric=metric, round=index, seconds=seconds, plans=plans)
             ratios = {k: f"{v['cpu_s'] / seconds['plain']['cpu_s']:.2f}" for k, v in seconds.items() if k != "plain"}
             print(f"ratios    {size} T={steps} {metric} round {index}, to plain by CPU time: {ratios}", flush=True)
+            if index != "first":
+                rows.add(
+                    size=size, shape=SIZES[size], T=steps, metric=metric, round=index, seconds=seconds, plans=plans
+                )
 
 
 def in_turn(s: Setting, metric: str, runs: dict[str, tuple[str, int | None]], device: str) -> tuple[dict, dict]:

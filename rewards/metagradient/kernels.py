@@ -28,13 +28,6 @@ def _blocks(rows: int, width: int, device: torch.device) -> list[slice]:
     return [slice(start, start + size) for start in range(0, rows, size)]
 
 
-class Lean:
-    """While `on`, backward passes are for the sake of their graph, which is differentiated again at once: they form no
-    weight gradients (a third of their work), and may keep more for the second derivative."""
-
-    on = False
-
-
 # ----------------------------------------------------------------------------------------------------------- layer norm
 
 
@@ -135,36 +128,14 @@ def rms_norm(module: nn.Module, x: Tensor) -> Tensor:
 
 class _Activation(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kind: str, lean: Lean) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kind: str) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.kind, ctx.lean, ctx.slope = kind, lean, None
+        ctx.kind = kind
         return F.silu(x) if kind == "silu" else F.gelu(x, approximate=kind)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        (x,) = ctx.saved_tensors
-        if ctx.slope is not None and not torch.is_grad_enabled():
-            return g * ctx.slope, None, None
-        if not ctx.lean.on:
-            return _ActivationBackward.apply(g, x, ctx.kind), None, None
-        with torch.no_grad():
-            ctx.slope, curvature = _derivatives(x, ctx.kind)
-        return _KnownSlope.apply(g, x, ctx.slope, curvature), None, None
-
-
-class _KnownSlope(Function):
-    """As `_ActivationBackward`, with f'(x) and f''(x) at hand."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, slope: Tensor, curvature: Tensor) -> Tensor:
-        ctx.save_for_backward(g, slope, curvature)
-        return g * slope
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, p: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        g, slope, curvature = ctx.saved_tensors
-        return p * slope, (p * g).mul_(curvature), None, None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        return _ActivationBackward.apply(g, ctx.saved_tensors[0], ctx.kind), None
 
 
 class _ActivationBackward(Function):
@@ -218,12 +189,19 @@ def _slopes(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     return first, second
 
 
-def activation(x: Tensor, kind: str, lean: Lean) -> Tensor:
+def activation(x: Tensor, kind: str) -> Tensor:
     """kind: "silu", "none" (erf gelu) or "tanh" (its approximation)."""
-    return _Activation.apply(x, kind, lean)
+    return _Activation.apply(x, kind)
 
 
 # --------------------------------------------------------------------------------------------------------------- linear
+
+
+class Lean:
+    """While `on`, backward passes form no weight gradients, a third of their work: their graph is wanted, which is to be
+    differentiated again, and not their values."""
+
+    on = False
 
 
 class _Linear(Function):
@@ -369,8 +347,8 @@ def fit(module: nn.Module, lm_head: nn.Module | None, lean: Lean) -> None:
         elif name in RMS_NORMS and hasattr(part, "variance_epsilon"):
             part.forward = lambda hidden_states, part=part: rms_norm(part, hidden_states)
         elif name in TANH_GELUS or (name == "GELU" and getattr(part, "approximate", "") == "tanh"):
-            part.forward = lambda x: activation(x, "tanh", lean)
+            part.forward = lambda x: activation(x, "tanh")
         elif name == "GELUActivation" or (name == "GELU" and getattr(part, "approximate", "") == "none"):
-            part.forward = lambda x: activation(x, "none", lean)
+            part.forward = lambda x: activation(x, "none")
         elif name in ("SiLU", "SiLUActivation"):
-            part.forward = lambda x: activation(x, "silu", lean)
+            part.forward = lambda x: activation(x, "silu")

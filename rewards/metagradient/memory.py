@@ -10,6 +10,7 @@ from rewards.metagradient.plan import GRAPHS_AT_MOST
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""
 KEPT_GRAPHS_AT_MOST = 8 << 30
+"""Bytes; takes the place of GRAPHS_AT_MOST on a CPU."""
 
 
 def keep_freed_memory() -> bool:
@@ -17,8 +18,7 @@ def keep_freed_memory() -> bool:
 
     By default every large tensor comes from fresh pages and is given back when freed. On a virtual machine the first
     touch of a page costs up to 4 us; keeping them took a short tiny cell from 71 s to 67 s and its peak memory up by 3 %.
-    Graphs are then dear in the first call alone, so up to 8 GiB of them are kept: of 96 steps of the miniature that call
-    took 4.6 times plain training and the second 3.2 (with states alone: 3.7).
+    Graphs are then dear in the first call alone, so up to 8 GiB of them are kept (reports/metagradient, T = 96).
     """
     if platform.libc_ver()[0] != "glibc":
         return False
