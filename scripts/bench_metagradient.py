@@ -35,7 +35,7 @@ from rewards.metagradient import InnerOptimizer, keep_freed_memory, metagradient
 from rewards.metagradient.plan import host_free
 
 GRAPHS, LEAN, TIGHT = 12_000_000_000, 750_000_000, 300_000_000
-"""Memory budgets in bytes: room for graphs; for half of those of eight steps; for a few dozen states."""
+"""Memory budgets in bytes: room for graphs; for most of those of eight steps; for a few dozen states."""
 
 
 class Rows:
@@ -168,7 +168,8 @@ def in_turn(s: Setting, metric: str, runs: dict[str, tuple[str, int | None]], de
         found, wall, cpu = timed(partial(METHODS[method], s, of, budget), device)
         seconds[name] = {"wall_s": wall, "cpu_s": cpu}
         if method == "engine":
-            plans[name] = {"strategy": found.plan.strategy, "graphs": found.plan.graphs, "budget": budget}
+            plans[name] = {"strategy": found.plan.strategy, "recorded": found.plan.recorded,
+                           "graphs": found.plan.graphs, "budget": budget}  # fmt: skip
         del found
     return seconds, plans
 

@@ -56,8 +56,10 @@ def targets(folder: Path) -> list[tuple[str, float | None, str, float, str]]:
         measured = ratio(ratios, size, steps, metric, way)
         wall = ratio(ratios, size, steps, metric, way, clock="wall_s")
         what = f"{size}, T={steps}, {metric} metric, {way}: time / plain"
-        graphs = min((row["plans"][way]["graphs"] for row in ratios if is_of(row, size, steps, metric, way)), default=0)
-        note = "" if wall is None else f"wall {wall:.2f}; products alone {floor(steps, graphs, metric):.2f}"
+        plans = [row["plans"][way] for row in ratios if is_of(row, size, steps, metric, way)]
+        graphs = min((plan["graphs"] for plan in plans), default=0)
+        recorded = all(plan["recorded"] for plan in plans)
+        note = "" if wall is None else f"wall {wall:.2f}; products alone {floor(steps, graphs, metric, recorded):.2f}"
         note += f", {graphs} graphs kept" if wall is not None and steps > 1 else ""
         found.append((what, measured, "<=", bound, note))
     faster = ratio(ratios, "miniature", 8, "lm", "torchopt", "engine")
@@ -77,10 +79,10 @@ def targets(folder: Path) -> list[tuple[str, float | None, str, float, str]]:
     return found
 
 
-def floor(steps: int, graphs: int, metric: str) -> float:
+def floor(steps: int, graphs: int, metric: str, recorded: bool) -> float:
     """Matrix products of a call over those of plain training and the metric's gradient; the graphs are the last steps'."""
     plain, back = UNITS["plain"] * (steps + 1), min(graphs, steps - 1)
-    first = 0 if metric == "patch" else 1 if steps == 1 else UNITS["rates"]
+    first = 0 if metric == "patch" else 1 if recorded else UNITS["rates"]
     return (plain + UNITS["graph"] * back + UNITS["again"] * (steps - 1 - back) + first) / plain
 
 
@@ -145,9 +147,7 @@ def plot(rows: list[dict], path: Path, machine: dict) -> None:
         right.plot(grid, [row["peak_bytes"] / 1e6 for row in own], color=colour, marker="o", ms=3)
     grid = sorted(base)
     count = lambda back: [
-        (UNITS["plain"] * (t + 1) + UNITS[back] * (t - 1) + (1 if t == 1 else UNITS["rates"]))
-        / UNITS["plain"]
-        / (t + 1)
+        (UNITS["plain"] * (t + 1) + UNITS[back] * (t - 1) + 1) / UNITS["plain"] / (t + 1)  # 1: the recorded first step
         for t in grid
     ]
     left.plot(grid, count("graph"), "k:", label="floor: matrix products, graphs kept")

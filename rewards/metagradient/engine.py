@@ -140,30 +140,35 @@ class _Walk:
         self.losses: list[Tensor] = []
 
     def plan(self, tiers: list[Tier]) -> tuple[Plan, Record]:
-        """(plan, the first step). Where that step is the only one, its backward pass is recorded if that fits."""
+        """(plan, the first step)."""
         objective, layout, slots = self.objective, self.objective.layout, self.rule.slots
         vector = layout.size * torch.finfo(layout.dtype).bits // 8
-        keep, room = ("recording", tiers[0].free - (2 + slots) * vector) if self.steps == 1 else ("size", 0)
-        begun = time.perf_counter()
-        losses, grad, kept = objective.gradient(0, self.theta, keep=keep, room=room)
+        begun, several = time.perf_counter(), self.steps > 1
+        room = tiers[0].free - (2 + slots) * vector
+        losses, grad, kept, graph = objective.first(self.theta, room, sized=several)
         seconds = time.perf_counter() - begun
         self.losses.append(losses)
-        if self.steps == 1:
-            graph = sum(piece.nbytes() for piece in kept) if kept is not None else tiers[0].free + 1
-        else:
-            sizes = [batch["input_ids"].numel() for batch in objective.batches]
-            graph, kept = kept * max(sizes) // max(sizes[0], 1) + 2 * vector, None  # and its theta, its gradient
-        # An update reads and writes some 8 vectors; its time matters only against recomputation and spilling.
-        most = math.inf if self.steps == 1 else GRAPHS_AT_MOST.get(layout.device.type, math.inf)
-        costs = Costs(vector, slots, graph, seconds, 8 * vector / 5e9, objective.single_pass, most)
-        return choose(self.steps, *objective.agree(costs, tiers)), Record(0, self.theta, self.state, grad, kept)
+        sizes = [batch["input_ids"].numel() for batch in objective.batches]
+        costs = Costs(
+            vector=vector,
+            slots=slots,
+            # and its theta, its gradient; a single step needs no graph
+            graph=graph * max(sizes) // max(sizes[0], 1) + 2 * vector if several else tiers[0].free + 1,
+            gradient_seconds=seconds,
+            # It reads and writes some 8 vectors; its time matters only against recomputation and spilling.
+            update_seconds=8 * vector / 5e9,
+            single_pass=objective.single_pass,
+            graphs_at_most=GRAPHS_AT_MOST.get(layout.device.type, math.inf),
+            recording=None if kept is None else sum(piece.nbytes() for piece in kept),
+        )
+        plan = choose(self.steps, *objective.agree(costs, tiers))
+        return plan, Record(0, self.theta, self.state, grad, kept if plan.recorded else None)
 
     def forward(self, tape: Tape, record: Record) -> tuple[Tensor, State]:
         """(theta_T, what is left of the optimizer's state)."""
         for step in range(self.steps):
             if step:
-                keep = "graph" if tape.keeps_graph(step) else None
-                losses, grad, kept = self.objective.gradient(step, self.theta, keep=keep)
+                losses, grad, kept = self.objective.gradient(step, self.theta, graph=tape.keeps_graph(step))
                 self.losses.append(losses)
                 record = Record(step, self.theta, self.state, grad, kept)
             tape.put(record)
@@ -177,7 +182,6 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
     """Per step, first to last, the (B,) rewards. adjoint: dPhi/dtheta_T, zero outside its slice."""
     span, u_theta = adjoint
     weights, u_state = [], None
-    recorded = len(objective.batches) == 1 and tape.plan.graphs > 0  # the same on every rank
     for record in tape.backward():
         step, theta, state, grad = record.step, record.theta, record.state, record.grad
         inside = slice(0, len(theta))  # where the direction may differ from zero
@@ -194,7 +198,7 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                 u_state = tuple(_expand(u, span, theta) for u in u_state)
         else:
             u_theta, u_state, direction = pulled_back(rule, step, theta, state, grad, u_theta, u_state)
-        into = u_theta if step else None
+        into, recorded = u_theta if step else None, step == 0 and tape.plan.recorded  # the same on every rank
         rates = objective.directional(step, theta, direction, inside, into=into, kept=record.kept)
         if not bool(torch.isfinite(rates.sum())):
             bad = tuple((~torch.isfinite(rates)).nonzero()[:, 0].tolist())

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from rewards.metagradient import thrift
+
 aten = torch.ops.aten
 BLOCK = 1 << 16
 """Numbers a chain of elementwise operations sees at once on a CPU, so that its temporaries stay in cache."""
@@ -36,6 +38,7 @@ class _LayerNorm(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         y, mean, rstd = aten.native_layer_norm(x, weight.shape, weight, bias, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
+        thrift.offer(y, lambda x, w, b: aten.native_layer_norm(x, w.shape, w, b, eps)[0], x, weight, bias, forward=True)
         return y
 
     @staticmethod
@@ -83,7 +86,9 @@ class _RMSNorm(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         rstd = x.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, rstd)
-        return (x * rstd).mul_(weight)
+        y = (x * rstd).mul_(weight)
+        thrift.offer(y, lambda x, w, r: (x * r).mul_(w), x, weight, rstd, forward=True)
+        return y
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -126,57 +131,81 @@ def rms_norm(module: nn.Module, x: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------------------- activations
 
 
+class _Curve:
+    """[f(x), f'(x), f''(x)] of one call of an activation, made together and kept: a graph that holds recipes
+    (thrift.py) needs all three within one pass, and their common part, tanh or the like, is what costs."""
+
+    def __init__(self, x: Tensor, kind: str) -> None:
+        self.x, self.kind = x.detach(), kind
+        self.made: list[Tensor | None] | None = None
+
+    def make(self) -> list[Tensor | None]:
+        if self.made is None:
+            self.made = list(_curve(self.x, self.kind))
+        return self.made
+
+
 class _Activation(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kind: str) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.kind = kind
-        return F.silu(x) if kind == "silu" else F.gelu(x, approximate=kind)
+        ctx.kind, ctx.curve = kind, _Curve(x, kind) if thrift.on() else None
+        y = F.silu(x) if kind == "silu" else F.gelu(x, approximate=kind)
+        thrift.offer(y, lambda curve=ctx.curve: curve.make()[0], forward=True)
+        return y
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        return _ActivationBackward.apply(g, ctx.saved_tensors[0], ctx.kind), None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        return _ActivationBackward.apply(g, ctx.saved_tensors[0], ctx.kind, ctx.curve), None
 
 
 class _ActivationBackward(Function):
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, kind: str) -> Tensor:
+    def forward(ctx: Any, g: Tensor, x: Tensor, kind: str, curve: _Curve | None) -> Tensor:
         ctx.save_for_backward(g, x)
-        ctx.kind = kind
-        return _slope(g, x, kind)
+        ctx.kind, ctx.curve = kind, curve
+        if curve is not None and curve.made is not None:
+            return g * curve.made[1]
+        gx = aten.silu_backward(g, x) if kind == "silu" else aten.gelu_backward(g, x, approximate=kind)
+        thrift.offer(gx, lambda g: g * curve.make()[1], g, forward=False)
+        return gx
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, p: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, p: Tensor) -> tuple[Tensor | None, ...]:
         g, x = ctx.saved_tensors
-        slope, curvature = _derivatives(x, ctx.kind)
-        return slope.mul_(p), curvature.mul_(p).mul_(g), None
+        if ctx.curve is not None and ctx.curve.made is not None:
+            _, slope, curvature = ctx.curve.made
+            ctx.curve.made[2] = None  # nobody else asks for it
+            return slope * p, curvature.mul_(p).mul_(g), None, None
+        _, slope, curvature = _curve(x, ctx.kind, value=False)
+        return slope.mul_(p), curvature.mul_(p).mul_(g), None, None
 
 
-def _derivatives(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """(f'(x), f''(x)), new tensors."""
+def _curve(x: Tensor, kind: str, *, value: bool = True) -> tuple[Tensor | None, Tensor, Tensor]:
+    """(f(x) if asked for, f'(x), f''(x)), new tensors."""
     flat = x.reshape(-1)
-    first, second = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
+    made = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(3 if value else 2)]
     for cut in _blocks(x.numel(), 1, x.device):
-        first.view(-1)[cut], second.view(-1)[cut] = _slopes(flat[cut], kind)
-    return first, second
+        first, second, unit = _slopes(flat[cut], kind)
+        made[-2].view(-1)[cut], made[-1].view(-1)[cut] = first, second
+        if value:
+            torch.mul(unit, flat[cut], out=made[0].view(-1)[cut])
+    return (*made,) if value else (None, *made)
 
 
-def _slope(g: Tensor, x: Tensor, kind: str) -> Tensor:
-    return aten.silu_backward(g, x) if kind == "silu" else aten.gelu_backward(g, x, approximate=kind)
-
-
-def _slopes(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """(f'(x), f''(x)), new tensors."""
+def _slopes(x: Tensor, kind: str) -> tuple[Tensor, Tensor, Tensor]:
+    """(f'(x), f''(x), f(x) / x), new tensors."""
     if kind == "silu":
         s = torch.sigmoid(x)
         rest = 1.0 - s
-        return torch.addcmul(s, x * s, rest), rest.mul_(s).mul_((1.0 - 2.0 * s).mul_(x).add_(2.0))
+        first = torch.addcmul(s, x * s, rest)
+        return first, rest.mul_(s).mul_((1.0 - 2.0 * s).mul_(x).add_(2.0)), s
     square = x * x
     if kind == "none":
         bell = torch.exp(-0.5 * square).mul_(1.0 / math.sqrt(2.0 * math.pi))
         normal = torch.erf(x * math.sqrt(0.5)).add_(1.0).mul_(0.5)
-        return normal.addcmul_(x, bell), bell.mul_(2.0 - square)
+        return torch.addcmul(normal, x, bell), bell.mul_(2.0 - square), normal
     # f = x (1 + t) / 2 with t = tanh(u), u = k (x + c x^3):
     # f' = (1 + t) / 2 + (1 - t^2) x u' / 2,  f'' = (1 - t^2) (u' + x u'' / 2 - x t u'^2)
     k, c = math.sqrt(2.0 / math.pi), 0.044715
@@ -186,7 +215,7 @@ def _slopes(x: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     moved = steep * x
     first = torch.addcmul(t, rest, moved).add_(1.0).mul_(0.5)
     second = square.mul_(3.0 * k * c).add_(steep).addcmul_(moved.mul_(t), steep, value=-1.0).mul_(rest)
-    return first, second
+    return first, second, t.add_(1.0).mul_(0.5)
 
 
 def activation(x: Tensor, kind: str) -> Tensor:
@@ -198,8 +227,8 @@ def activation(x: Tensor, kind: str) -> Tensor:
 
 
 class Lean:
-    """While `on`, backward passes form no weight gradients, a third of their work: their graph is wanted, which is to be
-    differentiated again, and not their values."""
+    """While `on`, backward passes form no weight gradients, a third of their work: their graph is wanted, which is to
+    be differentiated again, and not their values."""
 
     on = False
 
@@ -277,12 +306,32 @@ def linear(module: nn.Module, x: Tensor, lean: Lean, *, rows: bool = False) -> T
 # ----------------------------------------------------------------------------------------------------------- token loss
 
 
+class _Softmax:
+    """softmax(logits), kept once it was asked for as a whole, as _Curve."""
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits.detach()
+        self.made: Tensor | None = None
+
+    def make(self) -> Tensor:
+        if self.made is None:
+            self.made = torch.softmax(self.logits, -1)
+        return self.made
+
+
+def _probabilities(logits: Tensor, cut: slice, softmax: _Softmax | None) -> Tensor:
+    """Not to be written to."""
+    kept = softmax is not None and softmax.made is not None
+    return softmax.made[cut] if kept else torch.softmax(logits[cut], -1)
+
+
 class _TokenNLL(Function):
     """Keeps the logits alone: they are the largest tensor of a pass, and their softmax is cheap."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(logits, targets)
+        ctx.softmax = _Softmax(logits) if thrift.on() else None
         nll = logits.new_empty(len(logits))
         for cut in _blocks(*logits.shape, logits.device):
             nll[cut] = -torch.log_softmax(logits[cut], -1).gather(1, targets[cut, None])[:, 0]
@@ -290,19 +339,19 @@ class _TokenNLL(Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
-        return _TokenNLLBackward.apply(g, *ctx.saved_tensors), None
+        return _TokenNLLBackward.apply(g, *ctx.saved_tensors, ctx.softmax), None
 
 
 class _TokenNLLBackward(Function):
     """gz = g (p - e_y)."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, g: Tensor, logits: Tensor, targets: Tensor, softmax: _Softmax | None) -> Tensor:
         ctx.save_for_backward(g, logits, targets)
-        gz = torch.empty_like(logits)
-        for cut in _blocks(*logits.shape, logits.device):
-            torch.mul(torch.log_softmax(logits[cut], -1).exp_(), g[cut, None], out=gz[cut])
-        return gz.scatter_add_(1, targets[:, None], -g[:, None])
+        ctx.softmax = softmax
+        gz = _nll_gradient(g, logits, targets, softmax)
+        thrift.offer(gz, lambda g, y: _nll_gradient(g, softmax.make(), y, softmax), g, targets, forward=False)
+        return gz
 
     @staticmethod
     @once_differentiable
@@ -310,12 +359,19 @@ class _TokenNLLBackward(Function):
         g, logits, targets = ctx.saved_tensors
         g_adjoint, z_adjoint = torch.empty_like(g), torch.empty_like(logits)
         for cut in _blocks(*logits.shape, logits.device):
-            p, q_cut = torch.log_softmax(logits[cut], -1).exp_(), q[cut]
+            p, q_cut = _probabilities(logits, cut, ctx.softmax), q[cut]
             pq = p * q_cut
             total = pq.sum(-1)
             torch.sub(total, q_cut.gather(1, targets[cut, None])[:, 0], out=g_adjoint[cut])
             torch.mul(pq.addcmul_(p, total[:, None], value=-1.0), g[cut, None], out=z_adjoint[cut])
-        return g_adjoint, z_adjoint, None
+        return g_adjoint, z_adjoint, None, None
+
+
+def _nll_gradient(g: Tensor, logits: Tensor, targets: Tensor, softmax: _Softmax | None) -> Tensor:
+    gz = torch.empty_like(logits)
+    for cut in _blocks(*logits.shape, logits.device):
+        torch.mul(_probabilities(logits, cut, softmax), g[cut, None], out=gz[cut])
+    return gz.scatter_add_(1, targets[:, None], -g[:, None])
 
 
 def token_nll(logits: Tensor, targets: Tensor) -> Tensor:

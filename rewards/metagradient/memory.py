@@ -17,7 +17,7 @@ def keep_freed_memory() -> bool:
     """Have glibc keep what this process frees, as caching allocators do; False where the C library is another.
 
     By default every large tensor comes from fresh pages and is given back when freed. On a virtual machine the first
-    touch of a page costs up to 4 us; keeping them took a short tiny cell from 71 s to 67 s and its peak memory up by 3 %.
+    touch of a page costs up to 4 us; keeping them took a short tiny cell from 71 s to 67 s, its peak memory up by 3 %.
     Graphs are then dear in the first call alone, so up to 8 GiB of them are kept (reports/metagradient, T = 96).
     """
     if platform.libc_ver()[0] != "glibc":

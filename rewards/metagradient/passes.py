@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -27,6 +26,7 @@ from rewards.metagradient.loss import IGNORED, LossConvention, Rows, prepare
 from rewards.metagradient.network import Network
 from rewards.metagradient.plan import Costs, Tier
 from rewards.metagradient.rates import Recording
+from rewards.metagradient.thrift import saving
 
 Batch = Mapping[str, Tensor]
 
@@ -142,51 +142,71 @@ class Objective:
         return losses.detach(), Graph(where, list(leaves.values()), w, edges)
 
     def gradient(
-        self,
-        step: int,
-        theta: Tensor,
-        weights: Tensor | None = None,
-        *,
-        keep: Literal["graph", "recording", "size"] | None = None,
-        room: float = math.inf,
-    ) -> tuple[Tensor, Tensor, Kept | int | None]:
-        """(losses (B,) of this rank, gradient (P,) of all ranks, what `directional` may use) of a step's loss.
+        self, step: int, theta: Tensor, weights: Tensor | None = None, *, graph: bool = False
+    ) -> tuple[Tensor, Tensor, Kept | None]:
+        """(losses (B,) of this rank, gradient (P,) of all ranks, one Graph a microbatch if wanted) of a step's loss.
 
-        theta (P,); weights (B,), default 1. keep: one Graph a microbatch, or one Recording (which serves without
-        curvature), the latter None if they exceed `room` bytes; or only the bytes that the Graphs would take.
+        theta (P,); weights (B,), default 1.
         """
-        grad, kept, held = torch.zeros_like(theta), [] if keep else None, 0
-        own = {t.untyped_storage().data_ptr() for t in (theta, *self.network.frozen.values())}
+        grad, kept = torch.zeros_like(theta), [] if graph else None
         losses = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
         for where, rows in self._pieces(step):
-            recording = Recording(where, rows) if keep == "recording" and kept is not None else None
-            sized = keep == "size" and not held  # the first microbatch stands for all
-            with self.network.recorder.writing(recording), counted(own) if sized else nullcontext() as saved:
-                part, graph = self._build(step, theta, where, rows, grad, weights, sized or keep == "graph")
+            with saving(self._own(theta)) if graph else nullcontext():
+                part, made = self._build(step, theta, where, rows, grad, weights, graph)
             losses[where] = part.to(losses.dtype)
-            if sized:
-                held = sum(saved.values()) * len(losses) // rows.count
-            elif graph is not None:
-                kept.append(graph)
-            elif recording is not None:
+            if graph:
+                kept.append(made)
+        return losses, self._whole(step, theta, losses, grad), kept
+
+    def first(self, theta: Tensor, room: float, *, sized: bool) -> tuple[Tensor, Tensor, list[Recording] | None, int]:
+        """(losses, gradient, one Recording a microbatch, bytes of its graphs) of step 0, as `gradient`.
+
+        The recordings are None if they exceed `room` bytes. Only if `sized` are the graphs measured.
+        """
+        grad, kept, held, graph = torch.zeros_like(theta), [], 0, 0
+        losses = torch.zeros(len(self.batches[0]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
+        for where, rows in self._pieces(0):
+            recording = Recording(where, rows) if kept is not None else None
+            measure = sized and not graph  # the first microbatch stands for all
+            counter = saving(self._own(theta)) if measure else nullcontext()
+            with self.network.recorder.writing(recording), counter as saved:
+                part, _ = self._build(0, theta, where, rows, grad, keep=measure)
+            losses[where] = part.to(losses.dtype)
+            if measure:
+                graph = sum(saved.values()) * len(losses) // rows.count
+            if recording is not None:
                 held += recording.nbytes()
                 kept = [*kept, recording] if held <= room else None
-            del graph, recording
+            del recording
+        return losses, self._whole(0, theta, losses, grad), kept, graph
+
+    def _own(self, theta: Tensor) -> set[int]:
+        """Storages that are there whatever a graph keeps."""
+        return {t.untyped_storage().data_ptr() for t in (theta, *self.network.frozen.values())}
+
+    def _whole(self, step: int, theta: Tensor, losses: Tensor, grad: Tensor) -> Tensor:
         grad = self._sum(grad)
         self._check(step, theta, losses, grad)
-        return losses, grad, held if keep == "size" else kept
+        return grad
 
     def agree(self, costs: Costs, tiers: list[Tier]) -> tuple[Costs, list[Tier]]:
         """The same numbers on every rank (the dearest costs, the least room), so that every rank plans the same."""
         if self.group is None:
             return costs, tiers
-        top = torch.tensor([costs.graph, costs.gradient_seconds], dtype=torch.float64, device=self.layout.device)
+        recording = math.inf if costs.recording is None else costs.recording
+        top = torch.tensor(
+            [costs.graph, costs.gradient_seconds, recording], dtype=torch.float64, device=self.layout.device
+        )
         low = torch.tensor(
             [costs.single_pass, *(tier.free for tier in tiers)], dtype=torch.float64, device=self.layout.device
         )
         dist.all_reduce(top, dist.ReduceOp.MAX, group=self.group)
         dist.all_reduce(low, dist.ReduceOp.MIN, group=self.group)
-        costs = replace(costs, graph=int(top[0]), gradient_seconds=float(top[1]), single_pass=bool(low[0]))
+        graph, seconds, recording = top.tolist()
+        recording = None if math.isinf(recording) else int(recording)
+        costs = replace(
+            costs, graph=int(graph), gradient_seconds=seconds, single_pass=bool(low[0]), recording=recording
+        )
         return costs, [replace(tier, free=int(free)) for tier, free in zip(tiers, low[1:].tolist(), strict=True)]
 
     def directional(
@@ -309,21 +329,6 @@ def _pull(graph: Graph, tangents: dict[str, Tensor], curvature: bool) -> tuple[T
                 [graph.edges[name] for name in moved], wanted, [tangents[name] for name in moved], allow_unused=True
             )
     return torch.zeros_like(graph.weights) if found[0] is None else found[0], list(found[1:])
-
-
-@contextmanager
-def counted(own: set[int]) -> Iterator[dict[int, int]]:
-    """Storage -> bytes of what autograd saves inside, leaving out the storages in `own`."""
-    seen: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return tensor.detach()  # the tensor itself would close a cycle that no garbage collector sees: a leak
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield seen
 
 
 @contextmanager

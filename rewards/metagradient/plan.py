@@ -4,7 +4,7 @@ Step t needs its state (theta_t, optimizer) and gradient g_t again on the way ba
 replayed by the optimizer's update alone, which is cheap; without them, the gradient pass runs once more. So the choice
 is: a checkpoint of the state every `segment` steps; gradients kept or recomputed; both in memory, or spilled to host
 memory or disk. Memory left over, up to `GRAPHS_AT_MOST`, keeps the differentiable graphs of the last steps: each saves
-one gradient pass.
+one gradient pass. So does a recording of the first step's backward pass (rates.py), which needs no second derivative.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Costs:
     update_seconds    of one optimizer update
     single_pass       whether a step is one pass (no microbatches), whose own graph is not counted against the budget
     graphs_at_most    bytes of kept graphs that pay, whatever the budget
+    recording         bytes of the recording of the first step's backward pass; None: there is none
     """
 
     vector: int
@@ -51,6 +52,7 @@ class Costs:
     update_seconds: float
     single_pass: bool = True
     graphs_at_most: float = math.inf
+    recording: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class Plan:
     checkpoints    tier of the checkpoints: "memory", "host" or "disk"
     gradients      tier of the gradients, or "recomputed"
     joint          whether a recomputed gradient may share its graph with the directional pass that follows it at once
-    graphs         how many last steps keep their differentiable graph (T = 1: a recording of its backward pass)
+    recorded       whether the first step keeps a recording of its backward pass
+    graphs         how many last steps keep their differentiable graph
     bytes          expected peak of what is kept in memory; `spilled_bytes`: elsewhere
     extra_passes   expected cost beside the two walks, in plain gradient passes over all T steps
     seconds        expected cost beside the two walks
@@ -85,6 +88,7 @@ class Plan:
     checkpoints: str
     gradients: str
     joint: bool
+    recorded: bool
     graphs: int
     bytes: int
     spilled_bytes: int
@@ -100,8 +104,8 @@ def choose(steps: int, costs: Costs, tiers: list[Tier]) -> Plan:
     """
     names = [tier.name for tier in tiers]
     candidates = [
-        _evaluate(steps, costs, tiers, segment, where, gradients)
-        for segment, where, gradients in product(_segments(steps), names, ["recomputed", *names])
+        _evaluate(steps, costs, tiers, *choice)
+        for choice in product(_segments(steps), names, ["recomputed", *names], {False, costs.recording is not None})
     ]
     fitting = [plan for plan, fits in candidates if fits]
     if not fitting:
@@ -114,7 +118,7 @@ def choose(steps: int, costs: Costs, tiers: list[Tier]) -> Plan:
 
 
 def _evaluate(
-    steps: int, costs: Costs, tiers: list[Tier], segment: int, checkpoints: str, gradients: str
+    steps: int, costs: Costs, tiers: list[Tier], segment: int, checkpoints: str, gradients: str, recorded: bool
 ) -> tuple[Plan, bool]:
     """(plan, whether it fits)."""
     used = {tier.name: 0 for tier in tiers}
@@ -131,9 +135,11 @@ def _evaluate(
         used[memory.name] += state
     if gradients not in (memory.name, "recomputed"):
         used[memory.name] += costs.vector * segment
+    if recorded:
+        used[memory.name] += costs.recording
     left = memory.free - used[memory.name]
     joint = costs.single_pass or left >= costs.graph
-    graphs = int(min(steps, max(min(left, costs.graphs_at_most), 0) // max(costs.graph, 1)))
+    graphs = int(min(steps - recorded, max(min(left, costs.graphs_at_most), 0) // max(costs.graph, 1)))
     if gradients == "recomputed":
         whole = (steps - 1) // segment  # segments before the last, whose gradients the walk forward has just made
         again = whole * (segment - 1 if joint else segment)
@@ -142,17 +148,18 @@ def _evaluate(
     seconds += sum(2 * used[tier.name] * tier.seconds_per_byte for tier in tiers)
     spilled = sum(used[tier.name] for tier in tiers[1:])
     plan = Plan(
-        strategy=_name(segment, gradients, graphs == steps, spilled > 0),
+        strategy=_name(segment, gradients, graphs + recorded == steps, spilled > 0),
         steps=steps,
         segment=segment,
         checkpoints=checkpoints,
         gradients=gradients,
         joint=joint,
+        recorded=recorded,
         graphs=graphs,
         bytes=used[memory.name] + graphs * costs.graph,
         spilled_bytes=spilled,
         extra_passes=again / steps,
-        seconds=seconds - graphs * costs.gradient_seconds,
+        seconds=seconds - (graphs + recorded) * costs.gradient_seconds,
         budget=memory.free,
     )
     return plan, all(used[tier.name] <= tier.free for tier in tiers)

@@ -2,8 +2,8 @@
 
 For y = x W^T the gradient of example i is sum_s gy_is^T x_is, so d . grad l_i = sum_s gy_is . (D x_is): one matrix
 product where forward mode needs three, and no second pass. It needs the input and the output gradient of every layer
-that holds a parameter, so it serves where they can be kept: a training of one step (T = 1). A direction with few
-non-zero rows (a metric on a patch of the LM head) meets those rows alone.
+that holds a parameter, and gives no Hessian-vector product: it serves the first step alone, where they can be kept. A
+direction with few non-zero rows (a metric on a patch of the LM head) meets those rows alone.
 
 It speaks only for what it knows: a parameter that works anywhere but in a layer of a known kind, on rows whose example
 is plain from their shape, leaves a gap, and the caller falls back to forward mode (`rates` gives None, or the rates
@@ -70,7 +70,7 @@ class Recorder:
             if not by_example and not (part is self.head and x.shape[:2] == (1, len(recording.rows.owner))):
                 return y
             x = x.detach()
-            y.register_hook(lambda g: recording.items.append((part, x, g)))
+            y.register_hook(lambda g: recording.items.append((part, x, g.detach())))
             return y
 
         return call

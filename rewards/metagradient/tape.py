@@ -42,7 +42,7 @@ class Tape:
         self._folder = tempfile.TemporaryDirectory(dir=spill_dir) if spill_dir is not None else None
         self._checkpoints: dict[int, list[Callable[[], Tensor]]] = {}
         self._gradients: dict[int, Callable[[], Tensor]] = {}
-        self._graphs: dict[int, Kept] = {}
+        self._kept: dict[int, Kept] = {}
         self._last = (plan.steps - 1) // plan.segment * plan.segment
 
     def __enter__(self) -> Tape:
@@ -65,8 +65,8 @@ class Tape:
             self._gradients[step] = self._keep(record.grad, plan.gradients, f"{step}-g")
         elif step == 0 or step >= self._last or self.keeps_graph(step):  # step 0 then needs forward mode alone
             self._gradients[step] = self._keep(record.grad, "memory", "")
-        if record.kept is not None and self.keeps_graph(step):
-            self._graphs[step] = record.kept
+        if record.kept is not None:
+            self._kept[step] = record.kept
 
     def backward(self) -> Iterator[Record]:
         """Every record, last step first; each is forgotten once given."""
@@ -79,12 +79,11 @@ class Tape:
         theta, *state = (load() for load in self._checkpoints.pop(start))
         records = []
         for step in range(start, stop):
-            load, kept = self._gradients.pop(step, None), self._graphs.pop(step, None)
+            load, kept = self._gradients.pop(step, None), self._kept.pop(step, None)
             if load is not None:
                 grad = load()
             else:
-                keep = "graph" if self.plan.joint and step + 1 == stop else None
-                _, grad, kept = self.gradient(step, theta, keep=keep)
+                _, grad, kept = self.gradient(step, theta, graph=self.plan.joint and step + 1 == stop)
             records.append(Record(step, theta, tuple(state), grad, kept))
             if step + 1 < stop:
                 theta, state = updated(self.rule, step, theta, tuple(state), grad)

@@ -34,10 +34,22 @@ def test_no_more_graphs_than_pay_however_large_the_budget():
 
 def test_the_engine_asks_for_no_more_graphs_than_pay(monkeypatch):
     model = build("gpt2")
-    kept = [metagradient(model, make_batches(n), lm_metric(model), OPTIMIZER).plan.graphs for n in (1, 3)]
+    batches, metric = make_batches(3), lm_metric(model)
+    kept = metagradient(model, batches, metric, OPTIMIZER).plan
     monkeypatch.setitem(plan.GRAPHS_AT_MOST, "cpu", 1)
-    few = [metagradient(model, make_batches(n), lm_metric(model), OPTIMIZER).plan.graphs for n in (1, 3)]
-    assert (kept, few) == ([1, 3], [1, 0])  # a single step's recording is no such graph
+    few = metagradient(model, batches, metric, OPTIMIZER).plan
+    assert (kept.graphs, few.graphs) == (2, 0) and kept.recorded and few.recorded  # a recording is no such graph
+
+
+def test_the_first_step_keeps_its_recording_where_that_is_smaller_than_a_graph():
+    def found(budget: int, **changes):
+        chosen = choose(4, costs(**{"recording": 6 * MB} | changes), [Tier("memory", budget * MB)])
+        return chosen.strategy, chosen.recorded, chosen.graphs
+
+    assert found(100) == ("unrolled", True, 3)
+    assert found(40) == ("kept", True, 2)
+    assert found(40, recording=20 * MB) == ("kept", False, 2)
+    assert found(14) == ("kept", False, 0)
 
 
 def test_less_memory_less_kept():
@@ -68,19 +80,21 @@ def test_too_small_a_budget_says_what_it_takes():
     steps=st.integers(1, 300),
     slots=st.integers(0, 3),
     graph=st.integers(1, 100 * MB),
-    budget=st.integers(0, 3000 * MB),
+    budget=st.integers(100 * MB, 3000 * MB),
     single=st.booleans(),
     disk=st.booleans(),
+    recording=st.none() | st.integers(1, 100 * MB),
 )
-def test_every_plan_respects_its_budget(steps, slots, graph, budget, single, disk):
+def test_every_plan_respects_its_budget(steps, slots, graph, budget, single, disk, recording):
     tiers = [Tier("memory", budget)] + [Tier("disk", 10**10, 2e-9)] * disk
+    known = costs(slots=slots, graph=graph, single_pass=single, recording=recording)
     try:
-        found = choose(steps, costs(slots=slots, graph=graph, single_pass=single), tiers)
+        found = choose(steps, known, tiers)
     except MemoryBudgetError:
         assume(False)
-    assert found.bytes <= budget and 1 <= found.segment <= steps and 0 <= found.graphs <= steps
+    assert found.bytes <= budget and 1 <= found.segment <= steps and 0 <= found.graphs <= steps - found.recorded
     assert found.extra_passes <= 1
-    more = choose(steps, costs(slots=slots, graph=graph, single_pass=single), [Tier("memory", 2 * budget), *tiers[1:]])
+    more = choose(steps, known, [Tier("memory", 2 * budget), *tiers[1:]])
     assert more.seconds <= found.seconds
 
 
@@ -96,6 +110,7 @@ def forced(monkeypatch, **changes):
 
 PLANS = {
     "kept": {"segment": 1, "gradients": "memory", "graphs": 0},
+    "nothing_recorded": {"segment": 1, "gradients": "memory", "graphs": 0, "recorded": False},
     "some_graphs": {"segment": 1, "gradients": "memory", "graphs": 2},
     "replayed_2": {"segment": 2, "gradients": "memory", "graphs": 0},
     "replayed_all": {"segment": 5, "gradients": "memory", "graphs": 1},
