@@ -183,14 +183,15 @@ class _ActivationBackward(Function):
 
 
 def _curve(x: Tensor, kind: str, *, value: bool = True) -> tuple[Tensor | None, Tensor, Tensor]:
-    """(f(x) if asked for, f'(x), f''(x)), new tensors."""
-    flat = x.reshape(-1)
+    """(f(x) if asked for, f'(x), f''(x)), new tensors; in float32 inside where x is narrower, as PyTorch's own."""
+    flat, narrow = x.reshape(-1), x.dtype in (torch.float16, torch.bfloat16)
     made = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(3 if value else 2)]
     for cut in _blocks(x.numel(), 1, x.device):
-        first, second, unit = _slopes(flat[cut], kind)
+        part = flat[cut].float() if narrow else flat[cut]
+        first, second, unit = _slopes(part, kind)
         made[-2].view(-1)[cut], made[-1].view(-1)[cut] = first, second
         if value:
-            torch.mul(unit, flat[cut], out=made[0].view(-1)[cut])
+            torch.mul(unit, part, out=made[0].view(-1)[cut])
     return (*made,) if value else (None, *made)
 
 

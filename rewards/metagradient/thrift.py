@@ -49,8 +49,8 @@ def on() -> bool:
 
 
 def offer(tensor: Tensor, make: Callable[..., Tensor], *held: Tensor | None, forward: bool) -> None:
-    """Inside `saving`: whoever saves `tensor` gets make(*held) back, which has to give the same numbers. `held` are
-    saved by someone in any case. Elsewhere nothing happens.
+    """Inside `saving`: whoever saves `tensor` gets make(*held) back, which has to give the same numbers to rounding.
+    `held` are saved by someone in any case. Elsewhere nothing happens.
 
     forward  made in the forward pass, so saved for the backward pass inside `saving`, which need not make it again: it
              is let go when that ends, and stays once it was made after that. Else it is needed once and let go at once.

@@ -99,3 +99,13 @@ def test_a_graph_that_is_dropped_is_freed():
     del g
     gc.collect()
     assert saved.expired()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_bf16_to_its_rounding(monkeypatch, remade, kind):
+    model, batches = build(kind).bfloat16(), make_batches(3)
+    metric, optimizer = lm_metric(build(kind).bfloat16().float()), InnerOptimizer("sgd", lr=1e-3)
+    found = metagradient(model, batches, metric, optimizer)
+    assert found.plan.graphs == 2 and remade
+    monkeypatch.setattr(thrift, "offer", lambda *held, **how: None)
+    assert relative(found.weights, metagradient(model, batches, metric, optimizer).weights) <= 0.02
