@@ -53,7 +53,7 @@ def test_every_optimizer(name, kind):
 
 
 @shapes
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("steps", [1, 3, 8])
 def test_float32_within_1e_4(kind, tied, steps):
     model, batches = build(kind, tied), make_batches(steps)
     with Double():
