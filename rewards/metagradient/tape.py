@@ -63,7 +63,7 @@ class Tape:
             ]
         if plan.gradients != "recomputed":
             self._gradients[step] = self._keep(record.grad, plan.gradients, f"{step}-g")
-        elif step == 0 or step >= self._last or self.keeps_graph(step):  # step 0 then needs forward mode alone
+        elif step == 0 or step >= self._last or self.keeps_graph(step):  # step 0 then needs no gradient pass
             self._gradients[step] = self._keep(record.grad, "memory", "")
         if record.kept is not None:
             self._kept[step] = record.kept
