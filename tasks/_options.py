@@ -28,15 +28,15 @@ class Options:
     def number(self, name: str, default: float) -> float:
         return float(self._read(name, default, (int, float), "a number"))
 
-    def integer(self, name: str, default: T) -> int | T:
-        """At least 1."""
+    def integer(self, name: str, default: T, *, least: int = 1) -> int | T:
+        """At least `least`."""
         value = self._values.get(name)
         if isinstance(value, float) and value.is_integer():  # `--set` reads 1e3 as a float
             value = int(value)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise HarnessError(f"task.options.{name} must be a whole number of at least 1, not {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise HarnessError(f"task.options.{name} must be a whole number of at least {least}, not {value!r}.")
         return value
 
     def _read(self, name: str, default: Any, kind: type | tuple[type, ...], what: str) -> Any:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _measure_name(label: str) -> str:
-    """"Spanish" -> "fraction_spanish", "Not Natural Language" -> "fraction_not_natural"."""
+    """ "Spanish" -> "fraction_spanish", "Not Natural Language" -> "fraction_not_natural"."""
     return "fraction_" + label.lower().removesuffix(" language").replace(" ", "_")
 
 

@@ -38,10 +38,11 @@ class _Picture:
     """Phi = -mean log(1 + exp(-lambda * Y * dW)) over a patch of the LM head (section 4.1 of the paper).
 
     Y is the picture, +1 light and -1 dark; dW the patch's change against the untrained target. Rows are hidden
-    dimensions, columns token ids, both from 0. The picture that training drew is sign(dW); an entry that did not move
+    dimensions from 0, columns token ids from `first_token`, 0 in the paper. Texts steer a column by where they hold its
+    token: on tokens that a generator hardly writes no choice among its texts draws the picture. The picture that training drew is sign(dW); an entry that did not move
     (dW = 0) counts as wrong and is drawn grey.
 
-    Options (`task.options`): `lambda` (20); `pattern`, a .npy of +1 and -1 or an image file with one pixel an entry, in
+    Options (`task.options`): `lambda` (20); `first_token` (0); `pattern`, a .npy of +1 and -1 or an image file with one pixel an entry, in
     place of the task's own picture. Raises HarnessError for a bad option or pattern, and in `metric` and `evaluate` for
     a picture larger than the target's head.
     """
@@ -53,6 +54,7 @@ class _Picture:
     measures: tuple[Measure, ...] = (*PICTURE_MEASURES, *TEXT_MEASURES)
     options: Mapping[str, str] = {
         "lambda": "how sharply the metric asks for a sign (20)",
+        "first_token": "token id of the picture's first column (0)",
         "pattern": "a .npy of +1 and -1 or an image file in place of the task's picture",
     }
     name: str
@@ -65,6 +67,7 @@ class _Picture:
         self.scale = self._options.number("lambda", 20.0)
         if not 0 < self.scale < float("inf"):
             raise HarnessError(f"task.options.lambda must be a positive number, not {self.scale}.")
+        self.first_token = self._options.integer("first_token", 0, least=0)
         pattern = self._options.text("pattern", "")
         self.picture: np.ndarray = _pattern.from_file(Path(pattern).expanduser()) if pattern else self._own_picture()
         """Y: (hidden dimensions, token ids) int8."""
@@ -129,18 +132,20 @@ class _Picture:
         name = head_parameter(inner.model)
         head = dict(inner.model.named_parameters())[name].detach()
         rows, columns = self.picture.shape
-        if columns > head.shape[0] or rows > head.shape[1]:
+        tokens = slice(self.first_token, self.first_token + columns)
+        if tokens.stop > head.shape[0] or rows > head.shape[1]:
+            start = f", the first at token {self.first_token}" if self.first_token else ""
             raise HarnessError(
-                f"The picture of {self.name} has {rows} rows and {columns} columns, the target's head only "
-                f"{head.shape[1]} hidden dimensions and {head.shape[0]} token ids; set a larger target.model or a "
-                "smaller task.options.pattern."
+                f"The picture of {self.name} has {rows} rows and {columns} columns{start}, the target's head only "
+                f"{head.shape[1]} hidden dimensions and {head.shape[0]} token ids; set a larger target.model, a "
+                "smaller task.options.pattern or a smaller task.options.first_token."
             )
-        before = head[:columns, :rows].clone()
+        before = head[tokens, :rows].clone()
 
         def delta(params: Mapping[str, torch.Tensor]) -> torch.Tensor:
             # Sliced first, so that the engine's directions stay as small as the patch. A Hugging Face head is
             # (vocab, hidden), the picture (hidden, vocab).
-            patch = params[name][:columns, :rows]
+            patch = params[name][tokens, :rows]
             return (patch - before.to(patch)).T
 
         return delta

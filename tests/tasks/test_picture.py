@@ -105,6 +105,31 @@ def test_the_gradient_is_that_of_finite_differences_and_lives_on_the_patch(wide_
     assert gradient.eq(0).all()
 
 
+@pytest.mark.parametrize("first", [0, 3, 9])
+def test_the_first_token_moves_the_patch(wide_model, chosen_training, first):
+    """Phi of the patch at `first` is Phi at 0 of a head whose token rows moved up by `first`."""
+    model = wide_model("gpt2", False)
+    phi = make("67", first_token=first).metric(chosen_training(model))
+    head = head_parameter(model)
+    before = dict(model.named_parameters())
+    params = {name: value.detach() + 0.02 * torch.randn_like(value) for name, value in before.items()}
+    expected = slow_phi(make("67"), before[head].tolist()[first:], params[head].tolist()[first:])
+    assert float(phi(params)) == pytest.approx(expected, rel=1e-12)
+    leaf = params[head].requires_grad_()
+    moved = torch.autograd.grad(phi(params), leaf)[0].ne(0)
+    assert moved[first : first + 7, :6].all() and moved.sum() == 42
+
+
+def test_a_first_token_beyond_the_head_is_refused(wide_model, chosen_training):
+    model = wide_model("gpt2", False)
+    last = model.lm_head.weight.shape[0] - 7
+    make("67", first_token=last).metric(chosen_training(model))
+    with pytest.raises(HarnessError, match=f"first at token {last + 1}"):
+        make("67", first_token=last + 1).metric(chosen_training(model))
+    with pytest.raises(HarnessError, match="first_token must be a whole number of at least 0"):
+        make("67", first_token=-1)
+
+
 def test_phi_keeps_the_untrained_head_it_was_made_with(wide_model, chosen_training):
     model = wide_model("gpt2", False)
     phi = make("67").metric(chosen_training(model))
