@@ -171,6 +171,12 @@ class InnerSettings(Section):
     """The learning algorithm A: how the target is trained on rollouts."""
 
     steps: int = Field(1, ge=1, description="T, optimizer steps of the training whose metagradient is taken.")
+    warmup_steps: int = Field(
+        0,
+        ge=0,
+        description="Steps on the same texts before those: trained, not differentiated; the T steps then start from there.",
+        json_schema_extra=ADDED,
+    )
     cross_group: bool = Field(
         True, description="All rollouts of a step train one target; off: one target per rollout rank."
     )

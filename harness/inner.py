@@ -7,7 +7,8 @@ reward differentiates is what a validation trains. Model and optimizer state sta
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 class InnerTrainer:
     """A bound to one target: the `InnerTraining` of harness/contracts.py.
 
-    model       loaded with eager attention, in evaluation mode; never changed
+    With `settings.warmup_steps` A has two parts: plain training on the texts in that many steps, then, with a fresh
+    optimizer state, the T steps that data weights act on. A metagradient is then exact for those T steps and leaves out
+    what the weights would have changed before (truncated): texts of early steps, which a target that knows nothing yet
+    judges, are judged late as well.
+
+    model       loaded with eager attention, in evaluation mode; the same after every call
     settings    the profile's `inner` section
     steps       T; default `settings.steps` (validation may train longer)
     """
@@ -52,16 +58,17 @@ class InnerTrainer:
         order, batches = self._batches(texts)
         mine = share(batches)
         group = {"process_group": mine.group} if mine else {}
-        result = metagradient(
-            self.model, mine.batches if mine else batches, metric, self._optimizer(), **self._options(), **group
-        )
+        with self._warmed(texts):
+            result = metagradient(
+                self.model, mine.batches if mine else batches, metric, self._optimizer(), **self._options(), **group
+            )
         found = mine.whole(result.weights) if mine else result.weights
         weights = torch.empty_like(found)
         weights[torch.tensor(order, device=weights.device)] = found
         return result.reordered(weights)
 
     def train(self, texts: Sequence[str], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """Theta_T after training on `texts`, with data weights (N,) in their order (default: 1)."""
+        """Theta_T after training on `texts`, with data weights (N,) in their order (default: 1) in the last T steps."""
         order, batches = self._batches(texts)
         options = self._options()
         options.pop("memory_budget")
@@ -71,7 +78,25 @@ class InnerTrainer:
         if mine:
             weights = None if weights is None else weights[mine.places.to(weights.device)]
             options["process_group"] = mine.group
-        return train(self.model, mine.batches if mine else batches, self._optimizer(), weights=weights, **options)
+        with self._warmed(texts):
+            return train(self.model, mine.batches if mine else batches, self._optimizer(), weights=weights, **options)
+
+    @contextmanager
+    def _warmed(self, texts: Sequence[str]) -> Iterator[None]:
+        """The model after `settings.warmup_steps` steps on `texts`; afterwards as it was. Parameters keep their dtype."""
+        if not self.settings.warmup_steps:
+            yield
+            return
+        plain = self.settings.model_copy(update={"warmup_steps": 0})
+        warm = InnerTrainer(self.model, self.tokenizer, plain, steps=self.settings.warmup_steps).train(texts)
+        before = {name: parameter.data for name, parameter in self.model.named_parameters()}
+        try:
+            for name, parameter in self.model.named_parameters():
+                parameter.data = warm[name].detach().to(parameter.dtype)
+            yield
+        finally:
+            for name, parameter in self.model.named_parameters():
+                parameter.data = before[name]
 
     def with_optimizer(self, **changes: Any) -> InnerTrainer:
         settings = OptimizerSettings.model_validate(self.settings.optimizer.model_dump() | changes)

@@ -125,3 +125,45 @@ def test_another_optimizer_is_another_training(make_inner):
     assert any(
         not torch.equal(a, b) for a, b in zip(inner.train(TEXTS).values(), other.train(TEXTS).values(), strict=True)
     )
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize(("warm", "steps"), [(1, 1), (3, 1), (2, 3)])
+def test_a_warm_up_is_a_training_before_the_weighted_one(family, warm, steps, make_inner):
+    """Against two trainings by hand, and the metagradient against finite differences of the second one's weights."""
+    smooth = {"lr": 1e-2, "eps_root": 1e-3, "weight_decay": 0.0}  # so that finite differences are exact enough
+    inner = make_inner(family, steps=steps, warmup_steps=warm, shuffle_seed=None, optimizer=smooth)
+    texts = [text for text in TEXTS if text]
+    before = {name: value.detach().clone() for name, value in inner.model.named_parameters()}
+    by_hand = make_inner(family, steps=steps, shuffle_seed=None, optimizer=smooth)
+    by_hand.model.load_state_dict(inner.model.state_dict())
+    warmed = by_hand.with_steps(warm).train(texts)
+    by_hand.model.load_state_dict(warmed, strict=False)
+    expected, found = by_hand.train(texts), inner.train(texts)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+    exact, step = inner.metagradient(texts, norm), 1e-5
+    assert float(exact.value) == pytest.approx(float(norm(expected)), rel=1e-12)
+    for i in range(len(texts)):
+        weights = torch.ones(len(texts), dtype=torch.float64)
+        weights[i] += step
+        up = norm(inner.train(texts, weights=weights))
+        weights[i] -= 2 * step
+        down = norm(inner.train(texts, weights=weights))
+        assert float(exact.weights[i]) == pytest.approx(float(up - down) / (2 * step), rel=1e-5, abs=1e-9)
+    for name, value in inner.model.named_parameters():
+        assert torch.equal(value, before[name])
+
+
+def test_a_failed_metric_leaves_the_model_as_it_was(make_inner):
+    inner = make_inner(warmup_steps=2)
+    before = {name: value.detach().clone() for name, value in inner.model.named_parameters()}
+
+    def broken(params):
+        raise ValueError("no metric")
+
+    with pytest.raises(Exception, match="no metric"):
+        inner.metagradient(TEXTS, broken)
+    for name, value in inner.model.named_parameters():
+        assert torch.equal(value, before[name])
