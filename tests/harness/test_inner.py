@@ -151,7 +151,7 @@ def test_a_warm_up_is_a_training_before_the_weighted_one(family, warm, steps, ma
         up = norm(inner.train(texts, weights=weights))
         weights[i] -= 2 * step
         down = norm(inner.train(texts, weights=weights))
-        assert float(exact.weights[i]) == pytest.approx(float(up - down) / (2 * step), rel=1e-5, abs=1e-9)
+        assert float(exact.weights[i]) == pytest.approx(float(up - down) / (2 * step), rel=1e-3, abs=1e-9)
     for name, value in inner.model.named_parameters():
         assert torch.equal(value, before[name])
 
