@@ -177,6 +177,9 @@ class InnerSettings(Section):
         description="Steps on the same texts before those: trained, not differentiated; the T steps then start from there.",
         json_schema_extra=ADDED,
     )
+    warmup_lr: float | None = Field(
+        None, gt=0, description="Learning rate of the warm-up; default: the optimizer's.", json_schema_extra=ADDED
+    )
     cross_group: bool = Field(
         True, description="All rollouts of a step train one target; off: one target per rollout rank."
     )

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class InnerTrainer:
     """A bound to one target: the `InnerTraining` of harness/contracts.py.
 
-    With `settings.warmup_steps` A has two parts: plain training on the texts in that many steps, then, with a fresh
-    optimizer state, the T steps that data weights act on. A metagradient is then exact for those T steps and leaves out
+    With `settings.warmup_steps` A has two parts: plain training on the texts in that many steps, at `warmup_lr`, then,
+    with a fresh optimizer state, the T steps that data weights act on. A metagradient is then exact for those T steps and leaves out
     what the weights would have changed before (truncated): texts of early steps, which a target that knows nothing yet
     judges, are judged late as well.
 
@@ -87,8 +87,10 @@ class InnerTrainer:
         if not self.settings.warmup_steps:
             yield
             return
-        plain = self.settings.model_copy(update={"warmup_steps": 0})
-        warm = InnerTrainer(self.model, self.tokenizer, plain, steps=self.settings.warmup_steps).train(texts)
+        settings = self.settings
+        optimizer = settings.optimizer.model_copy(update={"lr": settings.warmup_lr or settings.optimizer.lr})
+        plain = settings.model_copy(update={"warmup_steps": 0, "optimizer": optimizer})
+        warm = InnerTrainer(self.model, self.tokenizer, plain, steps=settings.warmup_steps).train(texts)
         before = {name: parameter.data for name, parameter in self.model.named_parameters()}
         try:
             for name, parameter in self.model.named_parameters():

@@ -132,12 +132,12 @@ def test_another_optimizer_is_another_training(make_inner):
 def test_a_warm_up_is_a_training_before_the_weighted_one(family, warm, steps, make_inner):
     """Against two trainings by hand, and the metagradient against finite differences of the second one's weights."""
     smooth = {"lr": 1e-2, "eps_root": 1e-3, "weight_decay": 0.0}  # so that finite differences are exact enough
-    inner = make_inner(family, steps=steps, warmup_steps=warm, shuffle_seed=None, optimizer=smooth)
+    inner = make_inner(family, steps=steps, warmup_steps=warm, warmup_lr=3e-2, shuffle_seed=None, optimizer=smooth)
     texts = [text for text in TEXTS if text]
     before = {name: value.detach().clone() for name, value in inner.model.named_parameters()}
     by_hand = make_inner(family, steps=steps, shuffle_seed=None, optimizer=smooth)
     by_hand.model.load_state_dict(inner.model.state_dict())
-    warmed = by_hand.with_steps(warm).train(texts)
+    warmed = by_hand.with_steps(warm).with_optimizer(lr=3e-2).train(texts)
     by_hand.model.load_state_dict(warmed, strict=False)
     expected, found = by_hand.train(texts), inner.train(texts)
     for name, value in expected.items():
