@@ -16,7 +16,7 @@ from harness.cell import CellPlan, Interrupted, Policy, now, provenance, request
 from harness.checkpoint import Checkpoints
 from harness.config import Profile, resolve
 from harness.contracts import HarnessError
-from harness.registry import check_options
+from harness.registry import REWARDS, check_options
 from harness.results import CellRecord, CellStore, StorageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def plan_grid(
     """Every cell of the grid, in the order tasks, variants, rewards, seeds. Raises HarnessError for bad settings.
 
     With `inner_steps` the number of prompts of a step and the number of steps are scaled so that every variant sees the
-    profile's total number of examples (PAPER.md, Generator settings).
+    profile's total number of examples (PAPER.md, Generator settings), validation comes after as many examples, and
+    trains for the longest T unless the settings name another.
     """
     check_options(assignments, tasks, rewards)
     cells = []
@@ -50,9 +51,12 @@ def plan_grid(
                     prompts = max(1, base.prompts_per_step * steps // settings.inner.steps)
                     total = base.steps * base.prompts_per_step
                     updates = max(1, base.updates_per_step * prompts // base.prompts_per_step)
+                    every = settings.validation.every * base.prompts_per_step
                     given |= {
                         "inner.steps": steps, "grpo.prompts_per_step": prompts, "grpo.updates_per_step": updates,
                         "grpo.steps": max(1, round(total / prompts)),
+                        "validation.every": max(1, round(every / prompts)),
+                        "validation.inner_steps": settings.validation.inner_steps or max(inner_steps),
                     }  # fmt: skip
                     settings = resolve(profile, task, reward, given)
                 cells += [CellPlan(profile.name, task, reward, seed, settings, variant, given) for seed in seeds]
@@ -309,6 +313,25 @@ def default_workers(cells: int) -> int:
     return max(1, min(cells, os.cpu_count() or 1))
 
 
+def _check_steps(plan: CellPlan) -> None:
+    """Raises HarnessError where a training set, of a reward or of the validation, has fewer texts than inner steps."""
+    grpo, inner, validation = plan.settings.grpo, plan.settings.inner, plan.settings.validation
+    one_set = inner.cross_group and plan.reward != "naive"
+    trained = [(validation.prompts, validation.inner_steps or inner.steps, "validation.prompts")]
+    if REWARDS.get(plan.reward).needs.metric:
+        texts = grpo.rollouts_per_step if one_set else grpo.prompts_per_step
+        trained.append((texts, inner.steps, "grpo.prompts_per_step"))
+    for texts, steps, setting in trained:
+        if texts < max(steps, inner.warmup_steps):
+            lower = "inner.steps" if steps > inner.warmup_steps else "inner.warmup_steps"
+            if setting == "validation.prompts" and lower == "inner.steps" and validation.inner_steps:
+                lower = "validation.inner_steps"
+            raise HarnessError(
+                f"{plan.task}/{plan.reward} would split training sets of {texts} texts into "
+                f"{max(steps, inner.warmup_steps)} inner steps; raise {setting} or lower {lower}."
+            )
+
+
 def preflight(plans: Sequence[CellPlan], runs: Path) -> None:
     """Finds out now what would stop a cell later: missing assets, broken model folders, an unwritable folder. Raises
     HarnessError; nothing has been written then."""
@@ -322,6 +345,7 @@ def preflight(plans: Sequence[CellPlan], runs: Path) -> None:
             continue
         plan.assets  # noqa: B018  computing it is the check
         settings = plan.settings
+        _check_steps(plan)
         for model in (settings.generator.model, settings.target.model):
             if model not in seen:
                 seen.add(model)

@@ -163,6 +163,12 @@ def training(shape: Shape, settings: Settings, texts: int, steps: int, metagradi
     return one * units + Work(moved=steps * vectors)
 
 
+def warmup(shape: Shape, settings: Settings, texts: int) -> Work:
+    """The plain training on the same texts before, if the settings ask for one."""
+    steps = settings.inner.warmup_steps
+    return training(shape, settings, texts, steps, False) if steps else Work()
+
+
 def metric(shape: Shape, settings: Settings, task: str, factor: float) -> Work:
     """`factor` forward passes over what the task's metric reads; patches of a head cost nothing."""
     offers = TASKS.get(task).factory.offers
@@ -243,13 +249,14 @@ def estimate(
     updated = update(writer, settings)
     scored = Work()
     if trains:
-        scored = training(reader, settings, grpo.rollouts_per_step, inner.steps, metagradient)
+        scored = warmup(reader, settings, grpo.rollouts_per_step)
+        scored += training(reader, settings, grpo.rollouts_per_step, inner.steps, metagradient)
         scored += metric(reader, settings, task, 3 if metagradient else grpo.rollouts_per_prompt)
     last_steps = validation.inner_steps or inner.steps
     checked_text = generation(writer, settings, validation.prompts, 1)
-    checked_target = training(reader, settings, validation.prompts, last_steps, False) + metric(
-        reader, settings, task, 2
-    )
+    checked_target = warmup(reader, settings, validation.prompts)
+    checked_target += training(reader, settings, validation.prompts, last_steps, False)
+    checked_target += metric(reader, settings, task, 2)
 
     states, target = generator_states(writer, settings), reader.parameters * WIDTH[settings.target.dtype]
     reward_peak = training_memory(reader, settings, inner.steps, metagradient) + target if trains else 0

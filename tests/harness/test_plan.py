@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from harness.config import load_profile, resolve
 from harness.contracts import HarnessError
+from harness.grid import plan_grid, preflight
 from harness.plan import estimate, forward
 from harness.registry import REWARDS, TASKS
 from harness.shapes import DATASHEETS, Device, Shape, known_assets, shape_from_config, shape_of
@@ -128,3 +129,37 @@ def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
     cli.app(asked, standalone_mode=False)
     rows = [line for line in capsys.readouterr().out.splitlines() if "norm/naive seed" in line and "│" in line]
     assert ["kept" in row for row in rows] == [True, False]
+
+
+def test_a_warm_up_is_planned_for():
+    def planned(**given):
+        return estimate(resolve(load_profile("tiny"), "uuid", "adam_metagrad", given), "uuid", "adam_metagrad", SLOW)
+
+    plain, warm, one = planned(), planned(**{"inner.warmup_steps": 96}), planned(**{"inner.steps": 96})
+    for phase in (1, 3):  # reward and validation
+        assert plain.phases[phase].flops < warm.phases[phase].flops
+    assert warm.phases[1].flops < one.phases[1].flops  # training forward is less than a metagradient back
+
+
+def test_longer_inner_trainings_get_more_texts_and_fewer_steps():
+    plans = plan_grid(load_profile("tiny"), ["67"], ["adam_metagrad"], [0], {"validation.every": 6}, [1, 2, 3])
+    base = resolve(load_profile("tiny"), "67", "adam_metagrad").grpo
+    for plan, steps in zip(plans, (1, 2, 3), strict=True):
+        grpo, validation = plan.settings.grpo, plan.settings.validation
+        assert grpo.prompts_per_step == steps * base.prompts_per_step
+        assert grpo.steps == round(base.steps / steps)
+        assert (validation.every, validation.inner_steps) == (6 // steps, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "reward", "given", "message"),
+    [
+        ("uuid", "adam_metagrad", {"inner.warmup_steps": 65}, "64 texts into 65 .* raise validation.prompts or lower inner.warmup_steps"),
+        ("uuid", "naive", {"inner.steps": 33, "grpo.prompts_per_step": 32, "grpo.updates_per_step": 8}, "32 texts into 33 .* grpo.prompts_per_step or lower inner.steps"),
+        ("uuid", "naive", {"validation.inner_steps": 65}, "64 texts into 65 .* lower validation.inner_steps"),
+    ],
+)  # fmt: skip
+def test_too_few_texts_for_the_inner_steps_are_said_before_the_run(task, reward, given, message, tmp_path):
+    with pytest.raises(HarnessError, match=message):
+        preflight(plan_grid(load_profile("tiny"), [task], [reward], [0], given), tmp_path)
+    assert not list(tmp_path.iterdir())
