@@ -160,6 +160,12 @@ class OptimizerSettings(Section):
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: float = Field(gt=0)
+    total_lr: float | None = Field(
+        None,
+        gt=0,
+        description="In place of lr: each of a training's T steps has total_lr / T, so that short and long ones move as far.",
+        json_schema_extra=ADDED,
+    )
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = Field(1e-8, ge=0)
     eps_root: float = Field(1e-9, ge=0)
@@ -319,7 +325,10 @@ def resolve(profile: Profile, task: str, reward: str, assignments: dict[str, Any
         if fnmatch.fnmatchcase(task, override.when.task) and fnmatch.fnmatchcase(reward, override.when.reward):
             for key, value in override.set.items():
                 _assign(tree, key, value)
-    for key, value in (assignments or {}).items():
+    given = assignments or {}
+    if "inner.optimizer.lr" in given:  # said by hand, it stands against the profile's total_lr
+        given = {"inner.optimizer.total_lr": None} | given
+    for key, value in given.items():
         _assign(tree, key, value)
     return _validated(Settings, tree, "settings")
 

@@ -35,9 +35,10 @@ def plan_grid(
 ) -> list[CellPlan]:
     """Every cell of the grid, in the order tasks, variants, rewards, seeds. Raises HarnessError for bad settings.
 
-    With `inner_steps` the number of prompts of a step and the number of steps are scaled so that every variant sees the
-    profile's total number of examples (PAPER.md, Generator settings), validation comes after as many examples, and
-    trains for the longest T unless the settings name another.
+    With `inner_steps` every variant sees the settings' total number of examples, in inner batches of one size (PAPER.md,
+    Generator settings): the longest T has the settings' prompts a step and number of steps, a shorter one fewer prompts
+    and more steps. Validation comes after as many examples and trains for the longest T, unless the settings name
+    another.
     """
     check_options(assignments, tasks, rewards)
     cells = []
@@ -48,7 +49,8 @@ def plan_grid(
                 given, variant = dict(assignments), ""
                 if steps is not None:
                     base, variant = settings.grpo, f"T={steps}"
-                    prompts = max(1, base.prompts_per_step * steps // settings.inner.steps)
+                    longest = max(*inner_steps, settings.inner.steps)
+                    prompts = max(1, base.prompts_per_step * steps // longest)
                     total = base.steps * base.prompts_per_step
                     updates = max(1, base.updates_per_step * prompts // base.prompts_per_step)
                     every = settings.validation.every * base.prompts_per_step
@@ -56,7 +58,7 @@ def plan_grid(
                         "inner.steps": steps, "grpo.prompts_per_step": prompts, "grpo.updates_per_step": updates,
                         "grpo.steps": max(1, round(total / prompts)),
                         "validation.every": max(1, round(every / prompts)),
-                        "validation.inner_steps": settings.validation.inner_steps or max(inner_steps),
+                        "validation.inner_steps": settings.validation.inner_steps or longest,
                     }  # fmt: skip
                     settings = resolve(profile, task, reward, given)
                 cells += [CellPlan(profile.name, task, reward, seed, settings, variant, given) for seed in seeds]

@@ -88,9 +88,11 @@ class InnerTrainer:
             yield
             return
         settings = self.settings
-        optimizer = settings.optimizer.model_copy(update={"lr": settings.warmup_lr or settings.optimizer.lr})
-        plain = settings.model_copy(update={"warmup_steps": 0, "optimizer": optimizer})
-        warm = InnerTrainer(self.model, self.tokenizer, plain, steps=settings.warmup_steps).train(texts)
+        plain = settings.model_copy(update={"warmup_steps": 0})
+        trainer = InnerTrainer(self.model, self.tokenizer, plain, steps=settings.warmup_steps)
+        if settings.warmup_lr:
+            trainer = trainer.with_optimizer(lr=settings.warmup_lr)
+        warm = trainer.train(texts)
         before = {name: parameter.data for name, parameter in self.model.named_parameters()}
         try:
             for name, parameter in self.model.named_parameters():
@@ -101,6 +103,8 @@ class InnerTrainer:
                 parameter.data = before[name]
 
     def with_optimizer(self, **changes: Any) -> InnerTrainer:
+        if "lr" in changes:
+            changes = {"total_lr": None} | changes
         settings = OptimizerSettings.model_validate(self.settings.optimizer.model_dump() | changes)
         return InnerTrainer(
             self.model, self.tokenizer, self.settings.model_copy(update={"optimizer": settings}), steps=self.steps
@@ -175,7 +179,10 @@ class InnerTrainer:
         return {"input_ids": ids, "labels": labels}
 
     def _optimizer(self) -> InnerOptimizer:
-        return InnerOptimizer(**self.settings.optimizer.model_dump())
+        values = self.settings.optimizer.model_dump(exclude={"total_lr"})
+        if self.settings.optimizer.total_lr:
+            values["lr"] = self.settings.optimizer.total_lr / self.steps
+        return InnerOptimizer(**values)
 
     def _options(self) -> dict[str, Any]:
         settings = self.settings

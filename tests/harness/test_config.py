@@ -91,3 +91,12 @@ def test_backward_passes_divide_an_update(microbatch, size):
 
 def test_numbers_in_scientific_notation_are_numbers():
     assert parse_assignment("inner.optimizer.lr=1e-5") == ("inner.optimizer.lr", 1e-5)
+
+
+def test_a_rate_set_by_hand_stands_against_a_total_rate():
+    tiny = load_profile("tiny")
+    assert resolve(tiny, "67", "adam_metagrad").inner.optimizer.total_lr == 0.1
+    by_hand = resolve(tiny, "67", "adam_metagrad", {"inner.optimizer.lr": 0.02}).inner.optimizer
+    assert (by_hand.lr, by_hand.total_lr) == (0.02, None)
+    both = {"inner.optimizer.lr": 0.02, "inner.optimizer.total_lr": 0.3}
+    assert resolve(tiny, "67", "adam_metagrad", both).inner.optimizer.total_lr == 0.3

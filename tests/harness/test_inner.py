@@ -167,3 +167,14 @@ def test_a_failed_metric_leaves_the_model_as_it_was(make_inner):
         inner.metagradient(TEXTS, broken)
     for name, value in inner.model.named_parameters():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_total_rate_is_spread_over_the_steps(steps, make_inner):
+    whole = make_inner(optimizer={"lr": 1.0, "total_lr": 0.06}).with_steps(steps)
+    each = make_inner(optimizer={"lr": 0.06 / steps}).with_steps(steps)
+    each.model.load_state_dict(whole.model.state_dict())
+    for name, value in each.train(TEXTS).items():
+        assert torch.equal(whole.train(TEXTS)[name], value)
+    again = whole.with_optimizer(lr=0.06 / steps).train(TEXTS)
+    assert all(torch.equal(again[name], value) for name, value in each.train(TEXTS).items())

@@ -141,14 +141,14 @@ def test_a_warm_up_is_planned_for():
     assert warm.phases[1].flops < one.phases[1].flops  # training forward is less than a metagradient back
 
 
-def test_longer_inner_trainings_get_more_texts_and_fewer_steps():
-    plans = plan_grid(load_profile("tiny"), ["67"], ["adam_metagrad"], [0], {"validation.every": 6}, [1, 2, 3])
+def test_shorter_inner_trainings_get_fewer_texts_and_more_steps():
+    plans = plan_grid(load_profile("tiny"), ["67"], ["adam_metagrad"], [0], {"validation.every": 6}, [1, 8, 96])
     base = resolve(load_profile("tiny"), "67", "adam_metagrad").grpo
-    for plan, steps in zip(plans, (1, 2, 3), strict=True):
+    for plan, steps in zip(plans, (1, 8, 96), strict=True):
         grpo, validation = plan.settings.grpo, plan.settings.validation
-        assert grpo.prompts_per_step == steps * base.prompts_per_step
-        assert grpo.steps == round(base.steps / steps)
-        assert (validation.every, validation.inner_steps) == (6 // steps, 3)
+        assert grpo.prompts_per_step == base.prompts_per_step * steps / 96
+        assert grpo.steps == base.steps * 96 / steps
+        assert (validation.every, validation.inner_steps) == (6 * 96 / steps, 96)
 
 
 @pytest.mark.parametrize(
