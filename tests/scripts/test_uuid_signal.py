@@ -1,0 +1,73 @@
+"""The probe of uuid's rewards: its correlations, its texts and its table."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+import torch
+
+from tasks.uuid import PAPER_UUID
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("uuid_signal", ROOT / "scripts" / "uuid_signal.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["uuid_signal"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_correlations_are_numpys(script):
+    torch.manual_seed(0)
+    rewards, right = torch.randn(50).double(), (torch.rand(50, 4) < 0.4).double()
+    expected = [np.corrcoef(rewards, right[:, k])[0, 1] for k in range(4)]
+    assert script.correlations(rewards, right).tolist() == pytest.approx(expected)
+
+
+def test_rewards_are_standardised_within_their_step(script):
+    weights, steps = torch.randn(40).double(), torch.arange(40) % 4
+    found = script.standardised(weights, steps)
+    for step in range(4):
+        assert float(found[steps == step].mean()) == pytest.approx(0, abs=1e-12)
+        assert float(found[steps == step].std()) == pytest.approx(1)
+
+
+def test_texts_are_what_their_kind_says(script):
+    rng, kinds = random.Random(0), script.kinds(PAPER_UUID)
+    places = [p for p, c in enumerate(PAPER_UUID) if c != "-"]
+
+    def right(kind, among):
+        texts = [kinds[kind](rng) for _ in range(400)]
+        assert all(len(t) == 36 and all(t[p] == "-" for p in (8, 13, 18, 23)) for t in texts)
+        return np.mean([[t[p] == PAPER_UUID[p] for p in among] for t in texts])
+
+    assert right("any hexadecimal", places) == pytest.approx(1 / 16 + 15 / 256, abs=0.02)
+    assert right("0.4 right", places) == pytest.approx(0.4 + 0.6 / 16, abs=0.02)
+    wrong = [p for p in places if script.STUCK[p] != PAPER_UUID[p]]
+    assert right("stuck", wrong) == pytest.approx(0.12 + 0.08 / 16, abs=0.02)
+    assert right("stuck", [p for p in places if p not in wrong]) == pytest.approx(0.8 + 0.2 / 16, abs=0.02)
+
+
+def test_a_row_and_the_table(script, make_model, make_tokenizer, tmp_path):
+    from harness.config import InnerSettings
+    from harness.contracts import TaskContext
+    from harness.inner import InnerTrainer
+    from harness.registry import TASKS
+
+    settings = InnerSettings.model_validate({"steps": 3, "optimizer": {"lr": 1e-2}, "max_tokens": 40})
+    inner = InnerTrainer(make_model("gpt2").eval(), make_tokenizer(), settings)
+    phi = TASKS.get("uuid").factory(TaskContext()).metric(inner)
+    write = script.kinds(PAPER_UUID)["0.4 right"]
+    found = script.row(inner, phi, PAPER_UUID, write, [0, 1, 2], 24, 2)
+    assert found["places"] == 3 and len(found["by thirds"].split(",")) == 3 and found["Phi"] < 0
+    script.write_results(pandas.DataFrame([{"texts": "some", "training": "T=3"} | found]), tmp_path)
+    assert "| T=3 |" in (tmp_path / "README.md").read_text()
