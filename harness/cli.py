@@ -43,7 +43,10 @@ def run(
         typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grpo.steps=40 (repeatable)."),
     ] = None,
     inner_steps: Annotated[
-        str, typer.Option(help="T as an axis of the grid, e.g. '1,8,96'; the number of examples seen stays equal.")
+        str,
+        typer.Option(
+            help="T as an axis of the grid, e.g. '1,8,96', at equal numbers of examples: shorter trainings get fewer prompts a step and more steps."
+        ),
     ] = "",
     out: Out = Path("runs"),
     workers: Annotated[int | None, typer.Option(min=0, help="Cells at a time; 0: in this process.")] = None,
@@ -165,9 +168,13 @@ def table(runs: Annotated[Path, typer.Argument(help="A results folder.")] = Path
 
 @app.command()
 def report(
-    runs: Annotated[Path, typer.Argument(help="A results folder, or one that several were merged into.")] = Path("runs"),
+    runs: Annotated[Path, typer.Argument(help="A results folder, or one that several were merged into.")] = Path(
+        "runs"
+    ),
     out: Annotated[Path, typer.Option("--out", help="Where the page and its tables go.")] = Path("site"),
-    reference: Annotated[str, typer.Option(help="The reward that the others are compared with, seed by seed.")] = "naive",
+    reference: Annotated[
+        str, typer.Option(help="The reward that the others are compared with, seed by seed.")
+    ] = "naive",
 ) -> None:
     """Turn stored results into one HTML page that works offline, the same as Markdown, and tables as CSV and Parquet."""
     from reports import site
@@ -234,7 +241,9 @@ def fidelity(
     write_frame(folder / "measures", signals.frame(found))
     ours = [each for each in everything if each.pool.identity in identities]
     console.print(signals.rich(signals.rows(ours)))
-    console.print(f"Results: {folder} (table.md with intervals, measures.csv, one folder a task and seed)", highlight=False)
+    console.print(
+        f"Results: {folder} (table.md with intervals, measures.csv, one folder a task and seed)", highlight=False
+    )
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
 

@@ -4,8 +4,8 @@ letters that are right in them.
     python scripts/uuid_signal.py [--texts 768] [--repeats 2] [--out reports/uuid_signal]
 
 Three kinds of texts stand for the stages of a run: every letter kept right with probability 1/16 (a generator that
-writes any hexadecimal) or 0.4 and else any, and letters of a string that a run got stuck at (STUCK), each changed at times, wrong ones
-also to the right letter. A row is an inner training:
+writes any hexadecimal) or 0.4 and else any, and letters of a string that a run got stuck at (STUCK), each changed at
+times, wrong ones also to the right letter. A row is an inner training:
 
     correlation       of a text's reward (in units of its inner step's standard deviation) with "the letter at this
                       place is right", over texts; the mean over places. A sum of right letters has 1 / sqrt(places)
