@@ -1,0 +1,45 @@
+"""The choice among texts: one step from the texts' own gradients is the engine's, and a picture can be chosen."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.config import InnerSettings
+from harness.inner import InnerTrainer
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXTS = ["alpha beta", "gamma delta epsilon zeta", "eta theta", "iota kappa"]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("picture_tokens", ROOT / "scripts" / "picture_tokens.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["picture_tokens"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("first", [0, 5])
+def test_a_step_is_the_engines(script, first, make_model, make_tokenizer):
+    optimizer = {"lr": 0.1, "eps_root": 1e-5, "weight_decay": 0.0}
+    settings = InnerSettings.model_validate({"optimizer": optimizer, "max_tokens": 12})
+    inner = InnerTrainer(make_model("gpt2", tied=False).double().eval(), make_tokenizer(), settings)
+    before = inner.model.lm_head.weight.detach().clone()
+    trained = inner.train(TEXTS)["lm_head.weight"]
+    expected = (trained - before)[first : first + 7, :6].T
+    gradient = script.patch_gradients(inner, TEXTS, first, (6, 7)).mean(0)
+    torch.testing.assert_close(script.adam_step(gradient, 0.1, 1e-5, 1e-8), expected, rtol=1e-6, atol=1e-9)
+
+
+def test_texts_that_draw_the_picture_are_chosen(script):
+    torch.manual_seed(0)
+    picture = torch.randn(3, 4).double().sign()
+    gradients = torch.cat([0.1 * torch.randn(60, 3, 4).double(), (-0.1 * picture).expand(4, 3, 4)])
+    found = script.chosen_accuracy(gradients, picture, 20.0, {"lr": 0.1, "eps_root": 1e-5, "eps": 1e-8}, seed=0)
+    assert len(found) == script.STEPS and found[-1] == 1.0 > found[0]
