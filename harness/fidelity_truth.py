@@ -17,7 +17,6 @@ import torch
 
 from harness.contracts import Metric, Task
 from harness.inner import InnerTrainer
-from rewards.metagradient import InnerOptimizer
 from rewards.metagradient.errors import NoScoredTokensError
 from rewards.metagradient.network import Layout
 from rewards.metagradient.optimizer import updated
@@ -83,15 +82,16 @@ class OneStep:
     def __init__(self, inner: InnerTrainer, gradients: Tensor) -> None:
         self.gradients = gradients
         self.layout, self.params = Layout(inner.model), dict(inner.model.named_parameters())
-        self.rule = InnerOptimizer(**inner.settings.optimizer.model_dump()).rule()
+        self.rule = inner.rule().rule()
         self.theta = self.layout.flatten(self.params)
 
     @classmethod
     def of(cls, inner: InnerTrainer, texts: Sequence[str]) -> OneStep | None:
-        """None for more than one step or more bytes than `MOST_BYTES`."""
+        """None for more than one step, a warm-up before it, or more bytes than `MOST_BYTES`."""
         layout = Layout(inner.model)
         theta = layout.flatten(dict(inner.model.named_parameters()))
-        if inner.steps != 1 or len(texts) * theta.numel() * theta.element_size() > MOST_BYTES:
+        several = inner.steps != 1 or inner.settings.warmup_steps
+        if several or len(texts) * theta.numel() * theta.element_size() > MOST_BYTES:
             return None
         gradients = theta.new_zeros(len(texts), theta.numel())
         plain = inner.with_optimizer(name="sgd", lr=1.0, momentum=0.0, weight_decay=0.0)

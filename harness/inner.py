@@ -60,7 +60,7 @@ class InnerTrainer:
         group = {"process_group": mine.group} if mine else {}
         with self._warmed(texts):
             result = metagradient(
-                self.model, mine.batches if mine else batches, metric, self._optimizer(), **self._options(), **group
+                self.model, mine.batches if mine else batches, metric, self.rule(), **self._options(), **group
             )
         found = mine.whole(result.weights) if mine else result.weights
         weights = torch.empty_like(found)
@@ -79,7 +79,7 @@ class InnerTrainer:
             weights = None if weights is None else weights[mine.places.to(weights.device)]
             options["process_group"] = mine.group
         with self._warmed(texts):
-            return train(self.model, mine.batches if mine else batches, self._optimizer(), weights=weights, **options)
+            return train(self.model, mine.batches if mine else batches, self.rule(), weights=weights, **options)
 
     @contextmanager
     def _warmed(self, texts: Sequence[str]) -> Iterator[None]:
@@ -109,6 +109,16 @@ class InnerTrainer:
         return InnerTrainer(
             self.model, self.tokenizer, self.settings.model_copy(update={"optimizer": settings}), steps=self.steps
         )
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of each of the T steps."""
+        total = self.settings.optimizer.total_lr
+        return self.settings.optimizer.lr if total is None else total / self.steps
+
+    def rule(self) -> InnerOptimizer:
+        """What the engine is given."""
+        return InnerOptimizer(**self.settings.optimizer.model_dump(exclude={"total_lr"}) | {"lr": self.lr})
 
     def with_steps(self, steps: int) -> InnerTrainer:
         """The same training cut into `steps` optimizer steps."""
@@ -177,12 +187,6 @@ class InnerTrainer:
         for row, tokens in enumerate(rows):
             labels[row, len(tokens) : len(tokens) + 1] = -100
         return {"input_ids": ids, "labels": labels}
-
-    def _optimizer(self) -> InnerOptimizer:
-        values = self.settings.optimizer.model_dump(exclude={"total_lr"})
-        if self.settings.optimizer.total_lr:
-            values["lr"] = self.settings.optimizer.total_lr / self.steps
-        return InnerOptimizer(**values)
 
     def _options(self) -> dict[str, Any]:
         settings = self.settings

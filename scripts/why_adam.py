@@ -79,9 +79,9 @@ def grid(inner: InnerTrainer) -> list[InnerTrainer]:
     """The trainings that are compared, the profile's own first."""
     own = inner.settings.optimizer
     adam = [inner.with_optimizer(eps_root=root) for root in ADAM_ROOTS if root != own.eps_root]
-    adam += [inner.with_optimizer(lr=lr) for lr in ADAM_RATES if lr != own.lr]
+    adam += [inner.with_optimizer(lr=lr) for lr in ADAM_RATES if lr != inner.lr]
     sgd = [inner.with_optimizer(name="sgd", lr=lr) for lr in SGD_RATES]
-    longer = [each.with_steps(4) for each in (inner, inner.with_optimizer(lr=10 * own.lr), sgd[1], sgd[2])]
+    longer = [each.with_steps(4) for each in (inner, inner.with_optimizer(lr=10 * inner.lr), sgd[1], sgd[2])]
     return [inner, *adam, *sgd, *longer]
 
 
@@ -108,7 +108,7 @@ def fidelity_of(bench: Bench, trainings: Sequence[InnerTrainer]) -> list[dict[st
         predicted = (used @ tau).numpy()
         settings = inner.settings.optimizer
         line: dict[str, Any] = {
-            "optimizer": settings.name, "lr": settings.lr, "eps_root": settings.eps_root, "T": inner.steps,
+            "optimizer": settings.name, "lr": inner.lr, "eps_root": settings.eps_root, "T": inner.steps,
             "training": training_name(inner.settings.model_copy(update={"steps": inner.steps})),
             "move": whole - retraining.untrained(),
         }  # fmt: skip
@@ -145,7 +145,7 @@ def coordinates_of(bench: Bench, trainings: Sequence[InnerTrainer]) -> list[dict
         for (a, b), (low, high), part in zip(pairwise(edges), pairwise(SHARES), parts, strict=True):
             centred, whole = part - part.mean(), tau - tau.mean()
             lines.append({
-                "optimizer": settings.name, "lr": settings.lr, "eps_root": settings.eps_root,
+                "optimizer": settings.name, "lr": inner.lr, "eps_root": settings.eps_root,
                 "from": low, "to": high, "median |g|": float(mean[order[a:b]].abs().median()),
                 "share of the step": float((moved[order[a:b]] ** 2).sum() / (moved**2).sum()),
                 "share of the reward": float((centred @ whole) / (whole @ whole)),
@@ -237,8 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _one_step(trainings: Sequence[InnerTrainer]) -> list[InnerTrainer]:
     """Adam over eps_root and one SGD: the learning rate only scales what the parts share."""
     one = [inner for inner in trainings if inner.steps == 1]
-    rate = one[0].settings.optimizer.lr
-    adam = [inner for inner in one if inner.settings.optimizer.name != "sgd" and inner.settings.optimizer.lr == rate]
+    rate = one[0].lr
+    adam = [inner for inner in one if inner.settings.optimizer.name != "sgd" and inner.lr == rate]
     sgd = [inner for inner in one if inner.settings.optimizer.name == "sgd"]
     return [*sorted(adam, key=lambda inner: inner.settings.optimizer.eps_root), *sgd[1:2]]
 

@@ -99,7 +99,7 @@ def test_weights_come_back_in_the_order_of_the_texts(steps, make_inner):
         for change in (1e-5, -1e-5):
             weights = torch.ones(len(TEXTS), dtype=torch.float64)
             weights[order.index(index)] += change
-            trained = train(inner.model, batches, inner._optimizer(), weights=weights)
+            trained = train(inner.model, batches, inner.rule(), weights=weights)
             values.append(float(norm(trained)))
         assert found.weights[index].item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-9)
 
@@ -178,3 +178,8 @@ def test_a_total_rate_is_spread_over_the_steps(steps, make_inner):
         assert torch.equal(whole.train(TEXTS)[name], value)
     again = whole.with_optimizer(lr=0.06 / steps).train(TEXTS)
     assert all(torch.equal(again[name], value) for name, value in each.train(TEXTS).items())
+
+
+def test_the_rate_of_a_step(make_inner):
+    inner = make_inner(optimizer={"lr": 1.0, "total_lr": 0.06})
+    assert (inner.lr, inner.with_steps(3).lr, inner.with_optimizer(lr=0.5).lr) == (0.06, 0.06 / 3, 0.5)
