@@ -172,6 +172,10 @@ class OptimizerSettings(Section):
     weight_decay: float = Field(1e-4, ge=0)
     momentum: float = Field(0.0, ge=0)
 
+    def rate(self, steps: int) -> float:
+        """The learning rate of each step of a training of `steps` steps."""
+        return self.lr if self.total_lr is None else self.total_lr / steps
+
 
 class InnerSettings(Section):
     """The learning algorithm A: how the target is trained on rollouts."""

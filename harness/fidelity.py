@@ -257,9 +257,8 @@ def changed_weights(pool: PoolRecord, change: float) -> Any:
 
 def training_name(settings: InnerSettings) -> str:
     """A kind of inner training in words, e.g. "adamw, lr 1e-05, T=1"."""
-    lr = settings.optimizer.lr if settings.optimizer.total_lr is None else settings.optimizer.total_lr / settings.steps
     before = f" after {settings.warmup_steps}" if settings.warmup_steps else ""
-    return f"{settings.optimizer.name}, lr {lr:g}, T={settings.steps}{before}"
+    return f"{settings.optimizer.name}, lr {settings.optimizer.rate(settings.steps):g}, T={settings.steps}{before}"
 
 
 def _on_device(model: Any) -> Any:

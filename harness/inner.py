@@ -113,8 +113,7 @@ class InnerTrainer:
     @property
     def lr(self) -> float:
         """The learning rate of each of the T steps."""
-        total = self.settings.optimizer.total_lr
-        return self.settings.optimizer.lr if total is None else total / self.steps
+        return self.settings.optimizer.rate(self.steps)
 
     def rule(self) -> InnerOptimizer:
         """What the engine is given."""
