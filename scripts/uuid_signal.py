@@ -35,6 +35,8 @@ from harness.grid import quiet
 from harness.inner import InnerTrainer
 from harness.registry import TASKS
 from harness.results import write_atomic
+from reports.markdown import grid
+from rewards._metagrad import standardised
 
 STUCK = "644777d3-69bf-69db-b5d0-864443322fb3"
 LETTERS = "0123456789abcdef"
@@ -74,16 +76,6 @@ def correlations(rewards: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return (x * y[:, None]).mean(0) / (x.std(0, unbiased=False) * y.std(unbiased=False))
 
 
-def standardised(weights: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Rewards (N,) in units of the deviation within their inner step."""
-    found = torch.empty_like(weights)
-    for step in steps.unique():
-        members = steps == step
-        part = weights[members]
-        found[members] = (part - part.mean()) / part.std()
-    return found
-
-
 def row(inner: InnerTrainer, phi: Any, wanted: str, write: Callable, places: list[int], texts: int, repeats: int):
     """One inner training on `repeats` sets of texts."""
     rewards, right, steps, begin = [], [], [], time.perf_counter()
@@ -91,10 +83,10 @@ def row(inner: InnerTrainer, phi: Any, wanted: str, write: Callable, places: lis
         rng = random.Random(repeat)
         rollouts = [write(rng) for _ in range(texts)]
         result = inner.metagradient(rollouts, phi)
-        at = torch.tensor(inner.steps_of(texts))
+        at = inner.steps_of(texts)
         rewards.append(standardised(result.weights.double().cpu(), at))
         right.append(torch.tensor([[float(text[p] == wanted[p]) for p in places] for text in rollouts]).double())
-        steps.append(at)
+        steps.append(torch.tensor(at))
     seconds = (time.perf_counter() - begin) / repeats
     reward, matches, step = torch.cat(rewards), torch.cat(right), torch.cat(steps)
     found = correlations(reward, matches)
@@ -145,17 +137,12 @@ def write_results(rows: pandas.DataFrame, out: Path) -> None:
     lines = ["# What metagradients reward on `uuid`", ""]
     lines += ["Made by `python scripts/uuid_signal.py`, which says what the columns are.", ""]
     for kind, part in rows.groupby("texts", sort=False):
-        lines += [
-            f"## {kind}",
-            "",
-            "| training | correlation | against | by thirds | Phi | s |",
-            "|---|---|---|---|---|---|",
-        ]
-        lines += [
-            f"| {r['training']} | {r['correlation']:.3f} | {r['against']} of {r['places']} | {r['by thirds']} "
-            f"| {r['Phi']:.2f} | {r['seconds']:.0f} |"
+        cells = [
+            [r["training"], f"{r['correlation']:.3f}", f"{r['against']} of {r['places']}", r["by thirds"],
+             f"{r['Phi']:.2f}", f"{r['seconds']:.0f}"]
             for r in part.to_dict("records")
-        ]
+        ]  # fmt: skip
+        lines += [f"## {kind}", "", grid(["training", "correlation", "against", "by thirds", "Phi", "seconds"], cells)]
         lines.append("")
     write_atomic(out / "README.md", "\n".join(lines))
 

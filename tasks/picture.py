@@ -39,11 +39,11 @@ class _Picture:
 
     Y is the picture, +1 light and -1 dark; dW the patch's change against the untrained target. Rows are hidden
     dimensions from 0, columns token ids from `first_token`, 0 in the paper. Texts steer a column by where they hold its
-    token: on tokens that a generator hardly writes no choice among its texts draws the picture. The picture that training drew is sign(dW); an entry that did not move
-    (dW = 0) counts as wrong and is drawn grey.
+    token: on tokens that a generator hardly writes no choice among its texts draws the picture. The picture that
+    training drew is sign(dW); an entry that did not move (dW = 0) counts as wrong and is drawn grey.
 
-    Options (`task.options`): `lambda` (20); `first_token` (0); `pattern`, a .npy of +1 and -1 or an image file with one pixel an entry, in
-    place of the task's own picture. Raises HarnessError for a bad option or pattern, and in `metric` and `evaluate` for
+    Options (`task.options`): `lambda` (20); `first_token` (0); `pattern`, a .npy of +1 and -1 or an image file with one
+    pixel an entry, in place of the task's own picture. Raises HarnessError for a bad option or pattern, and in `metric` and `evaluate` for
     a picture larger than the target's head.
     """
 

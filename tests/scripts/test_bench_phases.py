@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def bench():
-    path = Path(__file__).resolve().parents[2] / "scripts" / "bench_phases.py"
-    spec = importlib.util.spec_from_file_location("bench_phases", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def bench(load_script):
+    return load_script("bench_phases")
 
 
 @pytest.mark.parametrize(("task", "target", "steps"), [("lambada_es", "llama-3.2-1b", 1), ("67", "gpt2", 2)])

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from harness.config import InnerSettings
 from harness.inner import InnerTrainer
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXTS = ["alpha beta", "gamma delta epsilon zeta", "eta theta", "iota kappa"]
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("picture_tokens", ROOT / "scripts" / "picture_tokens.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["picture_tokens"] = module
-    spec.loader.exec_module(module)
-    return module
+def script(load_script):
+    return load_script("picture_tokens")
 
 
 @pytest.mark.parametrize("first", [0, 5])

@@ -3,10 +3,7 @@ estimator has no bias, and the error of DPG falls as it must where Phi of the tr
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,16 +11,10 @@ import torch
 
 from rewards.metagradient import InnerOptimizer, metagradient
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def theorem():
-    spec = importlib.util.spec_from_file_location("theorem", ROOT / "scripts" / "theorem.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["theorem"] = module
-    spec.loader.exec_module(module)
-    return module
+def theorem(load_script):
+    return load_script("theorem")
 
 
 class Bigram(torch.nn.Module):

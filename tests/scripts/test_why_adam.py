@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pandas
 import pytest
 
@@ -15,16 +11,10 @@ from harness.fidelity_truth import in_float64
 from harness.inner import InnerTrainer
 from harness.registry import TASKS
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="module")
-def why_adam():
-    spec = importlib.util.spec_from_file_location("why_adam", ROOT / "scripts" / "why_adam.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["why_adam"] = module
-    spec.loader.exec_module(module)
-    return module
+def why_adam(load_script):
+    return load_script("why_adam")
 
 
 @pytest.fixture
