@@ -81,8 +81,7 @@ class Block:
     """"higher" or "lower" is better; "" where no cell got as far as to say."""
     ceiling: float
     floor: float
-    """Headline of the untuned generator: median over all finished cells' own floors."""
-    floors: np.ndarray
+    """Headline of the untuned generator: median over seeds of the median of their finished cells' own floors."""
     measures: tuple[str, ...]
     """The key measures that have a column, in order."""
     initial: dict[str, float]
@@ -173,7 +172,8 @@ def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
             row.label,
         )
     )
-    floors = done["floor"].to_numpy(dtype=float) if len(done) else np.empty(0)
+    # By seed first: a seed that more rewards were run on does not weigh more.
+    floors = done.groupby("seed")["floor"].median().to_numpy(dtype=float) if len(done) else np.empty(0)
     return Block(
         profile=profile,
         task=task,
@@ -182,7 +182,6 @@ def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
         direction=direction,
         ceiling=median(frame["ceiling"].to_numpy(dtype=float)) if "ceiling" in frame else math.nan,
         floor=median(floors),
-        floors=floors,
         measures=measures,
         initial={name: 1.0 if name in RELATIVE else median(_column(done, f"initial_{name}")) for name in measures},
         rows=tuple(rows),

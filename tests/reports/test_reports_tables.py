@@ -115,3 +115,17 @@ def test_a_record_without_any_finished_cell_has_no_floor(tmp_path: Path) -> None
     CellStore.of(tmp_path, record).write(record)
     text = tables.markdown(*load(tmp_path))
     assert "| untuned generator | - |" in text and "failed: no" in text
+
+
+def test_a_seed_with_more_rewards_does_not_weigh_more_in_the_floor(tmp_path: Path) -> None:
+    """One reward with floors 0.4, 0.6 and 0.5, two more on the first seed: 0.5, where the cells' median is 0.4."""
+    floors = {0: 0.4, 1: 0.6, 2: 0.5}
+    for reward, seeds in (("a", (0, 1, 2)), ("b", (0,)), ("c", (0,))):
+        for seed in seeds:
+            record = CellRecord(
+                profile="p", task="t", reward=reward, seed=seed, identity=f"{reward}{seed}", status="done",
+                measure="m", direction="higher", headline=0.9, floor=floors[seed],
+            )  # fmt: skip
+            CellStore.of(tmp_path, record).write(record)
+    (block,) = summary.blocks(load(tmp_path)[0])
+    assert block.floor == 0.5
