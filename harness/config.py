@@ -116,6 +116,12 @@ class GrpoSettings(Section):
     clip_high: float = Field(0.2, gt=0)
     dual_clip: float | None = Field(3.0, description="Upper bound of the ratio for negative advantages.")
     kl: float = Field(0.0, ge=0)
+    entropy_coef: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of a bonus for the mean entropy of a rollout's tokens, beside advantages of deviation 1.",
+        json_schema_extra=ADDED,
+    )
     loss: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = Field("dapo", description="dapo: mean over tokens, as verl.")
     scale_rewards: Literal["group", "batch"] = Field(
         "group", description="Whose standard deviation divides an advantage. batch: rare large rewards keep their weight.",

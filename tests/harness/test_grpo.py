@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import GeneratorSettings
+from harness.config import GeneratorSettings, GrpoSettings
 from harness.contracts import HarnessError, SignalError
-from harness.grpo import advantages, build_prompt, check_rewards, encode_prompt, rescale, zero_spread
+from harness.grpo import advantages, build_prompt, check_rewards, encode_prompt, make_trainer, rescale, zero_spread
 
 finite = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
 
@@ -91,3 +91,26 @@ def test_true_positions_make_padding_invisible(family, make_model):
         assert not torch.allclose(model(**padded).logits[0, 5:], alone)  # as TRL asks
     model.register_forward_pre_hook(_true_positions, with_kwargs=True)
     assert torch.allclose(model(**padded).logits[0, 5:], alone, atol=1e-12)
+
+
+def test_an_entropy_bonus_keeps_the_policy_broad(make_model, make_tokenizer, tmp_path):
+    """A reward without spread leaves the bonus alone to train the generator: the entropy of its tokens must grow."""
+
+    def entropies(coefficient):
+        model, found = make_model("gpt2", seed=3), []
+        with torch.no_grad():
+            model.transformer.ln_f.weight.mul_(20)  # far from uniform at first
+        trainer = make_trainer(
+            model, make_tokenizer(), ["read"] * 4, lambda completions, **_: [0.0] * len(completions),
+            advantage="group", seed=0, scratch=str(tmp_path / str(coefficient)),
+            generator=GeneratorSettings(model="-", prompt="<article>", max_prompt_tokens=8, max_completion_tokens=4),
+            grpo=GrpoSettings(steps=6, prompts_per_step=4, rollouts_per_prompt=2, lr=1e-2, entropy_coef=coefficient),
+            on_step=lambda step, logs: found.append(logs["entropy"]),
+        )  # fmt: skip
+        trainer.train()
+        return found
+
+    without, bonus = entropies(0.0), entropies(1.0)
+    assert bonus[0] == pytest.approx(without[0])
+    assert without[-1] == pytest.approx(without[0], rel=0.05)
+    assert bonus[-1] > 1.1 * bonus[0]
