@@ -109,6 +109,11 @@ class GrpoSettings(Section):
         None, ge=1, description="Rollouts per backward pass at most; default: all of an update."
     )
     lr: float = Field(gt=0)
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant",
+        description="What becomes of lr over the steps; linear and cosine end at 0, so that the last policies differ little.",
+        json_schema_extra=ADDED,
+    )
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)

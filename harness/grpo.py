@@ -10,7 +10,8 @@ Where it departs from TRL as it comes, all of it:
 3. Advantages come from `advantages()` below: one mean and deviation a group, or one for the whole batch ("groupless",
    what `naive` needs; TRL has only the deviation of it). The epsilon is a setting.
 4. A step of this harness is one rollout batch with `updates_per_step` optimizer updates; TRL counts updates.
-5. Constant learning rate, no KL model, loss, clipping and entropy bonus (off by default) named in the profile.
+5. A learning rate without warm-up, no KL model; schedule (constant by default), loss, clipping and entropy bonus (off by
+   default) are named in the profile.
 6. With `generator.shared_prefix`, harness/generation.py makes the rollouts. A bfloat16 generator keeps float32 weights and
    optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
 7. With `generator.true_positions` the update sees a prompt's tokens at their true positions. TRL leaves out position ids,
@@ -366,7 +367,7 @@ def make_trainer(
         gradient_accumulation_steps=accumulation, steps_per_generation=grpo.updates_per_step * accumulation,
         num_generations=grpo.rollouts_per_prompt, num_iterations=1, max_completion_length=generator.max_completion_tokens,
         temperature=generator.temperature, beta=grpo.kl, entropy_coef=grpo.entropy_coef,
-        learning_rate=grpo.lr, lr_scheduler_type="constant",
+        learning_rate=grpo.lr, lr_scheduler_type=grpo.lr_schedule,
         warmup_steps=0, optim="adamw_torch", adam_beta1=grpo.betas[0], adam_beta2=grpo.betas[1], adam_epsilon=1e-8,
         weight_decay=grpo.weight_decay, max_grad_norm=grpo.max_grad_norm, loss_type=grpo.loss, epsilon=grpo.clip_low,
         epsilon_high=grpo.clip_high, delta=grpo.dual_clip, scale_rewards="none", log_completions=False,

@@ -93,24 +93,35 @@ def test_true_positions_make_padding_invisible(family, make_model):
     assert torch.allclose(model(**padded).logits[0, 5:], alone, atol=1e-12)
 
 
-def test_an_entropy_bonus_keeps_the_policy_broad(make_model, make_tokenizer, tmp_path):
-    """A reward without spread leaves the bonus alone to train the generator: the entropy of its tokens must grow."""
+@pytest.fixture
+def train(make_model, make_tokenizer, tmp_path):
+    """`train(**settings)` -> TRL's logs of six steps of a policy far from uniform, whose reward tells nothing apart."""
 
-    def entropies(coefficient):
-        model, found = make_model("gpt2", seed=3), []
+    def run(**settings):
+        model, logs = make_model("gpt2", seed=3), []
         with torch.no_grad():
-            model.transformer.ln_f.weight.mul_(20)  # far from uniform at first
-        trainer = make_trainer(
+            model.transformer.ln_f.weight.mul_(20)
+        make_trainer(
             model, make_tokenizer(), ["read"] * 4, lambda completions, **_: [0.0] * len(completions),
-            advantage="group", seed=0, scratch=str(tmp_path / str(coefficient)),
+            advantage="group", seed=0, scratch=str(tmp_path),
             generator=GeneratorSettings(model="-", prompt="<article>", max_prompt_tokens=8, max_completion_tokens=4),
-            grpo=GrpoSettings(steps=6, prompts_per_step=4, rollouts_per_prompt=2, lr=1e-2, entropy_coef=coefficient),
-            on_step=lambda step, logs: found.append(logs["entropy"]),
-        )  # fmt: skip
-        trainer.train()
-        return found
+            grpo=GrpoSettings(steps=6, prompts_per_step=4, rollouts_per_prompt=2, lr=1e-2, **settings),
+            on_step=lambda step, values: logs.append(values),
+        ).train()  # fmt: skip
+        return logs
 
-    without, bonus = entropies(0.0), entropies(1.0)
+    return run
+
+
+def test_an_entropy_bonus_keeps_the_policy_broad(train):
+    without, bonus = ([logs["entropy"] for logs in train(entropy_coef=value)] for value in (0.0, 1.0))
     assert bonus[0] == pytest.approx(without[0])
     assert without[-1] == pytest.approx(without[0], rel=0.05)
     assert bonus[-1] > 1.1 * bonus[0]
+
+
+@pytest.mark.parametrize(
+    "schedule, shares", [("constant", [1.0] * 6), ("linear", [6 / 6, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])]
+)
+def test_the_rate_follows_its_schedule(schedule, shares, train):
+    assert [logs["learning_rate"] for logs in train(lr_schedule=schedule)] == pytest.approx([1e-2 * s for s in shares])
