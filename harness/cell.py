@@ -271,7 +271,7 @@ class _Cell:
         from harness import residency
         from harness.generation import HalfCopy
         from harness.grpo import bind_template, build_prompt
-        from harness.inner import InnerTrainer
+        from harness.inner import Clock, InnerTrainer
 
         settings = self.settings
         # A bfloat16 generator trains float32 weights and generates with a bfloat16 copy of them.
@@ -294,7 +294,8 @@ class _Cell:
         self.residency.add("generator", self._writing)
         self.residency.add("target", lambda: [target])
         target_tokenizer = assets.load_tokenizer(settings.target.model)
-        self.inner = InnerTrainer(target, target_tokenizer, settings.inner)
+        self.clock = Clock(self.record.steps_done)
+        self.inner = InnerTrainer(target, target_tokenizer, settings.inner, clock=self.clock)
         self.validation_inner = self.inner.with_steps(settings.validation.inner_steps or settings.inner.steps)
         self.advantage = REWARDS.get(self.plan.reward).advantage
         self.reward = make_reward(self.plan, self.task, self.inner)
@@ -317,7 +318,7 @@ class _Cell:
         spent["update"] = now - mark["time"] - sum(spent.values())
         for phase, seconds in spent.items():
             self.record.seconds[phase] += seconds
-        self.record.steps_done = step
+        self.record.steps_done = self.clock.steps_done = step
         self.record.rollouts += int(trainer.rollout_stats["rollouts"])
         self.zero_spread.append(trainer.rollout_stats["zero_spread"])
         self.record.zero_spread = sum(self.zero_spread) / len(self.zero_spread)

@@ -109,9 +109,10 @@ class GrpoSettings(Section):
         None, ge=1, description="Rollouts per backward pass at most; default: all of an update."
     )
     lr: float = Field(gt=0)
-    lr_schedule: Literal["constant", "linear", "cosine"] = Field(
+    lr_schedule: Literal["constant", "linear", "cosine", "late_linear"] = Field(
         "constant",
-        description="What becomes of lr over the steps; linear and cosine end at 0, so that the last policies differ little.",
+        description="What becomes of lr over the steps: all but constant end at 0, so that the last policies differ little; "
+        "late_linear falls in the last third alone.",
         json_schema_extra=ADDED,
     )
     betas: tuple[float, float] = (0.9, 0.999)
@@ -200,6 +201,12 @@ class InnerSettings(Section):
     )
     warmup_lr: float | None = Field(
         None, gt=0, description="Learning rate of the warm-up; default: the optimizer's.", json_schema_extra=ADDED
+    )
+    warmup_after: int = Field(
+        0,
+        ge=0,
+        description="GRPO steps whose rewards come without the warm-up, before it sets in.",
+        json_schema_extra=ADDED,
     )
     cross_group: bool = Field(
         True, description="All rollouts of a step train one target; off: one target per rollout rank."

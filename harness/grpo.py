@@ -367,7 +367,7 @@ def make_trainer(
         gradient_accumulation_steps=accumulation, steps_per_generation=grpo.updates_per_step * accumulation,
         num_generations=grpo.rollouts_per_prompt, num_iterations=1, max_completion_length=generator.max_completion_tokens,
         temperature=generator.temperature, beta=grpo.kl, entropy_coef=grpo.entropy_coef,
-        learning_rate=grpo.lr, lr_scheduler_type=grpo.lr_schedule,
+        learning_rate=grpo.lr, **_schedule(grpo),
         warmup_steps=0, optim="adamw_torch", adam_beta1=grpo.betas[0], adam_beta2=grpo.betas[1], adam_epsilon=1e-8,
         weight_decay=grpo.weight_decay, max_grad_norm=grpo.max_grad_norm, loss_type=grpo.loss, epsilon=grpo.clip_low,
         epsilon_high=grpo.clip_high, delta=grpo.dual_clip, scale_rewards="none", log_completions=False,
@@ -384,6 +384,14 @@ def make_trainer(
         trainer.accelerator.unwrap_model(trainer.model).register_forward_pre_hook(_true_positions, with_kwargs=True)
     trainer.remove_callback(PrinterCallback)  # the harness reports progress itself
     return trainer
+
+
+def _schedule(grpo: GrpoSettings) -> dict[str, Any]:
+    """transformers' names of a schedule of the learning rate over all updates."""
+    if grpo.lr_schedule != "late_linear":
+        return {"lr_scheduler_type": grpo.lr_schedule}
+    falling = {"num_decay_steps": math.ceil(grpo.steps / 3) * grpo.updates_per_step, "decay_type": "linear"}
+    return {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": falling}
 
 
 def _true_positions(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:

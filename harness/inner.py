@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,17 +24,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+@dataclass
+class Clock:
+    """GRPO steps that are done, for whom the learning algorithm depends on it."""
+
+    steps_done: int = 0
+
+
 class InnerTrainer:
     """A bound to one target: the `InnerTraining` of harness/contracts.py.
 
     With `settings.warmup_steps` A has two parts: plain training on the texts in that many steps, at `warmup_lr`, then,
     with a fresh optimizer state, the T steps that data weights act on. A metagradient is then exact for those T steps and leaves out
     what the weights would have changed before (truncated): texts of early steps, which a target that knows nothing yet
-    judges, are judged late as well.
+    judges, are judged late as well. With a clock the warm-up waits until `settings.warmup_after` GRPO steps are done:
+    after a warm-up on texts that have nothing to do with the metric yet, single steps tell less.
 
     model       loaded with eager attention, in evaluation mode; the same after every call
     settings    the profile's `inner` section
     steps       T; default `settings.steps` (validation may train longer)
+    clock       who knows how many GRPO steps are done; None: all trainings have the warm-up (validation)
     """
 
     def __init__(
@@ -43,8 +53,9 @@ class InnerTrainer:
         settings: InnerSettings,
         *,
         steps: int | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.model, self.tokenizer, self.settings, self.clock = model, tokenizer, settings, clock
         self.optimizer = settings.optimizer
         self.steps = settings.steps if steps is None else steps
         if settings.prepend_bos and self._bos() is None:
@@ -84,7 +95,8 @@ class InnerTrainer:
     @contextmanager
     def _warmed(self, texts: Sequence[str]) -> Iterator[None]:
         """The model after `settings.warmup_steps` steps on `texts`; afterwards as it was. Parameters keep their dtype."""
-        if not self.settings.warmup_steps:
+        waits = self.clock is not None and self.clock.steps_done < self.settings.warmup_after
+        if waits or not self.settings.warmup_steps:
             yield
             return
         settings = self.settings
@@ -106,9 +118,8 @@ class InnerTrainer:
         if "lr" in changes:
             changes = {"total_lr": None} | changes
         settings = OptimizerSettings.model_validate(self.settings.optimizer.model_dump() | changes)
-        return InnerTrainer(
-            self.model, self.tokenizer, self.settings.model_copy(update={"optimizer": settings}), steps=self.steps
-        )
+        changed = self.settings.model_copy(update={"optimizer": settings})
+        return InnerTrainer(self.model, self.tokenizer, changed, steps=self.steps, clock=self.clock)
 
     @property
     def lr(self) -> float:
@@ -120,7 +131,7 @@ class InnerTrainer:
         return InnerOptimizer(**self.settings.optimizer.model_dump(exclude={"total_lr"}) | {"lr": self.lr})
 
     def with_steps(self, steps: int) -> InnerTrainer:
-        """The same training cut into `steps` optimizer steps."""
+        """The same training cut into `steps` optimizer steps, and by no clock."""
         return InnerTrainer(self.model, self.tokenizer, self.settings, steps=steps)
 
     # ---------------------------------------------------------------------------------------------------- batches

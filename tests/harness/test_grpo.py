@@ -120,8 +120,15 @@ def test_an_entropy_bonus_keeps_the_policy_broad(train):
     assert bonus[-1] > 1.1 * bonus[0]
 
 
-@pytest.mark.parametrize(
-    "schedule, shares", [("constant", [1.0] * 6), ("linear", [6 / 6, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])]
-)
-def test_the_rate_follows_its_schedule(schedule, shares, train):
-    assert [logs["learning_rate"] for logs in train(lr_schedule=schedule)] == pytest.approx([1e-2 * s for s in shares])
+RATES = {
+    "constant": [1, 1, 1, 1, 1, 1],
+    "linear": [6 / 6, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6],
+    "late_linear": [1, 1, 1, 1, 1, 1 / 2],
+}
+
+
+@pytest.mark.parametrize("schedule", RATES)
+def test_the_rate_follows_its_schedule(schedule, train):
+    assert [logs["learning_rate"] for logs in train(lr_schedule=schedule)] == pytest.approx(
+        [1e-2 * share for share in RATES[schedule]]
+    )

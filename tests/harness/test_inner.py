@@ -7,7 +7,7 @@ import torch
 
 from harness.config import InnerSettings
 from harness.contracts import HarnessError, InnerTraining
-from harness.inner import InnerTrainer
+from harness.inner import Clock, InnerTrainer
 
 
 @pytest.fixture
@@ -154,6 +154,27 @@ def test_a_warm_up_is_a_training_before_the_weighted_one(family, warm, steps, ma
         assert float(exact.weights[i]) == pytest.approx(float(up - down) / (2 * step), rel=1e-3, abs=1e-9)
     for name, value in inner.model.named_parameters():
         assert torch.equal(value, before[name])
+
+
+def test_a_warm_up_waits_for_its_step(make_inner):
+    """Rewards of copies with another optimizer know the clock; validation has the warm-up from the start."""
+    inner = make_inner(warmup_steps=2, warmup_after=3)
+    inner.clock = Clock()
+    plain, warm = make_inner(), make_inner(warmup_steps=2)
+    for other in (plain, warm):
+        other.model.load_state_dict(inner.model.state_dict())
+    other = inner.with_optimizer(lr=inner.lr)
+
+    def weights(trainer):
+        return trainer.metagradient(TEXTS, norm).weights
+
+    for inner.clock.steps_done in (0, 2):
+        assert torch.equal(weights(inner), weights(plain)) and torch.equal(weights(other), weights(plain))
+    inner.clock.steps_done = 3
+    assert torch.equal(weights(inner), weights(warm)) and torch.equal(weights(other), weights(warm))
+    assert not torch.equal(weights(warm), weights(plain))
+    inner.clock.steps_done = 0
+    assert torch.equal(weights(inner.with_steps(inner.steps)), weights(warm))
 
 
 def test_a_failed_metric_leaves_the_model_as_it_was(make_inner):

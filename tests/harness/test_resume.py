@@ -65,6 +65,9 @@ CUTS = {
     "several updates, microbatches": (
         {"grpo__steps": 4, "grpo__checkpoint_every": 2, "grpo__updates_per_step": 2, "grpo__microbatch": 1}, [3]
     ),
+    "late warm-up of the target": (
+        {"grpo__steps": 5, "grpo__checkpoint_every": 1, "inner__warmup_steps": 2, "inner__warmup_after": 3}, [3, 5]
+    ),
     "falling rate": ({"grpo__steps": 5, "grpo__checkpoint_every": 2, "grpo__lr_schedule": "linear"}, [3]),
 }  # fmt: skip
 
