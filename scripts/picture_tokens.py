@@ -1,16 +1,16 @@
 """Which tokens can a picture be drawn on? How far a choice among given texts gets, before any RL.
 
-    python scripts/picture_tokens.py [--task 67] [--first 0,64] [--texts 768] [--out reports/picture_tokens]
+    python scripts/picture_tokens.py [--task 67] [--first 0,64] [--texts 768,4096] [--out reports/picture_tokens]
 
-The texts are the pool of `python -m harness fidelity`: half rollouts of the untuned generator, half articles, texts in
-other languages and rollouts. Instead of a generator, a distribution over them is trained, by the metagradient of Phi
-through one step of Adam at the profile's rate for 67: what GRPO could reach if it could only choose among them. One
-step moves the patch by the texts' own gradients of it, so that nothing else need be trained:
+The texts are rollouts of the untuned generator. Instead of a generator, a distribution P over them is trained, by
+gradient ascent on Phi through one step of Adam at the profile's rate for 67, exactly and with nothing drawn: what GRPO
+could reach if it could only choose among these texts and saw no noise. One step moves the patch by the texts' own
+gradients of it, so that nothing else need be trained:
 
-    g_i = mean over positions of (p - onehot(y)) h^T,  g = mean of the drawn g_i
+    g_i = mean over positions of (p - onehot(y)) h^T,  g = sum of P_i g_i
     dW = -lr g / (sqrt(g^2 + eps_root) + eps)
 
-Where the texts hardly hold a column's token, no choice among them sets the column's signs.
+"texts left" is 1 / sum P_i^2. Where the texts hardly hold a column's token, no choice among them sets its signs.
 """
 
 from __future__ import annotations
@@ -24,18 +24,16 @@ import torch
 from torch import Tensor
 
 from harness import assets
-from harness.cell import make_task
-from harness.config import load_profile
-from harness.fidelity import plan_fidelity
-from harness.fidelity_pool import build_pool
-from harness.fidelity_records import Spec
-from harness.grid import quiet
+from harness.cell import articles, make_task
+from harness.config import Settings, load_profile
+from harness.grid import plan_grid, quiet
+from harness.grpo import bind_template, build_prompt, generate
 from harness.inner import InnerTrainer
 from harness.results import write_atomic
 
 RATE_OF_67 = 0.1
-STEPS, SIZE, RATE, LIMIT = 200, 768, 0.02, 4.0
-"""Updates of the distribution; texts drawn for each; its rate; advantages are cut there (in standard deviations)."""
+STEPS, RATE = 400, 0.05
+"""Updates of the distribution's logits, by Adam, and their rate."""
 
 
 def patch_gradients(inner: InnerTrainer, texts: list[str], first: int, shape: tuple[int, int]) -> Tensor:
@@ -57,55 +55,63 @@ def adam_step(gradient: Tensor, lr: float, eps_root: float, eps: float) -> Tenso
     return -lr * gradient / ((gradient**2 + eps_root).sqrt() + eps)
 
 
-def chosen_accuracy(
-    gradients: Tensor, picture: Tensor, scale: float, optimizer: dict[str, float], seed: int
-) -> list[float]:
-    """Pixels right at each update of the distribution over texts."""
-    generator = torch.Generator().manual_seed(seed)
-    logits, found = torch.zeros(len(gradients)).double(), []
+def choose(gradients: Tensor, picture: Tensor, scale: float, optimizer: dict[str, float]) -> tuple[list[float], float]:
+    """(pixels right at each update of P, texts left at the end)."""
+    logits = torch.zeros(len(gradients), dtype=torch.float64, requires_grad=True)
+    adam, found = torch.optim.Adam([logits], lr=RATE), []
     for _ in range(STEPS):
-        drawn = torch.multinomial(logits.softmax(0), SIZE, replacement=True, generator=generator)
-        weights = torch.ones(SIZE).double().requires_grad_()
-        change = adam_step((weights[:, None, None] * gradients[drawn]).mean(0), **optimizer)
-        phi = torch.nn.functional.logsigmoid(scale * picture * change).mean()
-        (reward,) = torch.autograd.grad(phi, weights)
-        advantage = ((reward - reward.mean()) / (reward.std() + 1e-30)).clamp(-LIMIT, LIMIT)
-        logits = logits.index_add(0, drawn, RATE * advantage)
+        chosen = logits.softmax(0)
+        change = adam_step(torch.einsum("n,nht->ht", chosen, gradients), **optimizer)
+        adam.zero_grad()
+        (-torch.nn.functional.logsigmoid(scale * picture * change).mean()).backward()
+        adam.step()
         found.append(float((change.detach().sign() == picture).double().mean()))
-    return found
+    return found, float(1 / logits.detach().softmax(0).square().sum())
 
 
-def measure(task_name: str, first: int, texts: int) -> dict[str, Any]:
-    given = {"task.options.first_token": first, "inner.optimizer.total_lr": RATE_OF_67}
-    plan = plan_fidelity(load_profile("tiny"), [task_name], [], [0], given, Spec(pool=texts))[0]
-    settings, task = plan.base.settings, make_task(plan.base)
+def rollouts(settings: Settings, count: int) -> list[str]:
+    """Texts of the untuned generator, some for each training article."""
     generator = assets.load_model(settings.generator.model, dtype=settings.generator.dtype, attention="sdpa")
     tokenizer = assets.load_tokenizer(settings.generator.model)
-    pool = build_pool(settings, task, generator, tokenizer, size=texts, seed=0)
+    bind_template(tokenizer, settings.generator.template_values)
+    prompts = [build_prompt(tokenizer, settings.generator, text) for text in articles(settings)[0]]
+    return generate(generator, tokenizer, [prompts[i % len(prompts)] for i in range(count)], settings.generator, seed=0)
+
+
+def measure(task_name: str, first: int, counts: list[int]) -> list[dict[str, Any]]:
+    given = {"task.options.first_token": first, "inner.optimizer.total_lr": RATE_OF_67}
+    plan = plan_grid(load_profile("tiny"), [task_name], ["adam_metagrad"], [0], given)[0]
+    settings, task = plan.settings, make_task(plan)
     target = assets.load_model(settings.target.model, untie_head=settings.target.untie_head)
     inner = InnerTrainer(target, assets.load_tokenizer(settings.target.model), settings.inner)
     optimizer = settings.inner.optimizer
     rate = {"lr": optimizer.total_lr or optimizer.lr, "eps_root": optimizer.eps_root, "eps": optimizer.eps}
-    gradients = patch_gradients(inner, pool.texts, first, task.picture.shape)
-    found = chosen_accuracy(gradients, torch.from_numpy(task.picture).double(), task.scale, rate, seed=0)
-    names = [tokenizer.decode([first + k]) for k in range(task.picture.shape[1])]
-    ids = [set(inner.encode(text)) for text in pool.texts]
-    rarest = min(sum(first + k in held for held in ids) for k in range(len(names)))
-    tail = found[-STEPS // 10 :]
-    return {"first_token": first, "tokens": " ".join(names), "texts with the rarest": rarest,
-            "pixels, first draw": found[0], "pixels, at the end": sum(tail) / len(tail)}  # fmt: skip
+    names = " ".join(inner.tokenizer.decode([first + k]) for k in range(task.picture.shape[1]))
+    texts = [text for text in rollouts(settings, max(counts)) if inner.tokenizer(text)["input_ids"]]
+    gradients = patch_gradients(inner, texts, first, task.picture.shape)
+    ids = [set(inner.encode(text)) for text in texts]
+    rows = []
+    for count in counts:
+        found, left = choose(gradients[:count], torch.from_numpy(task.picture).double(), task.scale, rate)
+        rarest = min(sum(first + k in held for held in ids[:count]) for k in range(task.picture.shape[1]))
+        rows.append({"first_token": first, "tokens": names, "texts": count, "with the rarest": rarest,
+                     "pixels, untuned": found[0], "pixels, chosen": found[-1], "texts left": round(left)})  # fmt: skip
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", default="67", choices=["67", "qr"])
     parser.add_argument("--first", default="0,64", help="first tokens, e.g. 0,64")
-    parser.add_argument("--texts", type=int, default=768)
+    parser.add_argument("--texts", default="768,4096", help="sizes of the choice (768,4096)")
     parser.add_argument("--out", type=Path, default=Path("reports/picture_tokens"))
     given = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
-    rows = pandas.DataFrame([measure(given.task, int(first), given.texts) for first in given.first.split(",")])
+    counts = [int(count) for count in given.texts.split(",")]
+    rows = pandas.DataFrame(
+        [row for first in given.first.split(",") for row in measure(given.task, int(first), counts)]
+    )
     given.out.mkdir(parents=True, exist_ok=True)
     write_atomic(given.out / f"{given.task}.csv", rows.to_csv(index=False))
     print(rows.to_string(index=False))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas
 import pytest
 import torch
 
@@ -32,5 +33,13 @@ def test_texts_that_draw_the_picture_are_chosen(script):
     torch.manual_seed(0)
     picture = torch.randn(3, 4).double().sign()
     gradients = torch.cat([0.1 * torch.randn(60, 3, 4).double(), (-0.1 * picture).expand(4, 3, 4)])
-    found = script.chosen_accuracy(gradients, picture, 20.0, {"lr": 0.1, "eps_root": 1e-5, "eps": 1e-8}, seed=0)
+    found, left = script.choose(gradients, picture, 20.0, {"lr": 0.1, "eps_root": 1e-5, "eps": 1e-8})
     assert len(found) == script.STEPS and found[-1] == 1.0 > found[0]
+    assert left < 30
+
+
+def test_it_writes_a_table(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["picture_tokens", "--first", "64", "--texts", "8,16", "--out", str(tmp_path)])
+    script.main()
+    table = pandas.read_csv(tmp_path / "67.csv")
+    assert table["texts"].tolist() == [8, 16] and table["pixels, chosen"].between(0.5, 1).all()
