@@ -134,6 +134,13 @@ class GrpoSettings(Section):
         json_schema_extra=ADDED,
     )  # fmt: skip
     advantage_eps: float = Field(1e-6, ge=0, description="Beside the standard deviation, after rewards were rescaled.")
+    credit_discount: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Of what later tokens earned, what a token is credited with; for rewards with reward.options.credit=token.",
+        json_schema_extra=ADDED,
+    )
     rescale: bool = Field(
         True,
         description="Divide raw rewards by their deviation over the batch first; the authors do not.",

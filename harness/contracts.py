@@ -122,7 +122,10 @@ class InnerTraining(Protocol):
 
 class RewardFunction(Protocol):
     """TRL's reward callable. `completions` are strings, or message lists as TRL makes them of conversational prompts;
-    `completion_text` below reads both. Returns one float a completion, higher is better, raw (the runner rescales)."""
+    `completion_text` below reads both. Returns one float a completion, higher is better, raw (the runner rescales).
+
+    The runner also passes `credit_characters`, a function: a reward that knows what each character of the completions
+    earned of it may call it with one list of floats a completion, and every token then gets its own advantage."""
 
     def __call__(
         self,

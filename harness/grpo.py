@@ -18,7 +18,8 @@ Where it departs from TRL as it comes, all of it:
    so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
 8. With `grpo.shared_prompts` the update reads each prompt once for its whole group and shuffles groups, not rollouts
    (harness/update.py).
-9. Generator and target take turns on the device where both do not fit (harness/residency.py).
+9. Where a reward credits characters (`reward.options.credit=token`), every token has its own advantage (harness/credit.py).
+10. Generator and target take turns on the device where both do not fit (harness/residency.py).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from harness.checkpoint import Resumable
 from harness.checks import check_advantages
 from harness.config import GeneratorSettings, GrpoSettings
 from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
+from harness.credit import check_credits, token_advantages, token_credits
 from harness.update import group_order, log_probs, reorder
 
 if TYPE_CHECKING:
@@ -203,6 +205,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         self._writing, self._half, self._residency = writing, half, residency
         self.seconds = {"generation": 0.0, "reward": 0.0}
         self.rollout_stats: dict[str, float] = {}
+        self._credits: Sequence[Sequence[float]] | None = None
 
         def checked(prompts: Any, completions: Any, **columns: Any) -> list[float]:
             count = len(completions)
@@ -211,13 +214,20 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
                 whole = {k: ranks.gathered(v) for k, v in rows.items() if isinstance(v, list) and len(v) == count}
                 columns |= whole
                 prompts, completions = columns.pop("prompts"), columns.pop("completions")
-            values = reward(prompts=prompts, completions=completions, **columns)
+            self._credits = None
+            values = reward(prompts=prompts, completions=completions, credit_characters=self._credited, **columns)
             first = count * self.accelerator.process_index
             self._raw = check_rewards(self._reward_name, values, completions)[first : first + count]
             return self._raw
 
         checked.__name__ = self._reward_name
         super().__init__(reward_funcs=checked, **kwargs)
+
+    def _credited(self, credits: Sequence[Sequence[float]]) -> None:
+        """What a reward calls to say what every character of every completion earned of its reward."""
+        if ranks.world() > 1:
+            raise HarnessError("reward.options.credit=token works in one process; leave it at text under a launcher.")
+        self._credits = credits
 
     @contextmanager
     def _timed(self, phase: str) -> Any:
@@ -284,6 +294,10 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         # TRL stores float32, which would round away what tells naive's training sets apart: gather the floats as given.
         raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
         self._gathered, self._rewards = raw, rescale(raw)
+        if self._credits is not None:
+            whole = [completion_text(completion) for completion in completions]
+            check_credits(self._reward_name, self._credits, whole)
+            self._credits = token_credits(self.processing_class, completion_ids_list, whole, self._credits)
         texts = [completion_text(completion).strip() for completion in completions]
         texts = ranks.gathered(texts) if ranks.world() > 1 else texts
         self.rollout_stats = {
@@ -301,6 +315,11 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
         grpo = self._grpo
+        if self._credits is not None:
+            width = output["completion_ids"].shape[1]
+            mine = token_advantages(self._credits, width, grpo.credit_discount, grpo.advantage_eps)
+            output["advantages"] = mine.to(output["advantages"])
+            return output
         source = self._rewards if grpo.rescale else self._gathered
         mine = advantages(source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards)
         check_advantages(mine)

@@ -63,20 +63,37 @@ class InnerTrainer:
 
     # ---------------------------------------------------------------------------------------------- InnerTraining
 
-    def metagradient(self, texts: Sequence[str], metric: Metric) -> Metagradient:
+    def metagradient(self, texts: Sequence[str], metric: Metric, *, per_token: bool = False) -> Metagradient:
         """dPhi/dw_i at w = 1 for every text, (N,) in the order of `texts`. A text without a scored token gets 0: it has
-        no loss to weigh."""
+        no loss to weigh. With `per_token` also `.tokens`, each text's share by its scored tokens (every rank of several
+        then does all the work)."""
         order, batches = self._batches(texts)
-        mine = share(batches)
+        mine = None if per_token else share(batches)
         group = {"process_group": mine.group} if mine else {}
         with self._warmed(texts):
             result = metagradient(
-                self.model, mine.batches if mine else batches, metric, self.rule(), **self._options(), **group
-            )
+                self.model, mine.batches if mine else batches, metric, self.rule(), per_token=per_token,
+                **self._options(), **group,
+            )  # fmt: skip
         found = mine.whole(result.weights) if mine else result.weights
         weights = torch.empty_like(found)
         weights[torch.tensor(order, device=weights.device)] = found
-        return result.reordered(weights)
+        tokens = None
+        if per_token:
+            place = {i: j for j, i in enumerate(order)}
+            tokens = tuple(result.tokens[place[i]] for i in range(len(texts)))
+        return result.reordered(weights, tokens)
+
+    def spread(self, text: str, tokens: Sequence[float]) -> list[float]:
+        """What its scored tokens earned (`metagradient(per_token=True)`), on the characters of a text: each token's evenly
+        over its own. What was cut off, and padding, is on none."""
+        found = [0.0] * len(text)
+        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        for (start, stop), value in zip(spans if self.settings.prepend_bos else spans[1:], tokens, strict=False):
+            start, stop = (start, stop) if start < stop else (max(stop - 1, 0), max(stop, 1))
+            for k in range(start, stop):
+                found[k] += value / (stop - start)
+        return found
 
     def train(self, texts: Sequence[str], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Theta_T after training on `texts`, with data weights (N,) in their order (default: 1) in the last T steps."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError, InnerTraining, Metric, RewardContext, RewardFunction, completion_text
-from rewards._shared import given
+from rewards._shared import choice, flag, given
 
 if TYPE_CHECKING:
     import torch
@@ -20,15 +20,18 @@ FAMILIES = {"adam": ("adamw", "adam"), "sgd": ("sgd",)}
 """Reward family -> names of InnerOptimizer that belong to it, the default first."""
 
 METAGRADIENT_OPTIONS = {
-    "standardise_steps": "rewards minus the mean of their inner step, over its deviation; the authors do not (false)"
+    "credit": "text: a rollout's tokens share its reward (text, as the authors); token: each has its own part of the sum",
+    "standardise_steps": "rewards minus the mean of their inner step, over its deviation; the authors do not (false)",
 }
 """Options (`reward.options`) of every metagradient reward."""
 
-OneSet = Callable[[InnerTraining, Metric, list[str]], tuple[float, list[float]]]
-"""(inner, metric, the texts of one training set, not all empty) -> (Phi(theta_T), one reward a text)."""
+OfOneSet = tuple[float, list[float], list[list[float]] | None]
+"""(Phi(theta_T), one reward a text, what its characters earned of it where that is known)."""
+OneSet = Callable[[InnerTraining, Metric, list[str]], OfOneSet]
+"""(inner, metric, the texts of one training set) -> what came of it."""
 
 
-def metagradient_reward(context: RewardContext, name: str, family: str, *, standardise: bool) -> RewardFunction:
+def metagradient_reward(context: RewardContext, name: str, family: str) -> RewardFunction:
     """The reward `name`: one raw metagradient weight a completion.
 
     The optimizer and its settings come with `context.load_inner()`; where its name is of another family, only the name
@@ -38,23 +41,34 @@ def metagradient_reward(context: RewardContext, name: str, family: str, *, stand
     Which inner step trains on a text is chance, and steps differ in what any text is worth there. With `standardise` a
     reward is compared with those of its own step alone: a baseline that the text has no part in but for its own share
     of the mean. At T = 1 it changes nothing that the runner's scaling would not.
-    """
 
-    def one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> tuple[float, list[float]]:
+    A metagradient is the sum of its text's tokens' own, which cost nothing more. With `reward.options.credit` "token"
+    they go to whom the caller names in `credit_characters` (harness/credit.py), the rewards being the same.
+    """
+    standardise, per_token = flag(context, "standardise_steps"), choice(context, "credit", ("text", "token")) == "token"
+
+    def one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> OfOneSet:
         if not any(texts):
-            return untrained_value(inner, metric), [0.0] * len(texts)
-        result = inner.metagradient(texts, metric)
-        weights = result.weights
+            return untrained_value(inner, metric), [0.0] * len(texts), [[0.0] * len(text) for text in texts]
+        result = inner.metagradient(texts, metric, **({"per_token": True} if per_token else {}))
+        weights, credits = result.weights, None
         if standardise:
-            weights = standardised(weights, inner.steps_of(len(texts)))
-        return float(result.value), weights.tolist()
+            weights, scales = standardised(weights, inner.steps_of(len(texts)))
+        if per_token:
+            scales = scales.tolist() if standardise else [1.0] * len(texts)
+            credits = [
+                [scale * value for value in inner.spread(text, own.tolist())]
+                for text, own, scale in zip(texts, result.tokens, scales, strict=True)
+            ]
+        return float(result.value), weights.tolist(), credits
 
     inner = of_family(given(context.load_inner, name, "load_inner")(), family)
     return training_reward(context, name, inner, one_set, cross_group=context.cross_group)
 
 
-def standardised(weights: torch.Tensor, steps: Sequence[int]) -> torch.Tensor:
-    """(N,) weights less the mean of their step, over its standard deviation; a step without spread gives 0."""
+def standardised(weights: torch.Tensor, steps: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """((N,) weights less the mean of their step, over its standard deviation; (N,) one over that deviation). A step
+    without spread gives 0 for both."""
     import torch
 
     where = torch.tensor(steps, device=weights.device)
@@ -62,7 +76,8 @@ def standardised(weights: torch.Tensor, steps: Sequence[int]) -> torch.Tensor:
     sums = lambda values: torch.zeros_like(count).index_add_(0, where, values)
     centred = weights - (sums(weights) / count)[where]
     deviation = (sums(centred.square()) / count).sqrt()[where]
-    return torch.where(deviation > 0, centred / deviation, torch.zeros_like(centred))
+    scales = torch.where(deviation > 0, 1 / deviation, torch.zeros_like(deviation))
+    return centred * scales, scales
 
 
 def training_reward(
@@ -70,7 +85,7 @@ def training_reward(
 ) -> RewardFunction:
     """TRL's reward callable: splits the rollouts into training sets, asks `one_set` about each, and puts the rewards
     back into the order of the rollouts. Where the caller passes TRL's `log_metric`, the mean of Phi(theta_T) over the
-    sets is logged as `target_metric`."""
+    sets is logged as `target_metric`; where it passes `credit_characters`, that is told the characters' parts."""
     metric = context.task.metric(inner)
 
     def reward(
@@ -78,13 +93,16 @@ def training_reward(
     ) -> list[float]:
         texts = [completion_text(completion) for completion in completions]
         sets = [range(len(texts))] if cross_group else ranks(len(texts), context.num_generations, name)
-        rewards = [float("nan")] * len(texts)
+        rewards, credits = [float("nan")] * len(texts), {}
         values = []
         for members in sets:
-            value, found = one_set(inner, metric, [texts[i] for i in members])
+            value, found, characters = one_set(inner, metric, [texts[i] for i in members])
             values.append(value)
             for i, one in zip(members, found, strict=True):
                 rewards[i] = float(one)
+            credits |= dict(zip(members, characters, strict=True)) if characters is not None else {}
+        if credits and "credit_characters" in columns:
+            columns["credit_characters"]([credits[i] for i in range(len(texts))])
         if "log_metric" in columns:
             columns["log_metric"]("target_metric", sum(values) / len(values))
         return rewards

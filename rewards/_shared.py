@@ -49,6 +49,14 @@ def given(value: Callable[..., Any] | None, reward: str, field: str) -> Callable
     return value
 
 
+def choice(context: RewardContext, option: str, choices: Sequence[str]) -> str:
+    """One of `choices` among `reward.options`, the first where it is not set. Raises HarnessError for anything else."""
+    value = context.options.get(option, choices[0])
+    if value not in choices:
+        raise HarnessError(f"reward.options.{option} must be one of {', '.join(choices)}, not {value!r}.")
+    return value
+
+
 def flag(context: RewardContext, option: str) -> bool:
     """A truth value among `reward.options`, false where it is not set. Raises HarnessError for anything else."""
     value = context.options.get(option, False)

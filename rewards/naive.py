@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.contracts import InnerTraining, Metric, Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
-from rewards._metagrad import training_reward, untrained_value
+from rewards._metagrad import OfOneSet, training_reward, untrained_value
 from rewards._shared import given
 
 
@@ -26,7 +26,7 @@ def make(context: RewardContext) -> RewardFunction:
     return training_reward(context, "naive", inner, _one_set, cross_group=False)
 
 
-def _one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> tuple[float, list[float]]:
+def _one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> OfOneSet:
     import torch
 
     if not any(texts):
@@ -35,4 +35,4 @@ def _one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> tuple[fl
         trained = inner.train(texts)
         with torch.no_grad():
             value = float(metric(trained))
-    return value, [value] * len(texts)
+    return value, [value] * len(texts), None

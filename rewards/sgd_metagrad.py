@@ -5,7 +5,6 @@ from __future__ import annotations
 from harness.contracts import Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
 from rewards._metagrad import METAGRADIENT_OPTIONS, metagradient_reward
-from rewards._shared import flag
 
 
 @register_reward(
@@ -16,5 +15,4 @@ from rewards._shared import flag
     options=METAGRADIENT_OPTIONS,
 )
 def make(context: RewardContext) -> RewardFunction:
-    standardise = flag(context, "standardise_steps")
-    return metagradient_reward(context, "sgd_metagrad", "sgd", standardise=standardise)
+    return metagradient_reward(context, "sgd_metagrad", "sgd")

@@ -84,7 +84,7 @@ def row(inner: InnerTrainer, phi: Any, wanted: str, write: Callable, places: lis
         rollouts = [write(rng) for _ in range(texts)]
         result = inner.metagradient(rollouts, phi)
         at = inner.steps_of(texts)
-        rewards.append(standardised(result.weights.double().cpu(), at))
+        rewards.append(standardised(result.weights.double().cpu(), at)[0])
         right.append(torch.tensor([[float(text[p] == wanted[p]) for p in places] for text in rollouts]).double())
         steps.append(torch.tensor(at))
     seconds = (time.perf_counter() - begin) / repeats

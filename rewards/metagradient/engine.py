@@ -19,7 +19,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from rewards.metagradient.errors import MetricError, NonFiniteError, SecondDerivativeError
-from rewards.metagradient.loss import LossConvention, check_batches
+from rewards.metagradient.loss import IGNORED, LossConvention, check_batches
 from rewards.metagradient.network import Layout, Network
 from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule, pulled_back, updated
 from rewards.metagradient.passes import Objective
@@ -37,16 +37,19 @@ class Metagradient:
     weights  (N,) dPhi/dw_i at w = 1, float32 (float64 of a float64 model), on the model's device
     losses   (N,) l_i as it was at the step that trained on example i
     plan     what was kept and what was recomputed
+    tokens   where asked for: dPhi/dw_it of every example's scored tokens, one (scored tokens,) an example; they sum to
+             its weight
     """
 
     value: float
     weights: Tensor
     losses: Tensor
     plan: Plan
+    tokens: tuple[Tensor, ...] | None = None
 
-    def reordered(self, weights: Tensor) -> Metagradient:
+    def reordered(self, weights: Tensor, tokens: tuple[Tensor, ...] | None = None) -> Metagradient:
         """The same result with its weights in another order."""
-        return replace(self, weights=weights)
+        return replace(self, weights=weights, tokens=tokens)
 
 
 def metagradient(
@@ -61,6 +64,7 @@ def metagradient(
     spill_dir: str | None = None,
     process_group: dist.ProcessGroup | None = None,
     deterministic: bool = False,
+    per_token: bool = False,
 ) -> Metagradient:
     """Exact dPhi(theta_T)/dw_i at w = 1 through len(batches) optimizer steps.
 
@@ -79,12 +83,14 @@ def metagradient(
     process_group  ranks that each hold their share of every batch; one all-reduce for the gradient and one for the
                    Hessian-vector product a step. `metric` must give the same on all.
     deterministic  torch.use_deterministic_algorithms for the duration
+    per_token      give every scored token t of example i a weight, l_i = sum_t w_it (share of its NLL in l_i), and
+                   return those derivatives too; no more work
 
     Raises BatchError, NoScoredTokensError, NonFiniteError, MetricError, SecondDerivativeError, MemoryBudgetError, all
     of them MetagradientError.
     """
     with _determinism(deterministic):
-        objective, rule, theta, state = _start(model, batches, optimizer, loss, microbatch, process_group)
+        objective, rule, theta, state = _start(model, batches, optimizer, loss, microbatch, process_group, per_token)
         tiers = free_tiers(objective.layout.device, memory_budget, spill_dir)
         walk = _Walk(objective, rule, theta, state)
         plan, first = walk.plan(tiers)
@@ -93,7 +99,12 @@ def metagradient(
             value, adjoint = _metric_gradient(metric, model, objective.layout, theta)
             del theta, state
             weights = _walk_back(objective, rule, tape, adjoint)
-        return Metagradient(value, torch.cat(weights), torch.cat(walk.losses), plan)
+        if not per_token:
+            return Metagradient(value, torch.cat(weights), torch.cat(walk.losses), plan)
+        counts = torch.cat([(batch["labels"][:, 1:] != IGNORED).sum(1) for batch in objective.batches]).tolist()
+        tokens, losses = torch.cat(weights).split(counts), torch.cat(walk.losses).split(counts)
+        sums = (torch.stack([part.sum() for part in parts]) for parts in (tokens, losses))
+        return Metagradient(value, *sums, plan, tokens)
 
 
 def train(
@@ -124,9 +135,13 @@ def train(
     return {name: trained.get(name, p.detach()) for name, p in model.named_parameters()}
 
 
-def _start(model, batches, optimizer, loss, microbatch, group) -> tuple[Objective, UpdateRule, Tensor, State]:
+def _start(
+    model, batches, optimizer, loss, microbatch, group, per_token=False
+) -> tuple[Objective, UpdateRule, Tensor, State]:
     rule = as_rule(optimizer)
-    objective = Objective(Network(model), check_batches(batches), loss or LossConvention(), microbatch, group)
+    objective = Objective(
+        Network(model), check_batches(batches), loss or LossConvention(), microbatch, group, per_token
+    )
     theta = objective.layout.flatten(dict(model.named_parameters()))
     return objective, rule, theta, rule.init(theta)
 

@@ -43,8 +43,9 @@ class Rows:
     inputs   keyword arguments of the model, cut to the columns that can reach a scored token; n examples
     flat     (M,) int64, positions of the scored tokens' logits in the flattened (n * S) grid
     targets  (M,) int64, the tokens to be predicted there
-    owner    (M,) int64, example (0..n-1) of each
+    owner    (M,) int64, whose loss each is part of: its example (0..n-1), or itself where tokens have weights
     scale    (M,) float64, share of each token's NLL in its example's loss l_i
+    count    losses that have a weight: n, or M
     """
 
     inputs: dict[str, Tensor]
@@ -55,7 +56,9 @@ class Rows:
     count: int
 
 
-def prepare(batch: Mapping[str, Tensor], start: int, stop: int, convention: LossConvention) -> Rows:
+def prepare(
+    batch: Mapping[str, Tensor], start: int, stop: int, convention: LossConvention, *, per_token: bool = False
+) -> Rows:
     """Examples start..stop of a batch. Columns after the last scored token are dropped: the model is causal."""
     labels = batch["labels"][start:stop, 1:]
     scored = labels != IGNORED
@@ -75,7 +78,10 @@ def prepare(batch: Mapping[str, Tensor], start: int, stop: int, convention: Loss
         if per_example is None
         else 1.0 / per_example[owner]
     )
-    return Rows(inputs, scored.flatten().nonzero()[:, 0], labels[scored], owner, scale, stop - start)
+    if per_token:
+        owner = torch.arange(len(owner), device=owner.device)
+    count = len(owner) if per_token else stop - start
+    return Rows(inputs, scored.flatten().nonzero()[:, 0], labels[scored], owner, scale, count)
 
 
 def check_batches(batches: object) -> list[Mapping[str, Tensor]]:

@@ -56,6 +56,7 @@ class Objective:
 
     microbatch  examples per pass; None: the whole batch. It changes memory and time, not numbers.
     group       ranks that each hold their share of every batch; None: this process alone.
+    per_token   w weighs every scored token's part of l_i by itself: n below are then tokens, row by row
     """
 
     def __init__(
@@ -65,11 +66,12 @@ class Objective:
         convention: LossConvention,
         microbatch: int | None = None,
         group: dist.ProcessGroup | None = None,
+        per_token: bool = False,
     ) -> None:
         if microbatch is not None and microbatch < 1:
             raise ValueError(f"microbatch must be at least 1, got {microbatch}.")
         self.network, self.layout, self.batches, self.group = network, network.layout, batches, group
-        self.convention, self.microbatch = convention, microbatch
+        self.convention, self.microbatch, self.per_token = convention, microbatch, per_token
         counts = torch.tensor(
             [[len(b["input_ids"]), int((b["labels"][:, 1:] != IGNORED).sum())] for b in batches],
             dtype=torch.float64,
@@ -95,16 +97,24 @@ class Objective:
         return tensor
 
     def _pieces(self, step: int, tokens: float = math.inf) -> Iterator[tuple[slice, Rows]]:
-        """Microbatches that have a scored token; the others add nothing to anything. tokens: as many a piece at most,
-        padding included, but one example at least."""
+        """Microbatches that have a scored token, and where their losses stand among the batch's; the others add nothing
+        to anything. tokens: as many a piece at most, padding included, but one example at least."""
         batch = self.batches[step]
         count, width = batch["input_ids"].shape
         size = self.microbatch or max(count, 1)
         size = max(1, min(size, int(tokens // width))) if math.isfinite(tokens) else size
+        place = 0
         for start in range(0, count, size):
-            rows = prepare(batch, start, min(start + size, count), self.convention)
+            rows = prepare(batch, start, min(start + size, count), self.convention, per_token=self.per_token)
             if len(rows.flat):
-                yield slice(start, start + rows.count), rows
+                yield slice(place, place + rows.count), rows
+            place += rows.count
+
+    def _zeros(self, step: int, theta: Tensor) -> Tensor:
+        """(n,) one number for every loss of a step that has a weight."""
+        batch = self.batches[step]
+        count = int((batch["labels"][:, 1:] != IGNORED).sum()) if self.per_token else len(batch["input_ids"])
+        return torch.zeros(count, dtype=self.layout.dtype, device=theta.device)
 
     def _build(
         self,
@@ -149,7 +159,7 @@ class Objective:
         theta (P,); weights (B,), default 1.
         """
         grad, kept = torch.zeros_like(theta), [] if graph else None
-        losses = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
+        losses = self._zeros(step, theta)
         for where, rows in self._pieces(step):
             with saving(self._own(theta)) if graph else nullcontext():
                 part, made = self._build(step, theta, where, rows, grad, weights, graph)
@@ -163,8 +173,9 @@ class Objective:
 
         The recordings are None if they exceed `room` bytes. Only if `sized` are the graphs measured.
         """
-        grad, kept, held, graph = torch.zeros_like(theta), [], 0, 0
-        losses = torch.zeros(len(self.batches[0]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
+        # One backward pass tells examples apart, not the tokens of one, whose hidden states see each other.
+        grad, kept, held, graph = torch.zeros_like(theta), None if self.per_token else [], 0, 0
+        losses = self._zeros(0, theta)
         for where, rows in self._pieces(0):
             recording = Recording(where, rows) if kept is not None else None
             measure = sized and not graph  # the first microbatch stands for all
@@ -224,7 +235,7 @@ class Objective:
         `direction` is zero outside its span. Parameters whose direction is zero carry no tangent. `kept`, as `gradient`
         gave it, is used up.
         """
-        rates = torch.zeros(len(self.batches[step]["input_ids"]), dtype=self.layout.dtype, device=theta.device)
+        rates = self._zeros(step, theta)
         tangents = self.layout.moving(direction, span)
         curvature = into is not None
         product = torch.zeros_like(theta) if curvature and self.group is not None else into

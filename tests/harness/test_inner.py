@@ -177,6 +177,17 @@ def test_a_warm_up_waits_for_its_step(make_inner):
     assert torch.equal(weights(inner.with_steps(inner.steps)), weights(warm))
 
 
+def test_what_tokens_earned_lies_on_their_characters(make_inner):
+    """Also where a text is cut, where a character has several tokens, and without a start token."""
+    inner = make_inner(max_tokens=6)
+    assert inner.spread("abc", [1.0, 2.0, 3.0]) == [1.0, 2.0, 3.0]
+    assert inner.spread("abcdefgh", [1.0] * 5) == [1.0] * 5 + [0.0] * 3
+    assert sum(inner.spread("año", [1.0] * 4)) == 4.0 and len(inner.spread("año", [1.0] * 4)) == 3
+    assert make_inner(prepend_bos=False).spread("abc", [2.0, 3.0]) == [0.0, 2.0, 3.0]
+    for text, own in zip(TEXTS, inner.metagradient(TEXTS, norm, per_token=True).tokens, strict=True):
+        assert len(own) == max(0, len(inner.encode(text)) - 1)
+
+
 def test_a_failed_metric_leaves_the_model_as_it_was(make_inner):
     inner = make_inner(warmup_steps=2)
     before = {name: value.detach().clone() for name, value in inner.model.named_parameters()}

@@ -143,8 +143,28 @@ def test_standardised_rewards_are_compared_within_their_inner_step(make_inner, n
 
 
 def test_a_step_whose_texts_weigh_the_same_gives_no_reward():
-    found = standardised(torch.tensor([2.0, 1.0, 2.0, 5.0]), [0, 1, 0, 1])
-    assert found.tolist() == [0.0, -1.0, 0.0, 1.0]
+    found, scales = standardised(torch.tensor([2.0, 1.0, 2.0, 5.0]), [0, 1, 0, 1])
+    assert found.tolist() == [0.0, -1.0, 0.0, 1.0] and scales.tolist() == [0.0, 0.5, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("cross_group", [True, False])
+@pytest.mark.parametrize("standardise", [True, False])
+def test_characters_are_credited_with_parts_of_the_reward(make_inner, name, cross_group, standardise):
+    inner, texts, credits = make_inner(OPTIMIZERS[name], steps=3 if cross_group else 1), [*TEXTS[:-1], ""], []
+    options = {"cross_group": cross_group, "standardise_steps": standardise}
+    rewards = make_reward(name, inner, **options)(texts)
+    with_credit = make_reward(name, inner, credit="token", **options)
+    assert with_credit(texts, credit_characters=credits.extend) == pytest.approx(rewards, rel=1e-9)
+    assert [len(own) for own in credits] == [len(text) for text in texts]
+    if not standardise:
+        assert [sum(own) for own in credits] == pytest.approx(rewards, rel=1e-9)
+    assert with_credit(texts) == pytest.approx(rewards, rel=1e-9)  # a caller that takes no credits
+
+
+def test_credit_is_text_or_token(make_inner):
+    with pytest.raises(HarnessError, match="credit must be one of text, token"):
+        make_reward("adam_metagrad", make_inner(OPTIMIZERS["adam_metagrad"]), credit="word")
 
 
 def test_standardise_steps_is_a_truth_value(make_inner):

@@ -65,10 +65,12 @@ def make_batches(steps: int, sizes: tuple[int, ...] = (3, 4), seed: int = 1, wid
     return batches
 
 
-def example_losses(model, params, batch, fixed_length=None):
+def example_losses(model, params, batch, fixed_length=None, token_weights=None):
+    """(n,); token_weights (n, S - 1) weigh each token's NLL."""
     logits = functional_call(model, params, (), {"input_ids": batch["input_ids"]}).logits[:, :-1]
     labels = batch["labels"][:, 1:]
-    nll = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none").sum(1)
+    nll = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+    nll = (nll if token_weights is None else nll * token_weights).sum(1)
     return nll / (fixed_length or (labels != -100).sum(1).clamp(min=1))
 
 
@@ -100,18 +102,23 @@ def oracle_step(optimizer, step, theta, state, grads):
     return new, states
 
 
-def oracle(model, batches, metric, optimizer, fixed_length=None, factor=1.0, weights=None):
-    """(Phi, dPhi/dw) by fully unrolling in the model's own dtype with create_graph."""
+def oracle(model, batches, metric, optimizer, fixed_length=None, factor=1.0, weights=None, per_token=False):
+    """(Phi, dPhi/dw) by fully unrolling in the model's own dtype with create_graph. `per_token`: w (N, S - 1)."""
     model = model.eval()
     trained = [k for k, p in model.named_parameters() if p.requires_grad]
     count = sum(len(b["input_ids"]) for b in batches)
     w = torch.ones(count, dtype=next(model.parameters()).dtype) if weights is None else weights.clone()
+    w = w[:, None].repeat(1, batches[0]["input_ids"].shape[1] - 1) if per_token else w
     w.requires_grad_()
     params = {k: p.detach().clone().requires_grad_(p.requires_grad) for k, p in model.named_parameters()}
     state, start = {}, 0
     for step, batch in enumerate(batches):
         n = len(batch["input_ids"])
-        total = factor * (w[start : start + n] * example_losses(model, params, batch, fixed_length)).mean()
+        own = w[start : start + n]
+        if per_token:
+            total = factor * example_losses(model, params, batch, fixed_length, own).mean()
+        else:
+            total = factor * (own * example_losses(model, params, batch, fixed_length)).mean()
         grads = torch.autograd.grad(
             total, [params[k] for k in trained], create_graph=True, allow_unused=True, materialize_grads=True
         )

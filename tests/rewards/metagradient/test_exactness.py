@@ -44,6 +44,26 @@ def test_float64_equals_full_unrolling(kind, tied, steps):
     agrees(model, make_batches(steps), lm_metric(model), OPTIMIZERS["adamw"])
 
 
+@shapes
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(
+    "options", [{}, {"microbatch": 2}, {"memory_budget": 400_000}], ids=["", "pieces", "no graphs"]
+)
+def test_tokens_weigh_what_full_unrolling_says(kind, tied, steps, options):
+    """Each scored token with its own weight, and the rest as without."""
+    model, batches, optimizer = build(kind, tied), make_batches(steps), OPTIMIZERS["adamw"]
+    metric = lm_metric(model)
+    with Double():
+        _, weights = oracle(model, batches, metric, optimizer, per_token=True)
+        found = metagradient(model, batches, metric, optimizer, per_token=True, **options)
+        whole = metagradient(model, batches, metric, optimizer, **options)
+    scored = torch.cat([batch["labels"][:, 1:] != -100 for batch in batches])
+    assert [len(own) for own in found.tokens] == scored.sum(1).tolist()
+    assert relative(torch.cat(found.tokens), weights[scored]) <= 1e-9
+    assert relative(found.weights, whole.weights) <= 1e-9 and relative(found.losses, whole.losses) <= 1e-9
+    assert found.value == whole.value and whole.tokens is None
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_every_optimizer(name, kind):
