@@ -19,9 +19,14 @@ def script(load_script):
 
 def test_correlations_are_numpys(script):
     torch.manual_seed(0)
-    rewards, right = torch.randn(50).double(), (torch.rand(50, 4) < 0.4).double()
-    expected = [np.corrcoef(rewards, right[:, k])[0, 1] for k in range(4)]
-    assert script.correlations(rewards, right).tolist() == pytest.approx(expected)
+    rewards, right = torch.randn(50, 4).double(), (torch.rand(50, 4) < 0.4).double()
+    for given in (rewards, rewards[:, :1]):
+        expected = [np.corrcoef(given.expand(50, 4)[:, k], right[:, k])[0, 1] for k in range(4)]
+        assert script.correlations(given, right).tolist() == pytest.approx(expected)
+
+
+def test_later_characters_count_less(script):
+    assert script.discounted(torch.tensor([[1.0, 2.0, 4.0]]), 0.5).tolist() == [[3.0, 4.0, 4.0]]
 
 
 def test_texts_are_what_their_kind_says(script):
@@ -50,7 +55,7 @@ def test_a_row_and_the_table(script, make_model, make_tokenizer, tmp_path):
     inner = InnerTrainer(make_model("gpt2").eval(), make_tokenizer(), settings)
     phi = TASKS.get("uuid").factory(TaskContext()).metric(inner)
     write = script.kinds(PAPER_UUID)["0.4 right"]
-    found = script.row(inner, phi, PAPER_UUID, write, [0, 1, 2], 24, 2)
+    found = script.row(inner, phi, PAPER_UUID, write, [0, 1, 2], 24, 2, 0.5)
     assert found["places"] == 3 and len(found["by thirds"].split(",")) == 3 and found["Phi"] < 0
     script.write_results(pandas.DataFrame([{"texts": "some", "training": "T=3"} | found]), tmp_path)
     assert "| T=3 |" in (tmp_path / "README.md").read_text()
