@@ -85,7 +85,11 @@ def plan_fidelity(
     check_options(given, tasks, rewards)
 
     def cell(task: str, reward: str, seed: int) -> CellPlan:
-        return CellPlan(profile.name, task, reward, seed, resolve(profile, task, reward, given), given=given)
+        settings = resolve(profile, task, reward, given)
+        if settings.inner.warmup_after:  # signals before any RL: the warm-up has not set in
+            inner = settings.inner.model_copy(update={"warmup_steps": 0})
+            settings = settings.model_copy(update={"inner": inner})
+        return CellPlan(profile.name, task, reward, seed, settings, given=given)
 
     return [
         FidelityPlan(cell(task, "", seed), tuple(cell(task, reward, seed) for reward in rewards), spec)

@@ -249,7 +249,8 @@ def estimate(
     updated = update(writer, settings)
     scored = Work()
     if trains:
-        scored = warmup(reader, settings, grpo.rollouts_per_step)
+        warmed = max(0, grpo.steps - inner.warmup_after) / grpo.steps  # of the steps; one stands for the mean of all
+        scored = warmup(reader, settings, grpo.rollouts_per_step) * warmed
         scored += training(reader, settings, grpo.rollouts_per_step, inner.steps, metagradient)
         scored += metric(reader, settings, task, 3 if metagradient else grpo.rollouts_per_prompt)
     last_steps = validation.inner_steps or inner.steps

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError, InnerTraining, Metric, RewardContext, RewardFunction, completion_text
-from rewards._shared import choice, flag, given
+from rewards._shared import given
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,12 @@ OneSet = Callable[[InnerTraining, Metric, list[str]], OfOneSet]
 """(inner, metric, the texts of one training set) -> what came of it."""
 
 
-def metagradient_reward(context: RewardContext, name: str, family: str) -> RewardFunction:
+CREDITS = ("text", "token")
+
+
+def metagradient_reward(
+    context: RewardContext, name: str, family: str, *, standardise: bool, credit: str
+) -> RewardFunction:
     """The reward `name`: one raw metagradient weight a completion.
 
     The optimizer and its settings come with `context.load_inner()`; where its name is of another family, only the name
@@ -42,10 +47,9 @@ def metagradient_reward(context: RewardContext, name: str, family: str) -> Rewar
     reward is compared with those of its own step alone: a baseline that the text has no part in but for its own share
     of the mean. At T = 1 it changes nothing that the runner's scaling would not.
 
-    A metagradient is the sum of its text's tokens' own, which cost nothing more. With `reward.options.credit` "token"
-    they go to whom the caller names in `credit_characters` (harness/credit.py), the rewards being the same.
+    A metagradient is the sum of its text's tokens' own, which cost nothing more. With `credit` "token" they go to whom the caller names in `credit_characters` (harness/credit.py), the rewards being the same.
     """
-    standardise, per_token = flag(context, "standardise_steps"), choice(context, "credit", ("text", "token")) == "token"
+    per_token = credit == "token"
 
     def one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> OfOneSet:
         if not any(texts):

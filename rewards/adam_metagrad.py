@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from harness.contracts import Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
-from rewards._metagrad import METAGRADIENT_OPTIONS, metagradient_reward
+from rewards._metagrad import CREDITS, METAGRADIENT_OPTIONS, metagradient_reward
+from rewards._shared import choice, flag
 
 
 @register_reward(
@@ -15,4 +16,5 @@ from rewards._metagrad import METAGRADIENT_OPTIONS, metagradient_reward
     options=METAGRADIENT_OPTIONS,
 )
 def make(context: RewardContext) -> RewardFunction:
-    return metagradient_reward(context, "adam_metagrad", "adam")
+    standardise, credit = flag(context, "standardise_steps"), choice(context, "credit", CREDITS)
+    return metagradient_reward(context, "adam_metagrad", "adam", standardise=standardise, credit=credit)

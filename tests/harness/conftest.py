@@ -31,7 +31,8 @@ def quick(model_folder, articles):
             "generator.prompt": "Say: <article>", "generator.max_prompt_tokens": 48,
             "generator.max_completion_tokens": 12,
             "grpo.steps": 2, "grpo.prompts_per_step": 2, "grpo.rollouts_per_prompt": 2, "grpo.updates_per_step": 1,
-            "inner.max_tokens": 16, "inner.steps": 1, "validation.prompts": 4, "validation.every": 1,
+            "inner.max_tokens": 16, "inner.steps": 1, "inner.warmup_steps": 0,
+            "validation.prompts": 4, "validation.every": 1,
             "validation.inner_steps": None,
         } | {key.replace("__", "."): value for key, value in more.items()}  # fmt: skip
 

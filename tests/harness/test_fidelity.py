@@ -207,13 +207,21 @@ def test_task_and_rewards_get_no_more_references_than_asked(quick, register, tmp
     assert plans("lambada_es", [], quick(), few).identity != plans("lambada_es", [], quick(), more).identity
 
 
+def test_signals_before_any_rl_come_before_a_late_warm_up(quick):
+    given = quick(inner__warmup_steps=3)
+    assert plans("norm", ["naive"], given).rewards[0].settings.inner.warmup_steps == 3
+    late = plans("norm", ["naive"], given | {"inner.warmup_after": 1})
+    assert [each.settings.inner.warmup_steps for each in (late.base, *late.rewards)] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("task", "reward"), [*((task, "adam_metagrad") for task in TASKS.names()), ("norm", "sgd_metagrad")]
 )
 def test_metagradients_predict_small_changes_of_every_task(task, reward, quick, tmp_path):
     """They are derivatives of the very thing, so a small enough change is predicted. Small means small: the pool is
     random bytes of an untrained generator, and Adam's update bends where a gradient passes through 0."""
-    given = quick(target__model="embedded:target")
+    given = quick(target__model="embedded:target", inner__steps=1)
+    given |= {"reward.options.standardise_steps": False}  # standardised, they are no derivatives
     given |= {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
     spec = Spec(pool=16, subsets=10, removals=10, draws=2, changes=(0.001,))
     run_fidelity(plans(task, [reward], given, spec), tmp_path)

@@ -135,10 +135,15 @@ def test_a_warm_up_is_planned_for():
     def planned(**given):
         return estimate(resolve(load_profile("tiny"), "uuid", "adam_metagrad", given), "uuid", "adam_metagrad", SLOW)
 
-    plain, warm, one = planned(), planned(**{"inner.warmup_steps": 96}), planned(**{"inner.steps": 96})
+    plain = planned(**{"inner.warmup_steps": 0, "inner.steps": 1})
+    warm = planned(**{"inner.warmup_steps": 88, "inner.warmup_after": 0, "inner.steps": 1})
+    half = planned(**{"inner.warmup_steps": 88, "inner.warmup_after": 32, "grpo.steps": 64, "inner.steps": 1})
+    one = planned(**{"inner.warmup_steps": 0, "inner.steps": 96})
     for phase in (1, 3):  # reward and validation
         assert plain.phases[phase].flops < warm.phases[phase].flops
     assert warm.phases[1].flops < one.phases[1].flops  # training forward is less than a metagradient back
+    assert 2 * half.phases[1].flops == pytest.approx(plain.phases[1].flops + warm.phases[1].flops, rel=1e-6)
+    assert half.phases[3] == warm.phases[3]
 
 
 def test_shorter_inner_trainings_get_fewer_texts_and_more_steps():
@@ -154,9 +159,9 @@ def test_shorter_inner_trainings_get_fewer_texts_and_more_steps():
 @pytest.mark.parametrize(
     ("task", "reward", "given", "message"),
     [
-        ("uuid", "adam_metagrad", {"inner.warmup_steps": 65}, "64 texts into 65 .* raise validation.prompts or lower inner.warmup_steps"),
-        ("uuid", "naive", {"inner.steps": 33, "grpo.prompts_per_step": 32, "grpo.updates_per_step": 8}, "32 texts into 33 .* grpo.prompts_per_step or lower inner.steps"),
-        ("uuid", "naive", {"validation.inner_steps": 65}, "64 texts into 65 .* lower validation.inner_steps"),
+        ("uuid", "adam_metagrad", {"inner.warmup_steps": 65, "validation.prompts": 64}, "64 texts into 65 .* raise validation.prompts or lower inner.warmup_steps"),
+        ("uuid", "naive", {"inner.steps": 33, "inner.warmup_steps": 0, "grpo.prompts_per_step": 32, "grpo.updates_per_step": 8}, "32 texts into 33 .* grpo.prompts_per_step or lower inner.steps"),
+        ("uuid", "naive", {"validation.inner_steps": 65, "validation.prompts": 64, "inner.warmup_steps": 0}, "64 texts into 65 .* lower validation.inner_steps"),
     ],
 )  # fmt: skip
 def test_too_few_texts_for_the_inner_steps_are_said_before_the_run(task, reward, given, message, tmp_path):

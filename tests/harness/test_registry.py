@@ -59,7 +59,7 @@ def test_a_misspelled_option_is_answered_with_the_nearest(register):
 
 READS = {
     TASKS: re.compile(r"ptions\)?\.(?:text|number|integer|boolean)\(\s*\"(\w+)\""),
-    REWARDS: re.compile(r"\b(?:asset\(context, \"\w+\"|flag\(context), \"(\w+)\""),
+    REWARDS: re.compile(r"\b(?:asset\(context, \"\w+\"|(?:flag|choice)\(context), \"(\w+)\""),
 }
 
 
