@@ -297,7 +297,11 @@ def _save(figure: Figure, paths: Sequence[Path]) -> None:
 
     across = min(4, len(figure.panels))
     down = -(-len(figure.panels) // across)
-    canvas = Canvas(figsize=(3.6 * across, 2.7 * down + 0.5), layout="constrained")
+    names = min(
+        4, 2 * across, len(figure.legend) or 1
+    )  # in a row of the legend, so that it is no wider than the panels
+    rows = -(-len(figure.legend) // names)
+    canvas = Canvas(figsize=(3.6 * across, 2.7 * down + max(0.5, 0.1 + 0.2 * rows)), layout="constrained")
     axes = canvas.subplots(down, across, squeeze=False)
     for place, axis in enumerate(axes.flat):
         if place >= len(figure.panels):
@@ -313,7 +317,7 @@ def _save(figure: Figure, paths: Sequence[Path]) -> None:
             axis.fill_between(line.x, line.low, line.high, color=style.LIGHT_SERIES[line.slot], alpha=0.15, lw=0)
             axis.plot(line.x, line.y, **_look(line), markevery=max(1, len(line.x) // 8))
     handles = [Line2D([], [], label=line.name, **_look(line)) for line in figure.legend]
-    canvas.legend(handles=handles, loc="outside lower center", ncols=min(4, len(handles)), fontsize=8, frameon=False)
+    canvas.legend(handles=handles, loc="outside lower center", ncols=names, fontsize=8, frameon=False)
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         canvas.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)

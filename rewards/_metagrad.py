@@ -47,7 +47,8 @@ def metagradient_reward(
     reward is compared with those of its own step alone: a baseline that the text has no part in but for its own share
     of the mean. At T = 1 it changes nothing that the runner's scaling would not.
 
-    A metagradient is the sum of its text's tokens' own, which cost nothing more. With `credit` "token" they go to whom the caller names in `credit_characters` (harness/credit.py), the rewards being the same.
+    A metagradient is the sum of its text's tokens' own, which cost little more. With `credit` "token" they go to whom
+    the caller names in `credit_characters` (harness/credit.py), the rewards being the same.
     """
     per_token = credit == "token"
 

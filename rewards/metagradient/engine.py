@@ -84,7 +84,7 @@ def metagradient(
                    Hessian-vector product a step. `metric` must give the same on all.
     deterministic  torch.use_deterministic_algorithms for the duration
     per_token      give every scored token t of example i a weight, l_i = sum_t w_it (share of its NLL in l_i), and
-                   return those derivatives too; no more work
+                   return those derivatives too; no more work but at T = 1 (forward mode in place of a recording)
 
     Raises BatchError, NoScoredTokensError, NonFiniteError, MetricError, SecondDerivativeError, MemoryBudgetError, all
     of them MetagradientError.
