@@ -61,17 +61,25 @@ def token_credits(
     return found
 
 
+def discounted(credits: torch.Tensor, discount: float) -> torch.Tensor:
+    """(N, T) G_t of c_t: each entry and, ever less, those after it."""
+    earned = credits.clone()
+    for t in range(credits.shape[1] - 2, -1, -1):
+        earned[:, t] += discount * earned[:, t + 1]
+    return earned
+
+
 def token_advantages(credits: Sequence[Sequence[float]], width: int, discount: float, eps: float) -> torch.Tensor:
     """(N, width) float64 as in the module's docstring; 0 after a rollout's end. The deviation, over all tokens, divides
-    the credits before `eps` joins it (they may be near 1e-9)."""
+    the credits before `eps` joins it (they may be near 1e-9); one that is mere rounding gives zeros."""
     earned, there = torch.zeros(len(credits), width, dtype=torch.float64), torch.zeros(len(credits), width)
     for row, own in enumerate(credits):
         earned[row, : len(own)] = torch.tensor(own, dtype=torch.float64)
         there[row, : len(own)] = 1
-    for t in range(width - 2, -1, -1):
-        earned[:, t] += discount * earned[:, t + 1]
-    there = there.double()
+    earned, there = discounted(earned, discount), there.double()
     mean = (earned * there).sum(0) / there.sum(0).clamp_min(1)
     centred = (earned - mean) * there
     deviation = (centred.square().sum() / there.sum().clamp_min(1)).sqrt()
-    return centred / deviation / (1 + eps) if deviation > 0 else torch.zeros_like(centred)
+    if deviation <= 1e-12 * earned.abs().amax():
+        return torch.zeros_like(centred)
+    return centred / deviation / (1 + eps)

@@ -34,6 +34,7 @@ import torch
 from harness import assets
 from harness.config import load_profile, resolve
 from harness.contracts import TaskContext
+from harness.credit import discounted
 from harness.grid import quiet
 from harness.inner import InnerTrainer
 from harness.registry import TASKS
@@ -74,14 +75,6 @@ def correlations(rewards: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Pearson's, of rewards (N, 1 or places) with the columns of right (N, places). (places,) float64."""
     x, y = right - right.mean(0), rewards - rewards.mean(0)
     return (x * y).mean(0) / (x.std(0, unbiased=False) * y.std(0, unbiased=False))
-
-
-def discounted(credits: torch.Tensor, discount: float) -> torch.Tensor:
-    """(N, characters) of what each character and, ever less, the later ones earned."""
-    found = credits.clone()
-    for k in range(credits.shape[1] - 2, -1, -1):
-        found[:, k] += discount * found[:, k + 1]
-    return found
 
 
 def row(

@@ -95,14 +95,15 @@ def test_true_positions_make_padding_invisible(family, make_model):
 
 @pytest.fixture
 def train(make_model, make_tokenizer, tmp_path):
-    """`train(**settings)` -> TRL's logs of six steps of a policy far from uniform, whose reward tells nothing apart."""
+    """`train(reward, **settings)` -> TRL's logs of six steps of a policy far from uniform. The default reward tells
+    nothing apart."""
 
-    def run(**settings):
+    def run(reward=lambda completions, **_: [0.0] * len(completions), **settings):
         model, logs = make_model("gpt2", seed=3), []
         with torch.no_grad():
             model.transformer.ln_f.weight.mul_(20)
         make_trainer(
-            model, make_tokenizer(), ["read"] * 4, lambda completions, **_: [0.0] * len(completions),
+            model, make_tokenizer(), ["read"] * 4, reward,
             advantage="group", seed=0, scratch=str(tmp_path),
             generator=GeneratorSettings(model="-", prompt="<article>", max_prompt_tokens=8, max_completion_tokens=4),
             grpo=GrpoSettings(steps=6, prompts_per_step=4, rollouts_per_prompt=2, lr=1e-2, **settings),
@@ -118,6 +119,20 @@ def test_an_entropy_bonus_keeps_the_policy_broad(train):
     assert bonus[0] == pytest.approx(without[0])
     assert without[-1] == pytest.approx(without[0], rel=0.05)
     assert bonus[-1] > 1.1 * bonus[0]
+
+
+def test_tokens_that_are_credited_become_more_frequent(train):
+    """All rewards are equal, so only the credit of the characters can teach anything."""
+    shares = []
+
+    def reward(completions, credit_characters, **_):
+        good = [[float(ord(c) % 2) for c in text] for text in completions]
+        shares.append(sum(map(sum, good)) / max(1, sum(map(len, good))))
+        credit_characters(good)
+        return [0.0] * len(completions)
+
+    train(reward)
+    assert shares[-1] > shares[0] + 0.2
 
 
 RATES = {

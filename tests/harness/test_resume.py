@@ -68,6 +68,9 @@ CUTS = {
     "late warm-up of the target": (
         {"grpo__steps": 5, "grpo__checkpoint_every": 1, "inner__warmup_steps": 2, "inner__warmup_after": 3}, [3, 5]
     ),
+    "credit by token": (
+        {"grpo__steps": 5, "grpo__checkpoint_every": 2, "reward__options": {"credit": "token"}}, [3]
+    ),
     "falling rate": ({"grpo__steps": 5, "grpo__checkpoint_every": 2, "grpo__lr_schedule": "linear"}, [3]),
 }  # fmt: skip
 

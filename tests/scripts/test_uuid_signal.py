@@ -25,10 +25,6 @@ def test_correlations_are_numpys(script):
         assert script.correlations(given, right).tolist() == pytest.approx(expected)
 
 
-def test_later_characters_count_less(script):
-    assert script.discounted(torch.tensor([[1.0, 2.0, 4.0]]), 0.5).tolist() == [[3.0, 4.0, 4.0]]
-
-
 def test_texts_are_what_their_kind_says(script):
     rng, kinds = random.Random(0), script.kinds(PAPER_UUID)
     places = [p for p, c in enumerate(PAPER_UUID) if c != "-"]
