@@ -16,6 +16,9 @@ PICTURE_67 = ("++++---", "---+++-", "-+++++-", "---+++-", "-+-+++-", "---++++")
 QUIET_ZONE = 4
 """Modules of white around a QR code, as its standard (ISO/IEC 18004) asks for."""
 
+PIXELS = 10
+"""Pixels of a drawn module, in both directions."""
+
 
 def from_rows(rows: tuple[str, ...]) -> np.ndarray:
     """Rows of "+" and "-" -> (rows, columns) int8 of +1 and -1."""
@@ -76,7 +79,7 @@ def from_file(path: Path) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------- pictures
 
 
-def grey_image(signs: np.ndarray, *, pixels: int = 10, border: int = 0) -> np.ndarray:
+def grey_image(signs: np.ndarray, *, pixels: int = PIXELS, border: int = 0) -> np.ndarray:
     """(rows, columns) of +1, 0, -1 -> uint8 grey image: white, mid-grey, black, `pixels` a module and `border` white
     modules around."""
     import numpy as np
@@ -85,7 +88,7 @@ def grey_image(signs: np.ndarray, *, pixels: int = 10, border: int = 0) -> np.nd
     return _enlarged(np.pad(grey, border, constant_values=255), pixels)
 
 
-def diverging_image(values: np.ndarray, *, pixels: int = 10) -> np.ndarray:
+def diverging_image(values: np.ndarray, *, pixels: int = PIXELS) -> np.ndarray:
     """(rows, columns) floats -> uint8 (H, W, 3) in OpenCV's BGR order: blue at minus the largest magnitude, white at 0,
     red at plus it."""
     import numpy as np
@@ -118,12 +121,22 @@ def npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def read_qr(image: np.ndarray) -> str:
-    """What OpenCV's QR reader finds in a grey image; "" if it finds nothing or bytes that are no UTF-8 text."""
-    import cv2
+def read_qr(image: np.ndarray, *, margin: int | None = None) -> str:
+    """What OpenCV's QR reader finds in a grey image; "" if it finds nothing or bytes that are no UTF-8 text.
 
+    With `margin`, the pixels around the code, the reader is told where the code's corners are and need not find it:
+    wrong modules in the three finder patterns then hinder it no more than others do.
+    """
+    import cv2
+    import numpy as np
+
+    reader = cv2.QRCodeDetector()
     try:
-        return cv2.QRCodeDetector().detectAndDecode(image)[0]
+        if margin is None:
+            return reader.detectAndDecode(image)[0]
+        right, bottom = image.shape[1] - margin, image.shape[0] - margin
+        corners = [[margin, margin], [right, margin], [right, bottom], [margin, bottom]]
+        return reader.decode(image, np.array([corners], dtype=np.float32))[0]
     except UnicodeDecodeError:  # the binding's, for a damaged code whose error correction lands on another byte string
         return ""
 

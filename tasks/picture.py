@@ -167,7 +167,8 @@ class QrCode(_Picture):
 
     The reader is OpenCV's. `decoded.png` carries the quiet zone and is exactly what `readable` reads; `readable_raw`
     reads the code alone, which OpenCV's reader refuses even for a perfect one. `text_exact` compares with what the
-    reader finds in the target picture, which for a code made from `text` is that text.
+    reader finds in the target picture, which for a code made from `text` is that text. `text_exact_located` is the
+    same for a reader that is told where the corners are, which stands wrong modules in the finder patterns.
     """
 
     name = "qr"
@@ -181,6 +182,7 @@ class QrCode(_Picture):
         Measure("readable", "fraction", "higher", "1 if OpenCV reads a text in the decoded picture with quiet zone"),
         Measure("readable_raw", "fraction", "higher", "the same without the quiet zone"),
         Measure("text_exact", "fraction", "higher", "1 if the text read is the target picture's"),
+        Measure("text_exact_located", "fraction", "higher", "the same if the reader is told where the corners are"),
         *_Picture.measures,
     )
 
@@ -197,10 +199,12 @@ class QrCode(_Picture):
         return _pattern.read_qr(_pattern.grey_image(self.picture, border=self.border))
 
     def _read(self, signs: np.ndarray) -> dict[str, float]:
-        read = _pattern.read_qr(_pattern.grey_image(signs, border=self.border))
-        raw = _pattern.read_qr(_pattern.grey_image(signs))
+        image, raw = _pattern.grey_image(signs, border=self.border), _pattern.grey_image(signs)
+        read = _pattern.read_qr(image)
+        located = _pattern.read_qr(image, margin=self.border * _pattern.PIXELS)
         return {
             "readable": float(read != ""),
-            "readable_raw": float(raw != ""),
+            "readable_raw": float(_pattern.read_qr(raw) != ""),
             "text_exact": float(read != "" and read == self.target_text),
+            "text_exact_located": float(located != "" and located == self.target_text),
         }

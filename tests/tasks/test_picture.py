@@ -223,6 +223,7 @@ def test_a_drawn_code_is_read_back(wide_model, chosen_training, text, level):
     assert task.picture.shape == (21, 21) and task.target_text == text
     values = decode("qr", wide_model(), chosen_training, task.picture, text=text, error_correction=level).values
     assert (values["readable"], values["text_exact"], values["pixel_accuracy"]) == (1.0, 1.0, 1.0)
+    assert values["text_exact_located"] == 1.0
 
 
 def test_dark_modules_are_minus_one():
@@ -235,10 +236,18 @@ def test_another_text_is_readable_but_not_exact(wide_model, chosen_training):
     assert (values["readable"], values["text_exact"]) == (1.0, 0.0) and values["pixel_accuracy"] < 1
 
 
+def test_a_reader_that_knows_the_corners_needs_no_finder_patterns(wide_model, chosen_training):
+    signs = make("qr").picture.copy()
+    signs[1, 1:6] = signs[1:6, 1] = -1  # the light ring of a finder pattern, half of it filled
+    values = decode("qr", wide_model(), chosen_training, signs).values
+    assert (values["text_exact"], values["text_exact_located"]) == (0.0, 1.0)
+
+
 def test_noise_is_not_readable(wide_model, chosen_training):
     signs = np.random.default_rng(0).choice(np.array([-1, 1], dtype=np.int8), size=(21, 21))
     values = decode("qr", wide_model(), chosen_training, signs).values
-    assert (values["readable"], values["readable_raw"], values["text_exact"]) == (0.0, 0.0, 0.0)
+    names = ("readable", "readable_raw", "text_exact", "text_exact_located")
+    assert [values[name] for name in names] == [0.0, 0.0, 0.0, 0.0]
 
 
 def test_a_pattern_that_is_no_code_is_never_exact(wide_model, chosen_training, tmp_path):
