@@ -478,18 +478,23 @@ def articles(settings: Settings) -> tuple[list[str], list[str]]:
     """(training articles, held-out validation articles). Where the source knows no validation split, the last ones are
     held out. Raises HarnessError if there are too few."""
     data, wanted = settings.data, settings.validation.prompts
+    source = data.validation_articles or data.articles
     if assets.is_embedded(data.articles):
         train = assets.texts(data.articles, split="train", limit=data.article_count)
-        return train, assets.texts(data.validation_articles or data.articles, split="validation", limit=wanted)
-    every = assets.texts(data.articles, split=None)
-    if data.validation_articles:
-        return every[: data.article_count], assets.texts(data.validation_articles, split=None, limit=wanted)
-    if len(every) <= wanted:
+        held_out = assets.texts(source, split="validation", limit=wanted)
+    else:
+        every = assets.texts(data.articles, split=None)
+        if not data.validation_articles:
+            every, held_out = every[:-wanted], every[-wanted:]
+        else:
+            held_out = assets.texts(source, split=None, limit=wanted)
+        train = every[: data.article_count]
+    if len(held_out) < wanted or not train:
         raise HarnessError(
-            f"'{data.articles}' holds {len(every)} articles, too few to hold out validation.prompts={wanted}; "
+            f"'{source}' holds {len(held_out)} articles, too few to hold out validation.prompts={wanted}; "
             "add articles or lower it."
         )
-    return every[:-wanted][: data.article_count], every[-wanted:]
+    return train, held_out
 
 
 # ----------------------------------------------------------------------------------------------------------- provenance

@@ -48,6 +48,25 @@ def test_validation_articles_are_held_out(tmp_path):
     assert len(held_out) == 64 and not set(train) & set(held_out)
 
 
+@pytest.mark.parametrize("own_split", [False, True])
+@pytest.mark.parametrize("source", ["file", "embedded"])
+def test_too_few_held_out_articles_are_an_error(tmp_path, source, own_split):
+    """Not silently fewer than asked for: one setting then means two things."""
+    file = lines(tmp_path / "a.jsonl", [{"text": f"text {i}"} for i in range(20)])
+    change = {"data.articles": file if source == "file" else "embedded:articles", "validation.prompts": 1001}
+    if own_split:
+        change["data.validation_articles"] = change["data.articles"]
+    with pytest.raises(HarnessError, match="too few to hold out validation.prompts=1001"):
+        articles(resolve(load_profile("tiny"), "lambada_es", "naive", change))
+
+
+def test_all_articles_but_none_to_train_on_is_an_error(tmp_path):
+    file = lines(tmp_path / "a.jsonl", [{"text": f"text {i}"} for i in range(5)])
+    change = {"data.articles": file, "validation.prompts": 5}
+    with pytest.raises(HarnessError, match="too few to hold out"):
+        articles(resolve(load_profile("tiny"), "lambada_es", "naive", change))
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_texts_or_a_sentence(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("fuzz") / "a.jsonl"
