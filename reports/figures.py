@@ -85,7 +85,8 @@ class Curves:
     """The long table, reduced over seeds once for all figures."""
 
     frame: pandas.DataFrame
-    """Columns profile, task, label, reward, variant, phase, measure, unit, step, median, min, max, seeds."""
+    """Columns profile, task, label, reward, variant, rollouts (in a GRPO step), phase, measure, unit, step, median, min,
+    max, seeds."""
     slots: Mapping[str, int]
     """Reward -> colour, the same in every figure."""
     dashes: Mapping[str, int]
@@ -104,7 +105,7 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
     slots = {reward: place % style.SLOTS for place, reward in enumerate(rewards)}
     dashes = {variant: place % style.SLOTS for place, variant in enumerate(variants)} if len(variants) > 1 else {}
     keys = ["profile", "task", "reward", "variant", "seed", "identity"]
-    columns = ["profile", "task", "label", "reward", "variant", "phase", "measure", "unit", "step"]
+    columns = ["profile", "task", "label", "reward", "variant", "rollouts", "phase", "measure", "unit", "step"]
     if wide.empty or long.empty:
         return Curves(pandas.DataFrame(columns=[*columns, "median", "min", "max", "seeds"]), slots, dashes)
     labels = {
@@ -120,7 +121,8 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
             for key in zip(
                 *(cells[name] for name in ("profile", "task", "reward", "variant", "settings_key")), strict=True
             )
-        ]
+        ],
+        rollouts=(cells["rollouts"] / cells["steps_done"]).replace([np.inf, 0.0], np.nan).fillna(1.0),
     )
     filled = long.assign(variant=long["variant"].fillna(""), unit=long["unit"].fillna(""))
     rows = filled.drop_duplicates([*keys, "phase", "measure", "step"]).merge(named, on=keys)
@@ -143,18 +145,21 @@ def panel(curves: Curves, profile: str, task: str, measure: str, phase: str = "v
     return _panel(curves, part[(part["measure"] == measure) & (part["phase"] == phase)], task)
 
 
-def _panel(curves: Curves, part: pandas.DataFrame, title: str = "") -> Panel | None:
-    """`title` defaults to the measure."""
+def _panel(curves: Curves, part: pandas.DataFrame, title: str = "", *, steps: bool = False) -> Panel | None:
+    """`title` defaults to the measure. Where a step of one line holds more rollouts than one of another (inner steps as
+    an axis), x counts rollouts, unless `steps` are wanted."""
     if part.empty:
         return None
-    lines = []
+    lines, x_label = [], "GRPO step"
+    if part["rollouts"].nunique() > 1 and not steps:
+        part, x_label = part.assign(step=part["step"] * part["rollouts"]), "rollouts trained on"
     for (label, reward, variant), points in part.groupby(["label", "reward", "variant"], sort=False):
         slot = curves.slots[reward]
         dash = curves.dashes[variant] if curves.dashes else slot
         lines.append(_series(str(label), slot, dash, points))
     measure, unit = str(part["measure"].iloc[0]), str(part["unit"].iloc[0])
     y_label = measure.replace("_", " ") + (f" [{unit}]" if unit else "")
-    return Panel(title or y_label, "GRPO step", y_label, tuple(sorted(lines, key=lambda line: natural(line.name))))
+    return Panel(title or y_label, x_label, y_label, tuple(sorted(lines, key=lambda line: natural(line.name))))
 
 
 def _series(name: str, slot: int, dash: int, points: pandas.DataFrame) -> Series:
@@ -253,7 +258,7 @@ def wall_clock(blocks: Sequence[Block], curves: Curves) -> Figure | None:
     for block in blocks:
         part = frame[(frame["profile"] == block.profile) & (frame["task"] == block.task)]
         shown = part[(part["phase"] == "validation") & (part["measure"] == block.measure)]
-        built = _panel(curves, shown, block.task)
+        built = _panel(curves, shown, block.task, steps=True)
         if built is None:
             continue
         lines = []

@@ -43,6 +43,25 @@ def test_an_unfinished_cell_is_not_drawn(tmp_path: Path, generate: Generate) -> 
     assert drawn is not None and drawn.series[0].seeds == 2
 
 
+def test_lines_whose_steps_hold_unequal_numbers_of_texts_are_drawn_over_texts(
+    tmp_path: Path, generate: Generate
+) -> None:
+    """T = 1 takes 96 small steps where T = 96 takes one: over steps, the one line would end where the other begins."""
+    generate(tmp_path, tasks=("67",), rewards=("naive",), variants=(1, 8), seeds=(0,))
+    for store in find_cells(tmp_path):
+        record = store.read()
+        assert record is not None and record.steps_done == 25
+        store.write(record.model_copy(update={"rollouts": 25 * (4 if record.variant == "T=1" else 32)}))
+    curves = figures.reduce(*load(tmp_path))
+    drawn = figures.panel(curves, "tiny", "67", "pixel_accuracy")
+    assert drawn is not None and drawn.x_label == "rollouts trained on"
+    assert [line.x.tolist()[-1] for line in drawn.series] == [100, 800]
+    from reports import summary
+
+    timed = figures.wall_clock(summary.blocks(load(tmp_path)[0]), curves)
+    assert timed is not None and all(np.isfinite(line.x).all() and line.x[-1] > 0 for line in timed.panels[0].series)
+
+
 def test_the_papers_figures_hold_what_the_paper_looks_at(tmp_path: Path, generate: Generate) -> None:
     generate(tmp_path, tasks=("67",), rewards=("adam_metagrad", "naive"), variants=(1, 8, 96), seeds=(0,))
     generate(
