@@ -122,7 +122,7 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
                 *(cells[name] for name in ("profile", "task", "reward", "variant", "settings_key")), strict=True
             )
         ],
-        rollouts=(cells["rollouts"] / cells["steps_done"]).replace([np.inf, 0.0], np.nan).fillna(1.0),
+        rollouts=cells["rollouts"].clip(lower=1) / cells["steps_done"].clip(lower=1),
     )
     filled = long.assign(variant=long["variant"].fillna(""), unit=long["unit"].fillna(""))
     rows = filled.drop_duplicates([*keys, "phase", "measure", "step"]).merge(named, on=keys)
