@@ -1,7 +1,8 @@
 """Settings: one YAML profile, `--set a.b=c` on top, resolved per cell and validated before anything loads.
 
-A profile holds `settings` (what every cell starts from) and `overrides` (a list of `{when: {task, reward}, set: {...}}`
-with shell-style patterns, applied in order). What the command line says with `--set` comes last and wins.
+A profile holds `settings` (what every cell starts from) and `overrides` (a list of `{when: {task, reward, inner_steps},
+set: {...}}`, applied in order): shell-style patterns, and how many inner steps a training must have at least, which is
+read without such overrides. What the command line says with `--set` comes last and wins.
 """
 
 from __future__ import annotations
@@ -268,6 +269,8 @@ class Settings(Section):
 class When(Section):
     task: str = "*"
     reward: str = "*"
+    # Applies where a training, a reward's or the validation's, has at least so many inner steps.
+    inner_steps: int = Field(1, ge=1)
 
 
 class Override(Section):
@@ -349,17 +352,25 @@ def _plain(data: Any, what: str) -> Any:
 
 def resolve(profile: Profile, task: str, reward: str, assignments: dict[str, Any] | None = None) -> Settings:
     """The settings of one (task, reward) cell. Raises HarnessError for unknown keys, wrong types and ranges."""
-    tree = _deep_copy(profile.settings)
-    for override in profile.overrides:
-        if fnmatch.fnmatchcase(task, override.when.task) and fnmatch.fnmatchcase(reward, override.when.reward):
-            for key, value in override.set.items():
-                _assign(tree, key, value)
     given = assignments or {}
     if "inner.optimizer.lr" in given:  # said by hand, it stands against the profile's total_lr
         given = {"inner.optimizer.total_lr": None} | given
-    for key, value in given.items():
-        _assign(tree, key, value)
-    return _validated(Settings, tree, "settings")
+
+    def with_overrides(longest: int) -> Settings:
+        tree = _deep_copy(profile.settings)
+        for override in profile.overrides:
+            when = override.when
+            fits = fnmatch.fnmatchcase(task, when.task) and fnmatch.fnmatchcase(reward, when.reward)
+            if fits and when.inner_steps <= longest:
+                for key, value in override.set.items():
+                    _assign(tree, key, value)
+        for key, value in given.items():
+            _assign(tree, key, value)
+        return _validated(Settings, tree, "settings")
+
+    settings = with_overrides(1)
+    longest = max(settings.inner.steps, settings.validation.inner_steps or 1)
+    return settings if longest == 1 else with_overrides(longest)
 
 
 def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> list[str]:

@@ -3,8 +3,8 @@
     python scripts/picture_tokens.py [--task 67] [--first 0,64] [--texts 768,4096] [--out reports/picture_tokens]
 
 The texts are rollouts of the untuned generator. Instead of a generator, a distribution P over them is trained, by
-gradient ascent on Phi through one step of Adam at the profile's rate for 67, exactly and with nothing drawn: what GRPO
-could reach if it could only choose among these texts and saw no noise. One step moves the patch by the texts' own
+gradient ascent on Phi through one step of Adam at the profile's rate for the task, exactly and with nothing drawn: what
+GRPO could reach if it could only choose among these texts and saw no noise. One step moves the patch by the texts' own
 gradients of it, so that nothing else need be trained:
 
     g_i = mean over positions of (p - onehot(y)) h^T,  g = sum of P_i g_i
@@ -31,7 +31,6 @@ from harness.grpo import bind_template, build_prompt, generate
 from harness.inner import InnerTrainer
 from harness.results import write_atomic
 
-RATE_OF_67 = 0.1
 STEPS, RATE = 400, 0.05
 """Updates of the distribution's logits, by Adam, and their rate."""
 
@@ -79,8 +78,7 @@ def rollouts(settings: Settings, count: int) -> list[str]:
 
 
 def measure(task_name: str, first: int, counts: list[int]) -> list[dict[str, Any]]:
-    given = {"task.options.first_token": first, "inner.optimizer.total_lr": RATE_OF_67}
-    plan = plan_grid(load_profile("tiny"), [task_name], ["adam_metagrad"], [0], given)[0]
+    plan = plan_grid(load_profile("tiny"), [task_name], ["adam_metagrad"], [0], {"task.options.first_token": first})[0]
     settings, task = plan.settings, make_task(plan)
     target = assets.load_model(settings.target.model, untie_head=settings.target.untie_head)
     inner = InnerTrainer(target, assets.load_tokenizer(settings.target.model), settings.inner)

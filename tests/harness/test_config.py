@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +102,28 @@ def test_a_rate_set_by_hand_stands_against_a_total_rate():
     assert (by_hand.lr, by_hand.total_lr) == (0.02, None)
     both = {"inner.optimizer.lr": 0.02, "inner.optimizer.total_lr": 0.3}
     assert resolve(tiny, "67", "adam_metagrad", both).inner.optimizer.total_lr == 0.3
+
+
+def test_an_override_can_wait_for_a_long_training():
+    """The rate that 67 is drawn at by one step of SGD makes a training of many diverge; what is given still wins."""
+    tiny = load_profile("tiny")
+
+    def rate(changes, reward="sgd_metagrad"):
+        return resolve(tiny, "67", reward, changes).inner.optimizer.total_lr
+
+    assert rate({}) == rate({"inner.steps": 1, "validation.inner_steps": 1}) == 100.0
+    assert rate({"inner.steps": 8}) == rate({"validation.inner_steps": 96}) == 10.0
+    assert rate({"inner.steps": 8, "inner.optimizer.total_lr": 30.0}) == 30.0
+    assert rate({"inner.steps": 8}, "adam_metagrad") == rate({}, "adam_metagrad")
+
+
+def test_an_override_waits_for_so_many_inner_steps_and_no_fewer(tmp_path):
+    path = tmp_path / "own.yaml"
+    base = {"name": "own", "summary": "", "settings": load_profile("tiny").settings}
+    override = {"when": {"inner_steps": 9}, "set": {"grpo.steps": 3}}
+    path.write_text(json.dumps(base | {"overrides": [override]}))
+    steps = [resolve(load_profile(str(path)), "norm", "naive", {"inner.steps": t}).grpo.steps for t in (1, 8, 9, 96)]
+    assert steps == [9, 9, 3, 3]
+    path.write_text(json.dumps(base | {"overrides": [override | {"when": {"inner_steps": 0}}]}))
+    with pytest.raises(HarnessError, match="inner_steps"):
+        load_profile(str(path))
