@@ -82,7 +82,7 @@ def plan_fidelity(
     spec: Spec,
 ) -> list[FidelityPlan]:
     """One plan for every task and seed. Raises HarnessError for bad settings."""
-    check_options(given, tasks, rewards)
+    check_options(profile, given, tasks, rewards)
 
     def cell(task: str, reward: str, seed: int) -> CellPlan:
         settings = resolve(profile, task, reward, given)

@@ -40,7 +40,7 @@ def plan_grid(
     and more steps. Validation comes after as many examples and trains for the longest T, unless the settings name
     another.
     """
-    check_options(assignments, tasks, rewards)
+    check_options(profile, assignments, tasks, rewards)
     cells = []
     for task in tasks:
         for steps in inner_steps or [None]:

@@ -13,15 +13,19 @@ functions that need it).
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from harness.contracts import Advantage, HarnessError, Needs, RewardFactory, Task
+
+if TYPE_CHECKING:
+    from harness.config import Profile
 
 T = TypeVar("T")
 
@@ -153,12 +157,25 @@ def register_task(name: str, *, summary: str | None = None) -> Callable[[type[Ta
     return register
 
 
-def check_options(given: Mapping[str, Any], tasks: Iterable[str], rewards: Iterable[str]) -> None:
-    """Raises HarnessError for a dotted key below `task.options` or `reward.options` that none of these tasks or rewards reads.
-    Where one of them does not declare what it reads, any key may be its."""
+def check_options(profile: Profile, given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str]) -> None:
+    """Raises HarnessError for a dotted key below `task.options` or `reward.options` that nothing reads: of what is
+    `given`, none of these tasks or rewards; of what the profile sets, none that it sets it for. Where one of them does
+    not declare what it reads, any key may be its."""
+    _check_options(given, tasks, rewards, "chosen {}s")
+    whose = "{}s that the profile sets it for"
+    sections = [(name, profile.settings.get(name)) for name in ("task", "reward")]
+    base = {f"{name}.options": section.get("options") for name, section in sections if isinstance(section, Mapping)}
+    _check_options(base, TASKS.names(), REWARDS.names(), whose)
+    for override in profile.overrides:
+        fitting = [name for name in TASKS.names() if fnmatch.fnmatchcase(name, override.when.task)]
+        scored = [name for name in REWARDS.names() if fnmatch.fnmatchcase(name, override.when.reward)]
+        _check_options(override.set, fitting, scored, whose)
+
+
+def _check_options(given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str], whose: str) -> None:
     chosen = {
         "task.options.": [TASKS.get(name) for name in tasks],
-        "reward.options.": [REWARDS.get(n) for n in rewards],
+        "reward.options.": [REWARDS.get(name) for name in rewards],
     }
     below = {key: value for key, value in given.items() if key in ("task.options", "reward.options")}
     keys = [f"{key}.{name}" for key, value in below.items() if isinstance(value, Mapping) for name in value]
@@ -171,7 +188,7 @@ def check_options(given: Mapping[str, Any], tasks: Iterable[str], rewards: Itera
                 near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known
                 hint = f"they read {', '.join(near)}." if known else "they read no options."
                 what = prefix.split(".")[0]
-                raise HarnessError(f"None of the chosen {what}s reads the option '{key}'; {hint}")
+                raise HarnessError(f"None of the {whose.format(what)} reads the option '{key}'; {hint}")
 
 
 def unsupported(task: TaskEntry, reward: RewardEntry) -> str | None:
