@@ -224,9 +224,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         super().__init__(reward_funcs=checked, **kwargs)
 
     def _credited(self, credits: Sequence[Sequence[float]]) -> None:
-        """What a reward calls to say what every character of every completion earned of its reward."""
-        if ranks.world() > 1:
-            raise HarnessError("reward.options.credit=token works in one process; leave it at text under a launcher.")
+        """What a reward calls to say what every character of every completion earned of its reward, on every rank."""
         self._credits = credits
 
     @contextmanager
@@ -294,12 +292,13 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         # TRL stores float32, which would round away what tells naive's training sets apart: gather the floats as given.
         raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
         self._gathered, self._rewards = raw, rescale(raw)
+        texts, ids = [completion_text(completion) for completion in completions], completion_ids_list
+        if ranks.world() > 1:
+            texts, ids = ranks.gathered(texts), ranks.gathered(ids)
         if self._credits is not None:
-            whole = [completion_text(completion) for completion in completions]
-            check_credits(self._reward_name, self._credits, whole)
-            self._credits = token_credits(self.processing_class, completion_ids_list, whole, self._credits)
-        texts = [completion_text(completion).strip() for completion in completions]
-        texts = ranks.gathered(texts) if ranks.world() > 1 else texts
+            check_credits(self._reward_name, self._credits, texts)
+            self._credits = token_credits(self.processing_class, ids, texts, self._credits)
+        texts = [text.strip() for text in texts]
         self.rollout_stats = {
             "reward_raw_mean": float(raw.mean()),
             "reward_raw_std": float(raw.std()),
@@ -315,16 +314,16 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
         grpo = self._grpo
+        count, rank = len(inputs), self.accelerator.process_index
         if self._credits is not None:
             width = output["completion_ids"].shape[1]
-            mine = token_advantages(self._credits, width, grpo.credit_discount, grpo.advantage_eps)
-            output["advantages"] = mine.to(output["advantages"])
-            return output
-        source = self._rewards if grpo.rescale else self._gathered
-        mine = advantages(source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards)
-        check_advantages(mine)
-        count, rank = len(inputs), self.accelerator.process_index
-        output["advantages"] = mine[rank * count : (rank + 1) * count].to(output["advantages"])
+            widest = max(width, *map(len, self._credits))  # each rank pads to its own longest completion
+            everyone = token_advantages(self._credits, widest, grpo.credit_discount, grpo.advantage_eps)[:, :width]
+        else:
+            source = self._rewards if grpo.rescale else self._gathered
+            everyone = advantages(source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards)
+            check_advantages(everyone)
+        output["advantages"] = everyone[rank * count : (rank + 1) * count].to(output["advantages"])
         return output
 
 

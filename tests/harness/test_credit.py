@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.contracts import HarnessError, SignalError
+from harness.contracts import SignalError
 from harness.credit import check_credits, token_advantages, token_credits, token_stops
 
 credit = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
@@ -77,11 +77,3 @@ def test_tokens_that_the_tokenizer_would_not_write_itself():
 def test_bad_credits_stop_and_name_the_reward(credits):
     with pytest.raises(SignalError, match="mine"):
         check_credits("mine", credits, ["ab"])
-
-
-def test_credits_are_refused_under_a_launcher(monkeypatch):
-    from harness import grpo
-
-    monkeypatch.setattr(grpo.ranks, "world", lambda: 2)
-    with pytest.raises(HarnessError, match="one process"):
-        grpo.GeneratorTrainer._credited(object(), [[1.0]])

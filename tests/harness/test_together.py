@@ -36,6 +36,8 @@ def run(out: Path, processes: int, task: str, reward: str, **more) -> pd.DataFra
     [
         ("lambada_es", "adam_metagrad", {"task.options.metric_examples": 16}),  # a sharded inner batch
         ("67", "naive", {"inner.steps": 2, "validation.inner_steps": 2}),  # sharded training, two steps, sets of ranks
+        # Credit by token, the last step after a warm-up.
+        ("uuid", "adam_metagrad", {"inner.steps": 2, "inner.warmup_after": 1, "inner.warmup_steps": 2}),
     ],
 )
 def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
