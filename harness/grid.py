@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import assets, locks
-from harness.cell import CellPlan, Interrupted, Policy, now, provenance, request_stop, run_cell, wanted
+from harness.cell import CellPlan, Interrupted, Policy, make_task, now, provenance, request_stop, run_cell, wanted
 from harness.checkpoint import Checkpoints
 from harness.config import Profile, resolve
 from harness.contracts import HarnessError
@@ -315,6 +315,16 @@ def default_workers(cells: int) -> int:
     return max(1, min(cells, os.cpu_count() or 1))
 
 
+def _check_task(plan: CellPlan) -> None:
+    """Makes the task once: raises HarnessError for values of its options that it refuses."""
+    try:
+        make_task(plan)
+    except HarnessError:
+        raise
+    except Exception:  # a fault in a task's own code costs its own rows, and they say it
+        pass
+
+
 def _check_steps(plan: CellPlan) -> None:
     """Raises HarnessError where a training set, of a reward or of the validation, has fewer texts than inner steps."""
     grpo, inner, validation = plan.settings.grpo, plan.settings.inner, plan.settings.validation
@@ -348,6 +358,10 @@ def preflight(plans: Sequence[CellPlan], runs: Path) -> None:
         plan.assets  # noqa: B018  computing it is the check
         settings = plan.settings
         _check_steps(plan)
+        made = (plan.task, repr(settings.task.options), settings.data)
+        if made not in seen:
+            seen.add(made)
+            _check_task(plan)
         for model in (settings.generator.model, settings.target.model):
             if model not in seen:
                 seen.add(model)

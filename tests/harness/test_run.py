@@ -194,6 +194,10 @@ BAD = {
     "few": (["--task", "lambada_es", "--set", "data.articles=./one.jsonl"], "too few"),
     "broken model": (["--task", "lambada_es", "--set", "target.model=./broken"], "broken"),
     "no weights": (["--task", "lambada_es", "--set", "target.model=./bare"], "safetensors"),
+    "value of an option": (
+        ["--task", "67", "--set", "task.options.lambda=abc"],
+        "task.options.lambda must be a number",
+    ),
     "out": (["--task", "lambada_es", "--out", "file/runs"], "--out"),
     "track": (["--task", "lambada_es", "--track", "mlflow"], "tensorboard"),
 }
