@@ -66,7 +66,8 @@ def memory_advice(error: Exception, settings: Settings) -> str | None:
 
     No pass is halved behind the user's back: sums in another order differ in the last digits, so a smaller
     `grpo.microbatch` or `inner.microbatch` makes another cell, and the user chooses it. `inner.memory_budget` is no
-    part of the identity: a lower one recomputes, to the same bits, what a higher one keeps.
+    part of the identity though it does the same (a lower one recomputes what a higher one keeps, equal to rounding):
+    it says what a machine has, not what is computed.
     """
     import traceback
 

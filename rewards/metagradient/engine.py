@@ -9,7 +9,6 @@ dPhi/dw_i = d . d(g_t)/dw_i and the Hessian-vector product H d, which joins u_th
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from rewards.metagradient.loss import IGNORED, LossConvention, check_batches
 from rewards.metagradient.network import Layout, Network
 from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule, pulled_back, updated
 from rewards.metagradient.passes import Objective
-from rewards.metagradient.plan import GRAPHS_AT_MOST, Costs, Plan, Tier, choose, free_tiers
+from rewards.metagradient.plan import GRAPHS_AT_MOST, Costs, Plan, Tier, choose, free_tiers, pass_seconds
 from rewards.metagradient.tape import Record, Tape
 
 Metric = Callable[[Mapping[str, Tensor]], Tensor]
@@ -147,7 +146,7 @@ def _start(
 
 
 class _Walk:
-    """The forward walk: its first gradient is also what the cost model measures."""
+    """The forward walk: its first gradient also shows the cost model how large a graph is."""
 
     def __init__(self, objective: Objective, rule: UpdateRule, theta: Tensor, state: State) -> None:
         self.objective, self.rule, self.theta, self.state = objective, rule, theta, state
@@ -158,10 +157,9 @@ class _Walk:
         """(plan, the first step)."""
         objective, layout, slots = self.objective, self.objective.layout, self.rule.slots
         vector = layout.size * torch.finfo(layout.dtype).bits // 8
-        begun, several = time.perf_counter(), self.steps > 1
+        several = self.steps > 1
         room = tiers[0].free - (2 + slots) * vector
         losses, grad, kept, graph = objective.first(self.theta, room, sized=several)
-        seconds = time.perf_counter() - begun
         self.losses.append(losses)
         sizes = [batch["input_ids"].numel() for batch in objective.batches]
         costs = Costs(
@@ -169,7 +167,7 @@ class _Walk:
             slots=slots,
             # and its theta, its gradient; a single step needs no graph
             graph=graph * max(sizes) // max(sizes[0], 1) + 2 * vector if several else tiers[0].free + 1,
-            gradient_seconds=seconds,
+            gradient_seconds=pass_seconds(layout.size, sum(sizes) / len(sizes), layout.device.type),
             # It reads and writes some 8 vectors; its time matters only against recomputation and spilling.
             update_seconds=8 * vector / 5e9,
             single_pass=objective.single_pass,

@@ -30,6 +30,12 @@ the time, 6 GB (34 of 96) nothing, and 12 GB (81 of 96) cost two fifths, presuma
 every page that is used for the first time. Where the process keeps freed memory (memory.py) that happens once, and
 the limit is higher."""
 
+FLOPS = {"cpu": 6e10}
+"""FLOP a second of a gradient pass, by device, else `FLOPS_ELSE`: on one core of the miniature's machines 4e10 to 7e10. No
+clock is asked: plans differ in the last digits of what they compute, so that a plan by the clock would make the same
+training end otherwise when the machine is busy."""
+FLOPS_ELSE = 3e13
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -38,7 +44,7 @@ class Costs:
     vector            bytes of one parameter-sized vector
     slots             such vectors in an optimizer state
     graph             bytes of one step's differentiable graph, its own vectors included
-    gradient_seconds  of one step's gradient pass
+    gradient_seconds  of one step's gradient pass (`pass_seconds`)
     update_seconds    of one optimizer update
     single_pass       whether a step is one pass (no microbatches), whose own graph is not counted against the budget
     graphs_at_most    bytes of kept graphs that pay, whatever the budget
@@ -95,6 +101,11 @@ class Plan:
     extra_passes: float
     seconds: float
     budget: int
+
+
+def pass_seconds(parameters: int, tokens: float, device: str) -> float:
+    """Expected seconds of a gradient pass: 6 FLOP a parameter and token, attention's own products left out."""
+    return 6 * parameters * tokens / FLOPS.get(device, FLOPS_ELSE)
 
 
 def choose(steps: int, costs: Costs, tiers: list[Tier]) -> Plan:

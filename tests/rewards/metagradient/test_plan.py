@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from hypothesis import assume, given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from small_models import build, lm_metric, make_batches
 
 from rewards.metagradient import InnerOptimizer, MemoryBudgetError, metagradient, plan
+from rewards.metagradient.passes import Objective
 from rewards.metagradient.plan import Costs, Tier, choose
 
 MB = 1 << 20
@@ -153,6 +156,18 @@ def test_budget_of_the_caller_reaches_the_plan(tmp_path):
         metagradient(model, batches, metric, OPTIMIZER, memory_budget=2 * vector)
     spilled = metagradient(model, batches, metric, OPTIMIZER, memory_budget=5 * vector, spill_dir=str(tmp_path))
     assert spilled.plan.strategy == "spilled" and torch.allclose(spilled.weights, free.weights, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("vectors", [15, 20, 30])
+def test_a_busy_machine_plans_and_computes_the_same(vectors, monkeypatch):
+    model, batches = build("gpt2"), make_batches(6)
+    metric = lm_metric(model)
+    budget = vectors * 8 * sum(p.numel() for p in model.parameters())
+    quick = metagradient(model, batches, metric, OPTIMIZER, memory_budget=budget)
+    first = Objective.first
+    monkeypatch.setattr(Objective, "first", lambda *a, **k: time.sleep(0.5) or first(*a, **k))
+    slow = metagradient(model, batches, metric, OPTIMIZER, memory_budget=budget)
+    assert slow.plan == quick.plan and torch.equal(slow.weights, quick.weights)
 
 
 def test_a_failure_leaves_no_files(tmp_path, monkeypatch):
