@@ -233,6 +233,13 @@ def fidelity(
     quiet()
     count = default_workers(len(plans)) if workers is None else workers
     say = lambda text: errors.print(text, highlight=False, markup=False, style="dim")
+    for plan in {plan.base.task: plan for plan in plans}.values():
+        steps, whole = plan.base.settings.inner.steps, plan.base.settings.grpo.rollouts_per_step
+        if steps < plan.steps_of_a_run:
+            say(
+                f"{plan.base.task}: T={steps} in place of {plan.steps_of_a_run}, since the pool has {spec.pool} texts and a "
+                f"step {whole}; --set inner.steps={plan.steps_of_a_run} keeps it"
+            )
     records = run_all(plans, out, say, workers=count, threads=threads, fresh=fresh)
     folder = out / chosen.name / "fidelity"
     everything = load(out / chosen.name)

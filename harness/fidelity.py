@@ -45,6 +45,8 @@ class FidelityPlan:
     """Settings of the task without any reward's overrides: the training that the truth repeats."""
     rewards: tuple[CellPlan, ...]
     spec: Spec = Spec()
+    steps_of_a_run: int = 1
+    """T as a run has it; `base` has as many fewer as the pool is smaller than a step."""
 
     @property
     def name(self) -> str:
@@ -81,21 +83,33 @@ def plan_fidelity(
     given: dict[str, Any],
     spec: Spec,
 ) -> list[FidelityPlan]:
-    """One plan for every task and seed. Raises HarnessError for bad settings."""
+    """One plan for every task and seed. Raises HarnessError for bad settings.
+
+    A pool is smaller than a step's rollouts: trainings on it have as many fewer steps, so that their batches are no
+    smaller than in a step, unless `given` says how many."""
     check_options(profile, given, tasks, rewards)
 
     def cell(task: str, reward: str, seed: int) -> CellPlan:
         settings = resolve(profile, task, reward, given)
-        if settings.inner.warmup_after:  # signals before any RL: the warm-up has not set in
-            inner = settings.inner.model_copy(update={"warmup_steps": 0})
-            settings = settings.model_copy(update={"inner": inner})
+        inner, whole = settings.inner, settings.grpo.rollouts_per_step
+        changes: dict[str, int] = {}
+        if spec.pool < whole and "inner.steps" not in given:
+            changes["steps"] = max(1, inner.steps * spec.pool // whole)
+        if inner.warmup_after:  # signals before any RL: the warm-up has not set in
+            changes["warmup_steps"] = 0
+        elif inner.warmup_steps and spec.pool < whole and "inner.warmup_steps" not in given:
+            changes["warmup_steps"] = max(1, inner.warmup_steps * spec.pool // whole)
+        settings = settings.model_copy(update={"inner": inner.model_copy(update=changes)})
         return CellPlan(profile.name, task, reward, seed, settings, given=given)
 
     return [
-        FidelityPlan(cell(task, "", seed), tuple(cell(task, reward, seed) for reward in rewards), spec)
+        FidelityPlan(
+            cell(task, "", seed), tuple(cell(task, reward, seed) for reward in rewards), spec,
+            resolve(profile, task, "", given).inner.steps,
+        )
         for task in tasks
         for seed in seeds
-    ]
+    ]  # fmt: skip
 
 
 # -------------------------------------------------------------------------------------------------------------- running

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from harness import fidelity_truth
-from harness.config import load_profile, resolve
+from harness.config import load_profile, profile_names, resolve
 from harness.contracts import HarnessError, TaskContext, completion_text
 from harness.fidelity import plan_fidelity, run_fidelity
 from harness.fidelity_pool import build_pool
@@ -212,6 +212,32 @@ def test_signals_before_any_rl_come_before_a_late_warm_up(quick):
     assert plans("norm", ["naive"], given).rewards[0].settings.inner.warmup_steps == 3
     late = plans("norm", ["naive"], given | {"inner.warmup_after": 1})
     assert [each.settings.inner.warmup_steps for each in (late.base, *late.rewards)] == [0, 0]
+
+
+@pytest.mark.parametrize("profile", profile_names())
+@pytest.mark.parametrize("task", TASKS.names())
+def test_trainings_on_a_pool_have_batches_no_smaller_than_a_step_s(task, profile):
+    (plan,) = plan_fidelity(load_profile(profile), [task], ["naive", "adam_metagrad"], [0], {}, Spec())
+    whole = resolve(load_profile(profile), task, "")
+    for each in (plan.base, *plan.rewards):
+        inner, groups = each.settings.inner, each.settings.grpo.rollouts_per_prompt
+        assert inner.steps == 1 or 64 / inner.steps >= whole.grpo.rollouts_per_step / whole.inner.steps
+        assert inner.steps <= 64 // groups  # naive's sets can be split
+    assert plan.steps_of_a_run == whole.inner.steps
+
+
+def test_inner_steps_that_are_given_are_kept_whatever_the_pool(quick):
+    given = quick(
+        grpo__prompts_per_step=16, grpo__rollouts_per_prompt=4, grpo__updates_per_step=1, inner__warmup_steps=9
+    )
+    given = {key: value for key, value in given.items() if key != "inner.steps"}
+    spec = Spec(pool=16, subsets=10, removals=10, draws=2)
+
+    def inner(**changes):
+        return plans("uuid", [], given | {"inner.warmup_after": 0} | changes, spec).base.settings.inner
+
+    assert (inner().steps, inner().warmup_steps) == (32 // 4, 9)  # the warm-up was given
+    assert inner(**{"inner.steps": 5}).steps == 5
 
 
 @pytest.mark.parametrize(
