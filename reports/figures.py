@@ -76,6 +76,13 @@ class Figure:
         """One series of each name, in order of appearance."""
         return list({line.name: line for panel in self.panels for line in panel.series}.values())
 
+    def limits(self, panel: Panel) -> tuple[float, float] | None:
+        """Lowest and highest value over all panels of the same fraction, which share a y axis; None: not a fraction."""
+        lines = [line for each in self.panels if each.y_label == panel.y_label for line in each.series]
+        if not lines or not panel.y_label.endswith("[fraction]"):
+            return None
+        return min(line.low.min() for line in lines), max(line.high.max() for line in lines)
+
 
 # ------------------------------------------------------------------------------------------------------------ the data
 
@@ -321,6 +328,9 @@ def _save(figure: Figure, paths: Sequence[Path]) -> None:
         for line in drawn.series:
             axis.fill_between(line.x, line.low, line.high, color=style.LIGHT_SERIES[line.slot], alpha=0.15, lw=0)
             axis.plot(line.x, line.y, **_look(line), markevery=max(1, len(line.x) // 8))
+        if limits := figure.limits(drawn):
+            room = 0.05 * max(limits[1] - limits[0], 0.1)
+            axis.set_ylim(limits[0] - room, limits[1] + room)
     handles = [Line2D([], [], label=line.name, **_look(line)) for line in figure.legend]
     canvas.legend(handles=handles, loc="outside lower center", ncols=names, fontsize=8, frameon=False)
     for path in paths:

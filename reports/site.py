@@ -100,7 +100,7 @@ def _page(
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "panel": lambda drawn: Markup(svg.panel(drawn)),
+        "panel": lambda drawn, figure: Markup(svg.panel(drawn, figure.limits(drawn))),
         "swatch": lambda line: Markup(svg.swatch(line)),
     }
     styles = style.css() + _template("page.css")

@@ -20,10 +20,10 @@ MARKS = 7
 """Markers on one line, about."""
 
 
-def panel(drawn: Panel) -> str:
-    """The panel as one `<svg role="img">`; every text in it is escaped."""
+def panel(drawn: Panel, limits: tuple[float, float] | None = None) -> str:
+    """The panel as one `<svg role="img">`, its y axis over `limits` or its own values; every text in it is escaped."""
     x_ticks = ticks(*_range([line.x for line in drawn.series]))
-    y_ticks = ticks(*_range([side for line in drawn.series for side in (line.low, line.high)]))
+    y_ticks = ticks(*limits or _range([side for line in drawn.series for side in (line.low, line.high)]))
     to_x = _scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     to_y = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     measure = "" if drawn.y_label == drawn.title else f'<tspan class="tick" dx="6">{escape(drawn.y_label)}</tspan>'

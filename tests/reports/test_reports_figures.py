@@ -81,6 +81,19 @@ def test_the_papers_figures_hold_what_the_paper_looks_at(tmp_path: Path, generat
     ] + ["uuid exact"]
 
 
+def test_panels_of_one_fraction_have_one_scale() -> None:
+    def panel(label: str, *values: float) -> figures.Panel:
+        y = np.array(values)
+        return figures.Panel("t", "x", label, (figures.Series("s", 0, 0, np.arange(len(y)), y, y, y, 1),))
+
+    flat, high = panel("share [fraction]", 0.0, 0.0), panel("share [fraction]", 0.2, 1.0)
+    other, own = panel("other [fraction]", 0.4, 0.5), panel("norm", 3.0, 4.0)
+    figure = figures.Figure("k", "t", "c", (flat, high, other, own))
+    assert figure.limits(flat) == figure.limits(high) == (0.0, 1.0)
+    assert figure.limits(other) == (0.4, 0.5) and figure.limits(own) is None
+    assert ">0.8<" in svg.panel(flat, figure.limits(flat)) and ">0.8<" not in svg.panel(flat)
+
+
 def test_a_reward_looks_the_same_in_every_figure(curves: figures.Curves) -> None:
     looks: dict[str, set[tuple[int, int]]] = {}
     for figure in figures.learning_curves(curves):
