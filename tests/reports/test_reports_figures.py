@@ -91,7 +91,7 @@ def test_panels_of_one_fraction_have_one_scale() -> None:
     figure = figures.Figure("k", "t", "c", (flat, high, other, own))
     assert figure.limits(flat) == figure.limits(high) == (0.0, 1.0)
     assert figure.limits(other) == (0.4, 0.5) and figure.limits(own) is None
-    assert ">0.8<" in svg.panel(flat, figure.limits(flat)) and ">0.8<" not in svg.panel(flat)
+    assert ">-1.0<" in svg.panel(flat) and ">-1.0<" not in svg.panel(flat, figure.limits(flat))
 
 
 def test_a_reward_looks_the_same_in_every_figure(curves: figures.Curves) -> None:
