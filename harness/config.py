@@ -272,6 +272,12 @@ class When(Section):
     # Applies where a training, a reward's or the validation's, has at least so many inner steps.
     inner_steps: int = Field(1, ge=1)
 
+    def names_task(self, name: str) -> bool:
+        return fnmatch.fnmatchcase(name, self.task)
+
+    def names_reward(self, name: str) -> bool:
+        return fnmatch.fnmatchcase(name, self.reward)
+
 
 class Override(Section):
     when: When
@@ -360,8 +366,7 @@ def resolve(profile: Profile, task: str, reward: str, assignments: dict[str, Any
         tree = _deep_copy(profile.settings)
         for override in profile.overrides:
             when = override.when
-            fits = fnmatch.fnmatchcase(task, when.task) and fnmatch.fnmatchcase(reward, when.reward)
-            if fits and when.inner_steps <= longest:
+            if when.names_task(task) and when.names_reward(reward) and when.inner_steps <= longest:
                 for key, value in override.set.items():
                     _assign(tree, key, value)
         for key, value in given.items():

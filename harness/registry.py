@@ -13,7 +13,6 @@ functions that need it).
 from __future__ import annotations
 
 import difflib
-import fnmatch
 import importlib
 import importlib.util
 import pkgutil
@@ -167,9 +166,8 @@ def check_options(profile: Profile, given: Mapping[str, Any], tasks: Sequence[st
     base = {f"{name}.options": section.get("options") for name, section in sections if isinstance(section, Mapping)}
     _check_options(base, TASKS.names(), REWARDS.names(), whose)
     for override in profile.overrides:
-        fitting = [name for name in TASKS.names() if fnmatch.fnmatchcase(name, override.when.task)]
-        scored = [name for name in REWARDS.names() if fnmatch.fnmatchcase(name, override.when.reward)]
-        _check_options(override.set, fitting, scored, whose)
+        named = filter(override.when.names_task, TASKS.names()), filter(override.when.names_reward, REWARDS.names())
+        _check_options(override.set, *map(list, named), whose)
 
 
 def _check_options(given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str], whose: str) -> None:

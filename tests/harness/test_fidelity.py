@@ -238,6 +238,8 @@ def test_inner_steps_that_are_given_are_kept_whatever_the_pool(quick):
 
     assert (inner().steps, inner().warmup_steps) == (32 // 4, 9)  # the warm-up was given
     assert inner(**{"inner.steps": 5}).steps == 5
+    del given["inner.warmup_steps"]
+    assert inner().warmup_steps == 96 // 4
 
 
 @pytest.mark.parametrize(
