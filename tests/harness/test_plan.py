@@ -168,3 +168,18 @@ def test_too_few_texts_for_the_inner_steps_are_said_before_the_run(task, reward,
     with pytest.raises(HarnessError, match=message):
         preflight(plan_grid(load_profile("tiny"), [task], [reward], [0], given), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_task_that_breaks_costs_its_own_rows_and_one_that_refuses_is_said_before_the_run(tmp_path, monkeypatch):
+    plans = plan_grid(load_profile("tiny"), ["norm"], ["naive"], [0], {})
+
+    def made(error):
+        def make_task(plan):
+            raise error
+
+        monkeypatch.setattr("harness.grid.make_task", make_task)
+        preflight(plans, tmp_path)
+
+    made(ValueError("a fault"))
+    with pytest.raises(HarnessError, match="refused"):
+        made(HarnessError("refused"))
