@@ -22,17 +22,17 @@ TEXTS = ("articles", "passages")
 """Embedded texts; every other embedded name is a folder of files."""
 
 
-_trusted = False
+_trust = {"remote_code": False}
+"""One process, one decision."""
 
 
 def trust_remote_code() -> None:
     """From now on this process runs code that comes with a model. For the command line's option alone."""
-    global _trusted
-    _trusted = True
+    _trust["remote_code"] = True
 
 
 def trusted() -> bool:
-    return _trusted
+    return _trust["remote_code"]
 
 
 def is_embedded(ref: str) -> bool:
@@ -79,7 +79,7 @@ def fingerprint(ref: str, data: bool = False) -> str:
         from harness import miniature
 
         name = ref.removeprefix(EMBEDDED)
-        return f"{EMBEDDED}{name}:{_embedded_texts_hash(name) if name in TEXTS else miniature.fingerprint(name)}"
+        return f"{EMBEDDED}{name}:{embedded_texts_hash(name) if name in TEXTS else miniature.fingerprint(name)}"
     path = resolve(ref, data)
     if is_local(ref) or path.is_file():
         return _content_hash(str(path))
@@ -90,11 +90,11 @@ def fingerprint(ref: str, data: bool = False) -> str:
 
 
 @lru_cache(maxsize=4)
-def _embedded_texts_hash(name: str) -> str:
+def embedded_texts_hash(name: str) -> str:
     from harness.miniature.world.passages import LANGUAGES
 
     every = [text for language in LANGUAGES for split in ("train", "validation", "test")
-             for text in _embedded_texts(name, split, language, 512)]  # fmt: skip
+             for text in embedded_texts(name, split, language, 512)]  # fmt: skip
     return hashlib.sha256("\n".join(every).encode()).hexdigest()
 
 
@@ -117,9 +117,9 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
 
     path = resolve(ref)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=_trusted)
+        tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trusted())
     except Exception as error:
-        raise HarnessError(f"No tokenizer could be loaded from '{ref}' ({_why(error)}).") from error
+        raise HarnessError(f"No tokenizer could be loaded from '{ref}' ({why(error)}).") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
@@ -142,15 +142,15 @@ def load_model(
             f"'{ref}' has no .safetensors weights; convert the model (pickled weights are never loaded)."
         )
     try:
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=_trusted)
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trusted())
         copied = untie_head and config.tie_word_embeddings
         config.tie_word_embeddings = config.tie_word_embeddings and not untie_head
         model = AutoModelForCausalLM.from_pretrained(
             str(path), config=config, dtype=getattr(torch, dtype), attn_implementation=attention,
-            trust_remote_code=_trusted, use_safetensors=True,
+            trust_remote_code=trusted(), use_safetensors=True,
         )  # fmt: skip
     except Exception as error:
-        raise HarnessError(f"The model '{ref}' could not be loaded ({_why(error)}).") from error
+        raise HarnessError(f"The model '{ref}' could not be loaded ({why(error)}).") from error
     if copied:
         # A checkpoint saved with a tied head holds no head weights: give the head a copy of the embeddings.
         head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -158,7 +158,7 @@ def load_model(
     return model.eval()
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}"
 
@@ -172,7 +172,7 @@ def texts(ref: str, *, split: str | None, limit: int | None = None, language: st
             shares a line with another. A hub data set, or a folder laid out as one (see harness/hub.py), has its own.
     """
     if is_embedded(ref):
-        found = _embedded_texts(ref.removeprefix(EMBEDDED), split, language, limit)
+        found = embedded_texts(ref.removeprefix(EMBEDDED), split, language, limit)
     elif is_local(ref) and (resolve(ref).is_dir() or ref.endswith(".parquet")):
         from harness import hub
 
@@ -188,7 +188,7 @@ def texts(ref: str, *, split: str | None, limit: int | None = None, language: st
     return found[:limit]
 
 
-def _embedded_texts(name: str, split: str | None, language: str, limit: int | None) -> list[str]:
+def embedded_texts(name: str, split: str | None, language: str, limit: int | None) -> list[str]:
     split = split or "train"
     if name == "passages":
         from harness.miniature.world import passages
@@ -214,7 +214,7 @@ def _json_lines(ref: str, split: str | None) -> list[str]:
                     raise HarnessError(f"{ref}, line {number}: every line must be an object with a non-empty `text`.")
                 rows.append(row)
     except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(f"The data file {ref} cannot be read ({_why(error)}).") from error
+        raise HarnessError(f"The data file {ref} cannot be read ({why(error)}).") from error
     except json.JSONDecodeError as error:
         raise HarnessError(f"{ref}, line {number}: not valid JSON ({error.msg}).") from error
     if split and any("split" in row for row in rows):
@@ -238,9 +238,9 @@ def check_model(ref: str) -> None:
     if not (path / "config.json").exists():
         raise HarnessError(f"'{ref}' is not a Hugging Face model folder: it has no config.json.")
     try:
-        AutoConfig.from_pretrained(str(path), trust_remote_code=_trusted)
+        AutoConfig.from_pretrained(str(path), trust_remote_code=trusted())
     except Exception as error:
-        raise HarnessError(f"The model '{ref}' has a broken config.json ({_why(error)}).") from error
+        raise HarnessError(f"The model '{ref}' has a broken config.json ({why(error)}).") from error
     weights = list(path.glob("*.safetensors"))
     if not weights:
         raise HarnessError(
@@ -251,5 +251,5 @@ def check_model(ref: str) -> None:
             with safe_open(file, framework="np") as tensors:
                 tensors.keys()
         except (SafetensorError, OSError) as error:
-            raise HarnessError(f"The weights {file.name} of '{ref}' are damaged ({_why(error)}).") from error
+            raise HarnessError(f"The weights {file.name} of '{ref}' are damaged ({why(error)}).") from error
     load_tokenizer(ref)

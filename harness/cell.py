@@ -47,17 +47,22 @@ class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; not an Exception, so that nothing on the way swallows it."""
 
 
-_stop_requested: int | None = None
+_stop_signal: int | None = None
 """The signal that arrived."""
 
 
 def request_stop(number: int, frame: Any) -> None:
     """Signal handler of a process that runs cells. It raises at once; where a library swallows that (an exception inside
     one of its callbacks), the flag ends the cell at its next step. Later signals do not disturb the storing."""
-    global _stop_requested
-    if _stop_requested is None:
-        _stop_requested = number
+    global _stop_signal
+    if _stop_signal is None:
+        _stop_signal = number
         raise Interrupted(number)
+
+
+def stop_signal() -> int | None:
+    """The signal that arrived in this process, if one has."""
+    return _stop_signal
 
 
 @dataclass(frozen=True)
@@ -244,7 +249,7 @@ class _Cell:
 
         from harness.grpo import make_trainer
 
-        _reset_peak_memory()
+        resetpeak_memory()
         set_seed(self.plan.seed)
         with self._phase("load"):
             self._load()
@@ -279,7 +284,7 @@ class _Cell:
         self.half = HalfCopy(self.generator) if settings.generator.dtype == "bfloat16" else None
         self.tokenizer = assets.load_tokenizer(settings.generator.model)
         bind_template(self.tokenizer, settings.generator.template_values)
-        _to_device(self.generator)
+        to_device(self.generator)
         train, held_out = articles(settings)
         self.prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in train]
         self.validation_prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in held_out]
@@ -288,7 +293,7 @@ class _Cell:
         target = assets.load_model(
             settings.target.model, dtype=settings.target.dtype, untie_head=settings.target.untie_head
         )
-        _to_device(target)
+        to_device(target)
         self.trainer: Any = None
         self.residency = residency.for_cell(settings, self.generator, target)
         self.residency.add("generator", self._writing)
@@ -310,8 +315,8 @@ class _Cell:
 
     def _step(self, step: int, logs: dict[str, Any], trainer: Any, mark: dict[str, float]) -> None:
         """After each GRPO step: log it, validate if due, store."""
-        if _stop_requested is not None:
-            raise Interrupted(_stop_requested)
+        if (number := stop_signal()) is not None:
+            raise Interrupted(number)
         checks.check_update(logs, self.generator)
         now = time.perf_counter()
         spent = {phase: trainer.seconds[phase] - mark[phase] for phase in ("generation", "reward")}
@@ -433,7 +438,7 @@ class _Cell:
 
     def _clock(self) -> None:
         self.record.seconds["total"] = time.perf_counter() - self.started
-        peaks = [peak for peak in (self.record.peak_memory_bytes, _peak_memory()) if peak]
+        peaks = [peak for peak in (self.record.peak_memory_bytes, peak_memory()) if peak]
         self.record.peak_memory_bytes = max(peaks, default=None)
 
     def flush(self) -> None:
@@ -549,14 +554,14 @@ def now() -> str:
 # --------------------------------------------------------------------------------------------------------------- device
 
 
-def _to_device(model: Any) -> None:
+def to_device(model: Any) -> None:
     import torch
 
     if torch.cuda.is_available():
         model.to("cuda")
 
 
-def _reset_peak_memory() -> None:
+def resetpeak_memory() -> None:
     """Starts the process's high-water mark anew (Linux), so that each cell of a worker reports its own peak."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
@@ -564,7 +569,7 @@ def _reset_peak_memory() -> None:
         pass  # not Linux, or not allowed: the mark then covers the whole process, an upper bound
 
 
-def _peak_memory() -> int | None:
+def peak_memory() -> int | None:
     """Peak resident bytes of this process since the last reset."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():

@@ -280,9 +280,9 @@ def training_name(settings: InnerSettings) -> str:
 
 
 def _on_device(model: Any) -> Any:
-    from harness.cell import _to_device
+    from harness.cell import to_device
 
-    _to_device(model)
+    to_device(model)
     return model
 
 

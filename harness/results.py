@@ -253,7 +253,7 @@ class CellStore:
         import io
 
         key = {name: getattr(record, name) for name in ("profile", "task", "reward", "variant", "seed", "identity")}
-        frame = _frame([{**key, **row} for row in rows])
+        frame = long_frame([{**key, **row} for row in rows])
         buffer = io.BytesIO()
         frame.to_parquet(buffer, index=False)
         write_atomic(self.folder / "curves.parquet", buffer.getvalue())
@@ -270,7 +270,7 @@ class CellStore:
         write_atomic(self.folder / f"step-{step}" / name, content)
 
 
-def _frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
+def long_frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
     import pandas
 
     frame = pandas.DataFrame(rows, columns=LONG_COLUMNS)
@@ -302,7 +302,7 @@ def load(runs: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
                 continue
             except (OSError, ValueError) as error:
                 raise HarnessError(f"{curves} is damaged; remove its folder to run it anew.") from error
-    return pandas.DataFrame(wide), pandas.concat(long, ignore_index=True) if long else _frame([])
+    return pandas.DataFrame(wide), pandas.concat(long, ignore_index=True) if long else long_frame([])
 
 
 def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
