@@ -13,26 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
+from harness.machine.trust import trusted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 EMBEDDED = "embedded:"
 TEXTS = ("articles", "passages")
 """Embedded texts; every other embedded name is a folder of files."""
-
-
-_trust = {"remote_code": False}
-"""One process, one decision."""
-
-
-def trust_remote_code() -> None:
-    """From now on this process runs code that comes with a model. For the command line's option alone."""
-    _trust["remote_code"] = True
-
-
-def trusted() -> bool:
-    return _trust["remote_code"]
 
 
 def is_embedded(ref: str) -> bool:

@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -19,16 +18,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import assets, checks, locks, ranks
+from harness import assets, checks, locks
 from harness.checkpoint import Checkpoint, Checkpoints
 from harness.config import Settings
 from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, SignalError, Task, TaskContext
+from harness.machine import processes
+from harness.machine.devices import peak_memory, to_device
+from harness.machine.stopping import Interrupted, stop_signal
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.results import CellRecord, CellStore, StorageError, identity, write_atomic
 
 if TYPE_CHECKING:
     from harness.inner import InnerTrainer
-
 Notify = Callable[[dict[str, Any]], None]
 """Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
 
@@ -41,28 +42,6 @@ TRAIN_MEASURES = {
     "loss": "", "grad_norm": "", "entropy": "nats", "completion_tokens": "tokens", "clipped_tokens": "fraction",
     "seconds_generation": "s", "seconds_reward": "s", "seconds_update": "s",
 }  # fmt: skip
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived; not an Exception, so that nothing on the way swallows it."""
-
-
-_stop_signal: int | None = None
-"""The signal that arrived."""
-
-
-def request_stop(number: int, frame: Any) -> None:
-    """Signal handler of a process that runs cells. It raises at once; where a library swallows that (an exception inside
-    one of its callbacks), the flag ends the cell at its next step. Later signals do not disturb the storing."""
-    global _stop_signal
-    if _stop_signal is None:
-        _stop_signal = number
-        raise Interrupted(number)
-
-
-def stop_signal() -> int | None:
-    """The signal that arrived in this process, if one has."""
-    return _stop_signal
 
 
 @dataclass(frozen=True)
@@ -341,7 +320,7 @@ class _Cell:
         else:
             self.at = f"step {step + 1}"
             self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
-        every = self.settings.grpo.checkpoint_every if ranks.world() == 1 else 0  # it holds one process's state
+        every = self.settings.grpo.checkpoint_every if processes.world() == 1 else 0  # it holds one process's state
         if every and step % every == 0 and step < total:
             with self._phase("storing"):
                 self._checkpoint(step, trainer)
@@ -551,33 +530,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-# --------------------------------------------------------------------------------------------------------------- device
-
-
-def to_device(model: Any) -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        model.to("cuda")
-
-
 def resetpeak_memory() -> None:
     """Starts the process's high-water mark anew (Linux), so that each cell of a worker reports its own peak."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         pass  # not Linux, or not allowed: the mark then covers the whole process, an upper bound
-
-
-def peak_memory() -> int | None:
-    """Peak resident bytes of this process since the last reset."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness import cli_assets, ranks
+from harness import cli_assets
 from harness.config import known_keys, load_profile, parse_assignment, profile_names
 from harness.contracts import HarnessError
+from harness.machine import processes
 from harness.registry import REWARDS, TASKS
 
 app = typer.Typer(
@@ -81,7 +82,7 @@ def run(
     from harness.progress import Progress
 
     if trust:
-        from harness.assets import trust_remote_code
+        from harness.machine.trust import trust_remote_code
 
         trust_remote_code()
         errors.print("[yellow]Warning:[/yellow] code that comes with a model is run, with all that you may do.")
@@ -95,7 +96,7 @@ def run(
         from harness.plan_view import show
 
         return show(plans, console, on, out, policy)
-    if ranks.launched() > 1:
+    if processes.launched() > 1:
         from harness.together import run_from_launcher
 
         if not run_from_launcher(plans, out, console, policy, track):
@@ -186,7 +187,7 @@ def report(
 @app.command()
 def rerun(cell: Annotated[Path, typer.Argument(help="The folder of a finished cell.")]) -> None:
     """Repeat a stored cell from its own record and say whether the numbers agree. Exit code 0, or 1 where they do not."""
-    from harness.grid import quiet
+    from harness.machine.libraries import quiet
     from harness.rerun import rerun as repeat
 
     quiet()
@@ -220,7 +221,8 @@ def fidelity(
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
     from harness.fidelity import plan_fidelity, run_all
     from harness.fidelity_records import Spec, load
-    from harness.grid import default_workers, quiet
+    from harness.grid import default_workers
+    from harness.machine.libraries import quiet
     from harness.results import check_writable, write_atomic, write_frame
     from reports import signals
 
@@ -322,7 +324,7 @@ def _one_sentence(text: str) -> None:
 
 def main() -> None:
     """Entry point: HarnessError -> one sentence, exit code 2; interruption -> 130 (or 143 after SIGTERM)."""
-    from harness.cell import Interrupted, request_stop
+    from harness.machine.stopping import Interrupted, request_stop
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, request_stop)

@@ -14,9 +14,9 @@ from typing import Any
 from harness import assets, hub
 from harness.cell import CellPlan
 from harness.contracts import HarnessError
+from harness.machine.devices import Device, device
 from harness.plan import CellEstimate, Download, downloads, estimate
 from harness.results import write_json
-from harness.shapes import Device, device
 
 LOCK_VERSION = 1
 

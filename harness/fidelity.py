@@ -280,7 +280,7 @@ def training_name(settings: InnerSettings) -> str:
 
 
 def _on_device(model: Any) -> Any:
-    from harness.cell import to_device
+    from harness.machine.devices import to_device
 
     to_device(model)
     return model
@@ -331,7 +331,7 @@ def _quiet(threads: int) -> None:
 
     import torch
 
-    from harness.grid import quiet
+    from harness.machine.libraries import quiet
 
     quiet()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal sends Ctrl-C to all of us

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import assets, locks
-from harness.cell import CellPlan, Interrupted, Policy, make_task, now, provenance, request_stop, run_cell, wanted
+from harness.cell import CellPlan, Policy, make_task, now, provenance, run_cell, wanted
 from harness.checkpoint import Checkpoints
 from harness.config import Profile, resolve
 from harness.contracts import HarnessError
+from harness.machine.libraries import quiet
+from harness.machine.stopping import Interrupted, request_stop
 from harness.registry import REWARDS, check_options
 from harness.results import CellRecord, CellStore, StorageError
 
 if TYPE_CHECKING:
     import pandas
-
 Observer = Callable[[CellPlan, dict[str, Any]], None]
 
 
@@ -250,7 +251,7 @@ def _worker(pipe: Any, runs: Path, threads: int, options: dict[str, Any], trust:
         assets.trust_remote_code()
     import torch
 
-    from harness.device import cuda_devices
+    from harness.machine.devices import cuda_devices
     from rewards.metagradient import keep_freed_memory
 
     torch.set_num_threads(threads)
@@ -292,23 +293,9 @@ def store_tables(folder: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     return wide, long
 
 
-def quiet() -> None:
-    """Libraries' own progress and advice off; the harness reports."""
-    import warnings
-
-    import datasets
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
-    datasets.disable_progress_bars()
-    warnings.filterwarnings("ignore")
-
-
 def default_workers(cells: int) -> int:
     """One worker a core on a CPU, one worker a GPU."""
-    from harness.device import cuda_devices
+    from harness.machine.devices import cuda_devices
 
     if devices := cuda_devices():
         return min(cells, devices)

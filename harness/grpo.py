@@ -38,12 +38,12 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from harness import ranks
 from harness.checkpoint import Resumable
 from harness.checks import check_advantages
 from harness.config import GeneratorSettings, GrpoSettings
 from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
 from harness.credit import check_credits, token_advantages, token_credits
+from harness.machine import processes
 from harness.update import group_order, log_probs, reorder
 
 if TYPE_CHECKING:
@@ -209,9 +209,9 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
 
         def checked(prompts: Any, completions: Any, **columns: Any) -> list[float]:
             count = len(completions)
-            if ranks.world() > 1:  # a reward is a function of all rollouts of the step
+            if processes.world() > 1:  # a reward is a function of all rollouts of the step
                 rows = {"prompts": prompts, "completions": completions, **columns}
-                whole = {k: ranks.gathered(v) for k, v in rows.items() if isinstance(v, list) and len(v) == count}
+                whole = {k: processes.gathered(v) for k, v in rows.items() if isinstance(v, list) and len(v) == count}
                 columns |= whole
                 prompts, completions = columns.pop("prompts"), columns.pop("completions")
             self._credits = None
@@ -293,8 +293,8 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
         self._gathered, self._rewards = raw, rescale(raw)
         texts, ids = [completion_text(completion) for completion in completions], completion_ids_list
-        if ranks.world() > 1:
-            texts, ids = ranks.gathered(texts), ranks.gathered(ids)
+        if processes.world() > 1:
+            texts, ids = processes.gathered(texts), processes.gathered(ids)
         if self._credits is not None:
             check_credits(self._reward_name, self._credits, texts)
             self._credits = token_credits(self.processing_class, ids, texts, self._credits)

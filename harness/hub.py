@@ -53,7 +53,7 @@ def model(ref: str) -> Path:
 
 def model_files() -> list[str]:
     """Patterns of what is taken of a model; its code only where it may be run."""
-    from harness.assets import trusted
+    from harness.machine.trust import trusted
 
     return [*MODEL_FILES, "*.py"] if trusted() else MODEL_FILES
 

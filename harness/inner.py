@@ -17,7 +17,7 @@ import torch
 
 from harness.config import InnerSettings, OptimizerSettings
 from harness.contracts import HarnessError, Metric
-from harness.ranks import share
+from harness.machine.processes import share
 from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, metagradient, train
 
 if TYPE_CHECKING:

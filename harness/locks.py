@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness import ranks
+from harness.machine import processes
 from harness.results import cannot_write
 
 NAME = ".lock"
@@ -21,7 +21,7 @@ def owned(folder: Path, *, wait: bool) -> Iterator[bool]:
     is done or dead. The lock's file is gone afterwards. Raises StorageError where no file can be made.
 
     Of several ranks that a launcher started for one cell, the first owns the folder for all."""
-    if ranks.number() > 0:
+    if processes.number() > 0:
         yield True
         return
     try:

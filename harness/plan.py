@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from harness import assets
 from harness.config import Settings
 from harness.contracts import HarnessError
+from harness.machine.devices import Device
 from harness.registry import REWARDS, TASKS
-from harness.shapes import Device, Shape, known_assets, shape_of
+from harness.shapes import Shape, known_assets, shape_of
 
 ELEMENTWISE = 65
 """Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations, activation."""

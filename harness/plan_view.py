@@ -11,9 +11,9 @@ from rich.table import Table
 
 from harness.cell import CellPlan, Policy, wanted
 from harness.contracts import HarnessError
+from harness.machine.devices import Device, device
 from harness.plan import CellEstimate, downloads, estimate, tokens_note
 from harness.results import CellStore
-from harness.shapes import Device, device
 
 
 def show(

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import ranks
 from harness.cell import CellPlan, Policy, run_cell, wanted
+from harness.machine import processes
 from harness.results import CellStore
 
 
@@ -29,8 +29,8 @@ def run_together(
     """
     import torch.distributed as dist
 
-    ranks.join()
-    first = ranks.number() == 0
+    processes.join()
+    first = processes.number() == 0
     tell = observe if first else lambda plan, event: None
     with tempfile.TemporaryDirectory() as scratch:
         for plan in plans:
@@ -51,14 +51,15 @@ def run_together(
             record = run_cell(plan, place, lambda event, p=plan: tell(p, event), policy="fresh", **options)
             tell(plan, {"event": "end", "record": record})
             if record.status == "failed":
-                print(f"rank {ranks.number()}: {record.reason}", flush=True)
+                print(f"rank {processes.number()}: {record.reason}", flush=True)
                 raise SystemExit(1)
     dist.barrier()
 
 
 def run_from_launcher(plans: Sequence[CellPlan], runs: Path, console: Any, policy: Policy, track: str) -> bool:
     """The command `run` under a launcher. True on rank 0, which shows the results."""
-    from harness.grid import preflight, quiet
+    from harness.grid import preflight
+    from harness.machine.libraries import quiet
     from harness.progress import Progress
 
     def needed(plan: CellPlan) -> bool:
@@ -66,7 +67,7 @@ def run_from_launcher(plans: Sequence[CellPlan], runs: Path, console: Any, polic
 
     preflight(plans, runs)
     quiet()
-    first = ranks.number() == 0
+    first = processes.number() == 0
     if not first:
         run_together(plans, runs, lambda plan, event: None, needed)
         return False

@@ -32,11 +32,12 @@ from harness.contracts import RewardContext, TaskContext
 from harness.generation import HalfCopy
 from harness.grpo import GeneratorTrainer, generate, make_trainer
 from harness.inner import InnerTrainer
+from harness.machine.devices import Device, clock, measured_device, own_seconds
 from harness.plan import PASSAGE_TOKENS, CellEstimate, estimate
 from harness.registry import REWARDS, TASKS
 from harness.residency import for_cell
 from harness.results import write_atomic, write_json
-from harness.shapes import Device, Shape, clock, known_assets, measured_device, own_seconds
+from harness.shapes import Shape, known_assets
 
 NAMES = {"llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct", "gpt2": "openai-community/gpt2",
          "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct"}  # fmt: skip

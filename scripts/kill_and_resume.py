@@ -67,7 +67,8 @@ class Trial:
 
     def __init__(self, folder: Path, steps: int, seed: int) -> None:
         from harness.config import load_profile, resolve
-        from harness.grid import CellPlan, quiet
+        from harness.grid import CellPlan
+        from harness.machine.libraries import quiet
 
         self.whole, self.cut = folder / "whole", folder / "cut"
         self.random = random.Random(seed)
@@ -114,9 +115,9 @@ class Trial:
         """What `python -m harness run --workers 0` does, with the command's exit codes."""
         import traceback
 
-        from harness.cell import Interrupted, request_stop
         from harness.contracts import HarnessError
         from harness.grid import run_grid, store_tables
+        from harness.machine.stopping import Interrupted, request_stop
 
         for number in STOPS:
             signal.signal(number, request_stop)

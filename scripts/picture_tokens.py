@@ -26,9 +26,10 @@ from torch import Tensor
 from harness import assets
 from harness.cell import articles, make_task
 from harness.config import Settings, load_profile
-from harness.grid import plan_grid, quiet
+from harness.grid import plan_grid
 from harness.grpo import bind_template, build_prompt, generate
 from harness.inner import InnerTrainer
+from harness.machine.libraries import quiet
 from harness.results import write_atomic
 
 STEPS, RATE = 400, 0.05

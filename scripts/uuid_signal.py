@@ -35,8 +35,8 @@ from harness import assets
 from harness.config import load_profile, resolve
 from harness.contracts import TaskContext
 from harness.credit import discounted
-from harness.grid import quiet
 from harness.inner import InnerTrainer
+from harness.machine.libraries import quiet
 from harness.registry import TASKS
 from harness.results import write_atomic
 from reports.markdown import grid

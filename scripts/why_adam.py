@@ -36,8 +36,8 @@ from harness.fidelity import draw_parts, plan_fidelity, training_name
 from harness.fidelity_pool import build_pool
 from harness.fidelity_records import Spec
 from harness.fidelity_truth import OneStep, Retraining, in_float64
-from harness.grid import quiet
 from harness.inner import InnerTrainer
+from harness.machine.libraries import quiet
 from harness.results import write_atomic
 from reports.signals import spearman
 from rewards.metagradient.optimizer import pulled_back, updated

@@ -9,9 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.config import load_profile, resolve
 from harness.contracts import HarnessError
 from harness.grid import plan_grid, preflight
+from harness.machine.devices import DATASHEETS, Device
 from harness.plan import estimate, forward
 from harness.registry import REWARDS, TASKS
-from harness.shapes import DATASHEETS, Device, Shape, known_assets, shape_from_config, shape_of
+from harness.shapes import Shape, known_assets, shape_from_config, shape_of
 from rewards.metagradient.plan import Costs, Tier, choose
 
 SLOW = Device("test", 2**34, {"float32": 1e10, "bfloat16": 1e10}, 1e10, 1e-4)
@@ -78,7 +79,7 @@ def test_unknown_models_and_devices_are_one_sentence(tmp_path):
     with pytest.raises(HarnessError, match="fetch"):
         shape_of("nobody/no-such-model")
     with pytest.raises(HarnessError, match="h200"):
-        from harness.shapes import device
+        from harness.machine.devices import device
 
         device("h2000")
     with pytest.raises(HarnessError, match="hidden size"):

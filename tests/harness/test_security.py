@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from harness import assets
-from harness.cell import Interrupted, run_cell
+from harness.cell import run_cell
 from harness.config import load_profile, resolve
 from harness.contracts import HarnessError
 from harness.grid import plan_grid, store_tables
+from harness.machine.stopping import Interrupted
 from harness.results import CellRecord, CellStore
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,149 @@
+"""What the machine has: CUDA devices, their datasheets or a moment's measurement, peak memory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from harness.contracts import HarnessError
+
+
+def cuda_devices() -> int:
+    """Number of visible CUDA devices. Torch (seconds to import) is asked only where a driver is present."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not Path("/proc/driver/nvidia").exists():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+# -------------------------------------------------------------------------------------------------------------- devices
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a device can do, as measured or as a datasheet says.
+
+    flops      per second of large matrix products, by dtype: float32, tf32, bfloat16
+    bandwidth  bytes per second of its memory
+    call       seconds that one layer's forward call costs whatever its size (launches, Python)
+    share      of `flops` and of `bandwidth` that a transformer reaches
+    """
+
+    name: str
+    memory: int
+    flops: dict[str, float]
+    bandwidth: float
+    call: float
+    share: float = 1.0
+
+    def rate(self, dtype: str) -> float:
+        return self.flops.get(dtype, self.flops["float32"]) * self.share
+
+
+GIB = 2**30
+DATASHEETS = {
+    # Dense rates. NVIDIA datasheets: H200 SXM, H100 SXM, A100 SXM, L4, RTX 4090 (Ada whitepaper).
+    "h200": Device("H200", 139 * GIB, {"bfloat16": 989e12, "tf32": 494e12, "float32": 67e12}, 4.8e12, 4e-4, 0.45),
+    "h100": Device("H100", 79 * GIB, {"bfloat16": 989e12, "tf32": 494e12, "float32": 67e12}, 3.35e12, 4e-4, 0.45),
+    "a100": Device("A100", 79 * GIB, {"bfloat16": 312e12, "tf32": 156e12, "float32": 19.5e12}, 2.0e12, 4e-4, 0.45),
+    "l4": Device("L4", 22 * GIB, {"bfloat16": 121e12, "tf32": 60e12, "float32": 30e12}, 3.0e11, 4e-4, 0.45),
+    "rtx4090": Device("RTX 4090", 23 * GIB, {"bfloat16": 165e12, "tf32": 82e12, "float32": 82e12}, 1.0e12, 4e-4, 0.45),
+}  # fmt: skip
+
+
+def device(name: str = "") -> Device:
+    """A device of DATASHEETS by name, or the one at hand, measured. Raises HarnessError for an unknown name."""
+    if name:
+        if name.lower() not in DATASHEETS:
+            raise HarnessError(
+                f"--on takes {', '.join(DATASHEETS)}, not '{name}'; without it the device here is measured."
+            )
+        return DATASHEETS[name.lower()]
+    return measured_device()
+
+
+@lru_cache(maxsize=2)
+def measured_device() -> Device:
+    """The first CUDA device, or this CPU with torch's threads: matrix products and a memory copy timed for a moment."""
+    import torch
+
+    cuda = torch.cuda.is_available()
+    place = torch.device("cuda" if cuda else "cpu")
+    size = 4096 if cuda else 768
+    flops = {"float32": _matmul_rate(size, torch.float32, place)}
+    if cuda:
+        before = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = True
+        flops["tf32"] = _matmul_rate(size, torch.float32, place)
+        torch.backends.cuda.matmul.allow_tf32 = before
+        flops["bfloat16"] = _matmul_rate(size, torch.bfloat16, place)
+        memory, name, call = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), 4e-4
+    else:
+        from rewards.metagradient.plan import host_free
+
+        memory, name, call = host_free(), f"CPU, {torch.get_num_threads()} thread(s)", 5e-4
+    data = torch.empty(2**26 if cuda else 2**23, dtype=torch.float32, device=place).fill_(1.0)
+    seconds = _fastest(lambda: data.add_(1.0), cuda)
+    return Device(name, memory, flops, 2 * data.numel() * 4 / seconds, call, 0.6 if cuda else 0.7)
+
+
+def _matmul_rate(size: int, dtype: Any, place: Any) -> float:
+    import torch
+
+    left, right = (torch.ones(size, size, dtype=dtype, device=place) for _ in range(2))
+    return 2 * size**3 / _fastest(lambda: left @ right, place.type == "cuda")
+
+
+def _fastest(work: Any, cuda: bool, repeats: int = 8) -> float:
+    import torch
+
+    best = float("inf")
+    for _ in range(repeats + 1):  # the first warms up, and is never the fastest
+        start = clock()
+        work()
+        if cuda:
+            torch.cuda.synchronize()
+        best = min(best, clock() - start)
+    return best
+
+
+def clock() -> float:
+    """Seconds; on a CPU with one thread those of this process, which other processes do not lengthen."""
+    return time.process_time() if own_seconds() else time.perf_counter()
+
+
+def own_seconds() -> bool:
+    """Whether `clock` counts the seconds of this process alone."""
+    import torch
+
+    return not torch.cuda.is_available() and torch.get_num_threads() == 1
+
+
+# --------------------------------------------------------------------------------------------------------------- device
+
+
+def to_device(model: Any) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        model.to("cuda")
+
+
+def peak_memory() -> int | None:
+    """Peak resident bytes of this process since the last reset."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
