@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness import assets, checks, locks
 from harness.checkpoint import Checkpoint, Checkpoints
-from harness.config import Settings
 from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, SignalError, Task, TaskContext
 from harness.machine import processes
 from harness.machine.devices import peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.results import CellRecord, CellStore, StorageError, identity, write_atomic
+from harness.settings.schema import Settings
 
 if TYPE_CHECKING:
     from harness.inner import InnerTrainer

@@ -11,7 +11,7 @@ from harness.contracts import SignalError
 if TYPE_CHECKING:
     import torch
 
-    from harness.config import Settings
+    from harness.settings.schema import Settings
 
 FEW = 0.05
 """Of the validation rollouts, at most this share different: flagged as all but identical."""

@@ -15,10 +15,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import cli_assets
-from harness.config import known_keys, load_profile, parse_assignment, profile_names
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.registry import REWARDS, TASKS
+from harness.settings.profiles import known_keys, load_profile, parse_assignment, profile_names
 
 app = typer.Typer(
     add_completion=False,
@@ -129,7 +129,7 @@ def list_(
 ) -> None:
     """Tasks, rewards and profiles, a line each."""
     if settings:
-        from harness.config import resolve
+        from harness.settings.profiles import resolve
 
         asked = [("task.options", TASKS.get(task))] if task else []
         asked += [("reward.options", REWARDS.get(reward))] if reward else []

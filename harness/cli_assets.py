@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.config import load_profile, parse_assignment
 from harness.registry import REWARDS, TASKS
+from harness.settings.profiles import load_profile, parse_assignment
 
 ProfileOption = Annotated[str, typer.Option(help="A built-in profile or a YAML file.")]
 TaskOption = Annotated[str, typer.Option(help="Task names, comma-separated, or 'all'.")]

@@ -8,6 +8,7 @@ setting answer at once.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -212,3 +213,10 @@ def completion_text(completion: Any) -> str:
     if isinstance(completion, str):
         return completion
     return "".join(message["content"] for message in completion)
+
+
+def unknown(kind: str, name: str, names: list[str]) -> str:
+    """The sentence for a name that is not there: the nearest names, or all of them."""
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
+    return f"There is no {kind} named '{name}'; {hint}"

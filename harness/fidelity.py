@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness import assets
 from harness.cell import CellPlan, make_reward, make_task, provenance
-from harness.config import InnerSettings, Profile, identity_view, resolve
 from harness.contracts import HarnessError
 from harness.fidelity_pool import Pool, as_rollouts, build_pool
 from harness.fidelity_records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
-from harness.registry import REWARDS, check_options
+from harness.registry import REWARDS
 from harness.results import identity, write_json
+from harness.settings.options import check_options
+from harness.settings.profiles import Profile, resolve
+from harness.settings.schema import InnerSettings, identity_view
 
 if TYPE_CHECKING:
     from harness.inner import InnerTrainer

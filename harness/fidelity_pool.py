@@ -14,8 +14,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from harness import assets
-from harness.config import Settings
 from harness.contracts import HarnessError, Task
+from harness.settings.schema import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from harness.config import GeneratorSettings
 from harness.contracts import HarnessError
+from harness.settings.schema import GeneratorSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from harness import assets, locks
 from harness.cell import CellPlan, Policy, make_task, now, provenance, run_cell, wanted
 from harness.checkpoint import Checkpoints
-from harness.config import Profile, resolve
 from harness.contracts import HarnessError
 from harness.machine.libraries import quiet
 from harness.machine.stopping import Interrupted, request_stop
-from harness.registry import REWARDS, check_options
+from harness.registry import REWARDS
 from harness.results import CellRecord, CellStore, StorageError
+from harness.settings.options import check_options
+from harness.settings.profiles import Profile, resolve
 
 if TYPE_CHECKING:
     import pandas

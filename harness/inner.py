@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.config import InnerSettings, OptimizerSettings
 from harness.contracts import HarnessError, Metric
 from harness.machine.processes import share
+from harness.settings.schema import InnerSettings, OptimizerSettings
 from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, metagradient, train
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness import assets
-from harness.config import Settings
 from harness.contracts import HarnessError
 from harness.machine.devices import Device
 from harness.registry import REWARDS, TASKS
+from harness.settings.schema import Settings
 from harness.shapes import Shape, known_assets, shape_of
 
 ELEMENTWISE = 65

@@ -12,19 +12,15 @@ functions that need it).
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from harness.contracts import Advantage, HarnessError, Needs, RewardFactory, Task
-
-if TYPE_CHECKING:
-    from harness.config import Profile
+from harness.contracts import Advantage, HarnessError, Needs, RewardFactory, Task, unknown
 
 T = TypeVar("T")
 
@@ -101,13 +97,6 @@ class Registry(Generic[T]):
         return self._entries[name]
 
 
-def unknown(kind: str, name: str, names: list[str]) -> str:
-    """The sentence for a name that is not there: the nearest names, or all of them."""
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
-    return f"There is no {kind} named '{name}'; {hint}"
-
-
 TASKS: Registry[TaskEntry] = Registry("task", "tasks", "harness.tasks")
 REWARDS: Registry[RewardEntry] = Registry("reward", "rewards", "harness.rewards")
 
@@ -154,39 +143,6 @@ def register_task(name: str, *, summary: str | None = None) -> Callable[[type[Ta
         return factory
 
     return register
-
-
-def check_options(profile: Profile, given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str]) -> None:
-    """Raises HarnessError for a dotted key below `task.options` or `reward.options` that nothing reads: of what is
-    `given`, none of these tasks or rewards; of what the profile sets, none that it sets it for. Where one of them does
-    not declare what it reads, any key may be its."""
-    _check_options(given, tasks, rewards, "chosen {}s")
-    whose = "{}s that the profile sets it for"
-    sections = [(name, profile.settings.get(name)) for name in ("task", "reward")]
-    base = {f"{name}.options": section.get("options") for name, section in sections if isinstance(section, Mapping)}
-    _check_options(base, TASKS.names(), REWARDS.names(), whose)
-    for override in profile.overrides:
-        named = filter(override.when.names_task, TASKS.names()), filter(override.when.names_reward, REWARDS.names())
-        _check_options(override.set, *map(list, named), whose)
-
-
-def _check_options(given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str], whose: str) -> None:
-    chosen = {
-        "task.options.": [TASKS.get(name) for name in tasks],
-        "reward.options.": [REWARDS.get(name) for name in rewards],
-    }
-    below = {key: value for key, value in given.items() if key in ("task.options", "reward.options")}
-    keys = [f"{key}.{name}" for key, value in below.items() if isinstance(value, Mapping) for name in value]
-    for key in [*given, *keys]:
-        for prefix, entries in chosen.items():
-            if not key.startswith(prefix) or not entries or any(entry.options is None for entry in entries):
-                continue
-            known = sorted({f"{prefix}{name}" for entry in entries for name in entry.options})
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known
-                hint = f"they read {', '.join(near)}." if known else "they read no options."
-                what = prefix.split(".")[0]
-                raise HarnessError(f"None of the {whose.format(what)} reads the option '{key}'; {hint}")
 
 
 def unsupported(task: TaskEntry, reward: RewardEntry) -> str | None:

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.cell import CellPlan, Notify, run_cell
-from harness.config import Settings
 from harness.contracts import HarnessError
 from harness.results import CellRecord, CellStore, load
+from harness.settings.schema import Settings
 
 ENVIRONMENT = ("commit", "dirty", "python", "packages", "device", "threads")
 

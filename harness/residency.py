@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from harness.config import Settings
+from harness.settings.schema import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

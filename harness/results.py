@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.config import Settings, identity_view
 from harness.contracts import HarnessError
+from harness.settings.schema import Settings, identity_view
 
 if TYPE_CHECKING:
     import pandas

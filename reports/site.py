@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import fidelity_records
-from harness.contracts import HarnessError
-from harness.registry import unknown
+from harness.contracts import HarnessError, unknown
 from harness.results import load, write_atomic, write_frame
 from reports import figures, gather, markdown, signals, stats, style, summary, svg, tables
 from reports.stats import Comparison

@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from transformers import set_seed
 
-from harness.config import Settings, load_profile, resolve
 from harness.contracts import RewardContext, TaskContext
 from harness.generation import HalfCopy
 from harness.grpo import GeneratorTrainer, generate, make_trainer
@@ -37,6 +36,8 @@ from harness.plan import PASSAGE_TOKENS, CellEstimate, estimate
 from harness.registry import REWARDS, TASKS
 from harness.residency import for_cell
 from harness.results import write_atomic, write_json
+from harness.settings.profiles import load_profile, resolve
+from harness.settings.schema import Settings
 from harness.shapes import Shape, known_assets
 
 NAMES = {"llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct", "gpt2": "openai-community/gpt2",
@@ -88,7 +89,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def settings_for(options: argparse.Namespace, shapes: tuple[Shape, ...]) -> Settings:
-    from harness.config import parse_assignment
+    from harness.settings.profiles import parse_assignment
 
     rollouts = 4 * options.prompts
     passages = options.passages or max(8, 2320 * options.prompts // 256)

@@ -66,9 +66,9 @@ class Trial:
     """One undisturbed run in `folder`/whole, then disturbed ones in `folder`/cut."""
 
     def __init__(self, folder: Path, steps: int, seed: int) -> None:
-        from harness.config import load_profile, resolve
         from harness.grid import CellPlan
         from harness.machine.libraries import quiet
+        from harness.settings.profiles import load_profile, resolve
 
         self.whole, self.cut = folder / "whole", folder / "cut"
         self.random = random.Random(seed)

@@ -32,13 +32,13 @@ import pandas
 import torch
 
 from harness import assets
-from harness.config import load_profile, resolve
 from harness.contracts import TaskContext
 from harness.credit import discounted
 from harness.inner import InnerTrainer
 from harness.machine.libraries import quiet
 from harness.registry import TASKS
 from harness.results import write_atomic
+from harness.settings.profiles import load_profile, resolve
 from reports.markdown import grid
 from rewards._metagrad import standardised
 

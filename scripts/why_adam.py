@@ -30,7 +30,6 @@ from torch import Tensor
 
 from harness import assets
 from harness.cell import make_task
-from harness.config import load_profile
 from harness.contracts import Task
 from harness.fidelity import draw_parts, plan_fidelity, training_name
 from harness.fidelity_pool import build_pool
@@ -39,6 +38,7 @@ from harness.fidelity_truth import OneStep, Retraining, in_float64
 from harness.inner import InnerTrainer
 from harness.machine.libraries import quiet
 from harness.results import write_atomic
+from harness.settings.profiles import load_profile
 from reports.signals import spearman
 from rewards.metagradient.optimizer import pulled_back, updated
 

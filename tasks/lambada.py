@@ -19,9 +19,10 @@ from harness.contracts import (
     Metric,
     Offers,
     TaskContext,
+    unknown,
 )
 from harness.language import CODES, LABELS, NATURAL_FROM, FastTextJudge, Judge, OpenAIJudge, load_identifier
-from harness.registry import register_task, unknown
+from harness.registry import register_task
 from tasks._options import Options
 from tasks._texts import TEXT_MEASURES, text_values
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.cell import CellPlan
-from harness.config import load_profile, resolve
 from harness.registry import REWARDS, register_reward
+from harness.settings.profiles import load_profile, resolve
 
 
 @pytest.fixture(scope="session")

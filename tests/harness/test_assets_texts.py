@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from harness import assets
 from harness.cell import articles
-from harness.config import load_profile, resolve
 from harness.contracts import HarnessError
+from harness.settings.profiles import load_profile, resolve
 
 SPLITS = ("train", "validation", "test")
 

@@ -9,9 +9,9 @@ import torch
 
 from harness import checks
 from harness.cell import run_cell
-from harness.config import load_profile, resolve
 from harness.contracts import SignalError
 from harness.results import load
+from harness.settings.profiles import load_profile, resolve
 from reports import tables
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import known_keys, load_profile, parse_assignment, profile_names, resolve
 from harness.contracts import HarnessError
 from harness.registry import REWARDS, TASKS
+from harness.settings.profiles import known_keys, load_profile, parse_assignment, profile_names, resolve
 
 
 @pytest.mark.parametrize("profile", profile_names())

@@ -9,10 +9,10 @@ from collections import namedtuple
 import pytest
 
 from harness import cli, fetch, hub
-from harness.config import load_profile
 from harness.contracts import HarnessError
 from harness.grid import plan_grid
 from harness.plan import Download
+from harness.settings.profiles import load_profile
 
 
 def grid(profile="paper", tasks=("lambada_es",), rewards=("adam_metagrad",), given=None):

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from harness import fidelity_truth
-from harness.config import load_profile, profile_names, resolve
 from harness.contracts import HarnessError, TaskContext, completion_text
 from harness.fidelity import plan_fidelity, run_fidelity
 from harness.fidelity_pool import build_pool
@@ -24,6 +23,7 @@ from harness.fidelity_records import SCHEMA_VERSION, Spec, load
 from harness.fidelity_truth import Retraining, in_float64
 from harness.inner import InnerTrainer
 from harness.registry import REWARDS, TASKS, register_reward
+from harness.settings.profiles import load_profile, profile_names, resolve
 from reports import signals
 from tasks import lambada
 

@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from harness import assets
 from harness.cell import CellPlan
 from harness.checkpoint import Checkpoint, Checkpoints, read
-from harness.config import known_keys, load_profile, parse_assignment, resolve
 from harness.contracts import HarnessError
 from harness.grid import plan_grid
 from harness.results import CellRecord, CellStore, load
+from harness.settings.profiles import known_keys, load_profile, parse_assignment, resolve
 
 CASES = int(os.environ.get("HARNESS_FUZZ_CASES", "40"))
 fuzz = settings(

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import GeneratorSettings
 from harness.contracts import HarnessError
 from harness.generation import HalfCopy, RowStreams, arrange, check_backend, sample, stop_tokens, uniforms
+from harness.settings.schema import GeneratorSettings
 
 PROMPTS = [
     [65, 66, 67],

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.config import GeneratorSettings, GrpoSettings
 from harness.contracts import HarnessError, SignalError
 from harness.grpo import advantages, build_prompt, check_rewards, encode_prompt, make_trainer, rescale, zero_spread
+from harness.settings.schema import GeneratorSettings, GrpoSettings
 
 finite = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
 

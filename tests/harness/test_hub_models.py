@@ -9,9 +9,9 @@ import pytest
 
 from harness import assets, hub
 from harness.cell import CellPlan, run_cell
-from harness.config import load_profile, resolve
 from harness.contracts import HarnessError
 from harness.grpo import bind_template, build_prompt, encode_prompt
+from harness.settings.profiles import load_profile, resolve
 from harness.shapes import shape_of
 from tests.harness.hub_cache import COMMIT, HubCache
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.config import InnerSettings
 from harness.contracts import HarnessError, InnerTraining
 from harness.inner import Clock, InnerTrainer
+from harness.settings.schema import InnerSettings
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.config import load_profile, resolve
 from harness.miniature import corpus
+from harness.settings.profiles import load_profile, resolve
 
 
 def test_tiny_prompts_as_the_generator_was_trained():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.config import load_profile, resolve
 from harness.grid import plan_grid
 from harness.registry import REWARDS, TASKS
+from harness.settings.profiles import load_profile, resolve
 from harness.shapes import known_assets
 from tasks.uuid import PAPER_UUID
 

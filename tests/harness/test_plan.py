@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.config import load_profile, resolve
 from harness.contracts import HarnessError
 from harness.grid import plan_grid, preflight
 from harness.machine.devices import DATASHEETS, Device
 from harness.plan import estimate, forward
 from harness.registry import REWARDS, TASKS
+from harness.settings.profiles import load_profile, resolve
 from harness.shapes import Shape, known_assets, shape_from_config, shape_of
 from rewards.metagradient.plan import Costs, Tier, choose
 
@@ -120,8 +120,8 @@ def test_list_settings_of_a_profile(profile, capsys):
 def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
     from harness import cli
     from harness.cell import CellPlan
-    from harness.config import load_profile, resolve
     from harness.results import CellStore
+    from harness.settings.profiles import load_profile, resolve
 
     record = CellPlan("tiny", "norm", "naive", 3, resolve(load_profile("tiny"), "norm", "naive", {})).record()
     record.status = "done"

@@ -10,18 +10,10 @@ from contextlib import nullcontext
 
 import pytest
 
-from harness.config import Profile, load_profile, profile_names
 from harness.contracts import HarnessError, Headline, Needs, Offers
-from harness.registry import (
-    REWARDS,
-    TASKS,
-    Registry,
-    RewardEntry,
-    TaskEntry,
-    check_options,
-    register_reward,
-    unsupported,
-)
+from harness.registry import REWARDS, TASKS, Registry, RewardEntry, TaskEntry, register_reward, unsupported
+from harness.settings.options import check_options
+from harness.settings.profiles import Profile, load_profile, profile_names
 
 
 def test_a_name_is_taken_once():

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from harness.config import load_profile, resolve
 from harness.contracts import HarnessError
 from harness.results import CellRecord, CellStore, find_cells, identity, load, write_atomic
+from harness.settings.profiles import load_profile, resolve
 
 ASSETS = {"embedded:generator": "g", "embedded:target": "t", "embedded:articles": "a", "embedded:passages": "p"}
 BASE = {
@@ -22,7 +22,7 @@ BASE = {
 
 
 def settings(**changes):
-    from harness.config import Profile
+    from harness.settings.profiles import Profile
 
     return resolve(Profile(name="x", summary="", settings=BASE), "t", "r", changes)
 

@@ -13,9 +13,9 @@ import torch
 from harness import cell as cell_module
 from harness.cell import run_cell, wanted
 from harness.checkpoint import Checkpoint, Checkpoints, random_states, restore_random_states
-from harness.config import load_profile, resolve
 from harness.machine.stopping import Interrupted
 from harness.results import CellRecord, CellStore, StorageError, identity, load
+from harness.settings.profiles import load_profile, resolve
 
 
 def ignore(*_):

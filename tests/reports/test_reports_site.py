@@ -187,8 +187,8 @@ def test_a_command_runs_the_cell_again(runs: Path, generate: Callable[..., int],
     assert record is not None
     import shlex
 
-    from harness.config import load_profile, parse_assignment, resolve
     from harness.results import identity
+    from harness.settings.profiles import load_profile, parse_assignment, resolve
 
     words = shlex.split(gather.rerun(record))
     assert words[:4] == ["python", "-m", "harness", "run"]

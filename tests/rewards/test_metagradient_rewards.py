@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from harness.config import InnerSettings, OptimizerSettings
 from harness.contracts import HarnessError, RewardContext
 from harness.inner import InnerTrainer
 from harness.registry import REWARDS
+from harness.settings.schema import InnerSettings, OptimizerSettings
 from rewards._metagrad import of_family, standardised
 
 TEXTS = ["la luna", "the sun is up", "el mar", "a", "una casa roja", "no"]

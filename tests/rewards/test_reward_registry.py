@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from harness.config import InnerSettings, OptimizerSettings
 from harness.contracts import Needs, RewardContext, TaskContext
 from harness.registry import REWARDS, TASKS, unsupported
+from harness.settings.schema import InnerSettings, OptimizerSettings
 
 BUILT_IN = {"adam_metagrad", "sgd_metagrad", "naive", "embedding", "fasttext", "levenshtein"}
 ROLLOUTS = ["la noche era fría", "the dogs saw the garden", "el niño\nabrió", "", "the river", "la plaza"]

@@ -6,8 +6,8 @@ import pandas
 import pytest
 import torch
 
-from harness.config import InnerSettings
 from harness.inner import InnerTrainer
+from harness.settings.schema import InnerSettings
 
 TEXTS = ["alpha beta", "gamma delta epsilon zeta", "eta theta", "iota kappa"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas
 import pytest
 
-from harness.config import load_profile, resolve
 from harness.contracts import TaskContext
 from harness.fidelity_truth import in_float64
 from harness.inner import InnerTrainer
 from harness.registry import TASKS
+from harness.settings.profiles import load_profile, resolve
 
 
 @pytest.fixture(scope="module")

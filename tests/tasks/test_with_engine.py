@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.config import InnerSettings, OptimizerSettings
 from harness.contracts import TaskContext
 from harness.inner import InnerTrainer
 from harness.registry import TASKS
+from harness.settings.schema import InnerSettings, OptimizerSettings
 
 TEXTS = ["a first text", "6646-b4d0", "!\"#$%&'", "one more, longer than the others", "x", "the last one"]
 
