@@ -84,7 +84,7 @@ class CellPlan:
 
     def revisions(self) -> dict[str, str]:
         """Hub reference -> commit that was read."""
-        from harness import hub
+        from harness.assets import hub
 
         models, data = self.references()
         hubs = [(ref, ref in data) for ref in (*models, *data) if not (assets.is_embedded(ref) or assets.is_local(ref))]

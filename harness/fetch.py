@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import assets, hub
+from harness import assets
+from harness.assets import hub
 from harness.cell import CellPlan
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device

@@ -335,7 +335,7 @@ def _check_steps(plan: CellPlan) -> None:
 def preflight(plans: Sequence[CellPlan], runs: Path) -> None:
     """Finds out now what would stop a cell later: missing assets, broken model folders, an unwritable folder. Raises
     HarnessError; nothing has been written then."""
-    from harness.assets import check_model
+    from harness.assets.models import check_model
     from harness.cell import articles
     from harness.results import check_writable
 

@@ -310,7 +310,7 @@ class Download:
 
 def downloads(refs: Iterable[str]) -> list[Download]:
     """Every reference that is not embedded, each once."""
-    from harness import hub
+    from harness.assets import hub
 
     found = []
     for ref in dict.fromkeys(refs):

@@ -90,7 +90,8 @@ def known_assets() -> dict[str, dict[str, Any]]:
 def shape_of(ref: str) -> Shape:
     """The shape of a model reference, without loading it: from its config.json where it is here, else from the table.
     Raises HarnessError if neither knows it."""
-    from harness import assets, hub
+    from harness import assets
+    from harness.assets import hub
 
     if assets.is_embedded(ref) or assets.is_local(ref):
         folder: Path | None = assets.resolve(ref)

@@ -8,7 +8,8 @@ from collections import namedtuple
 
 import pytest
 
-from harness import cli, fetch, hub
+from harness import cli, fetch
+from harness.assets import hub
 from harness.contracts import HarnessError
 from harness.grid import plan_grid
 from harness.plan import Download

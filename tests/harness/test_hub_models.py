@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import assets, hub
+from harness import assets
+from harness.assets import hub
 from harness.cell import CellPlan, run_cell
 from harness.contracts import HarnessError
 from harness.grpo import bind_template, build_prompt, encode_prompt

@@ -87,7 +87,8 @@ def test_unknown_models_and_devices_are_one_sentence(tmp_path):
 
 
 def test_dry_run_prints_the_plan_without_any_model(tmp_path, monkeypatch, capsys):
-    from harness import cli, hub
+    from harness import cli
+    from harness.assets import hub
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "_snapshot", lambda *a, **k: pytest.fail("a dry run asked the hub"))

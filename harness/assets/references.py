@@ -1,0 +1,88 @@
+"""Models, tokenizers and texts by reference: `embedded:NAME`, a local path, or a hub id (`ID` or `ID@REVISION`).
+
+Only safetensors weights are loaded, and no code that comes with a model is run unless the command line says so
+(`--trust-remote-code`; no profile, setting or environment variable can). Whatever is missing or broken is one sentence that names the setting's value and says what to do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from harness.contracts import HarnessError
+from harness.miniature.texts import TEXTS, embedded_texts_hash
+
+EMBEDDED = "embedded:"
+
+
+def is_embedded(ref: str) -> bool:
+    return ref.startswith(EMBEDDED)
+
+
+def is_local(ref: str) -> bool:
+    """A path that exists, or that can only be meant as one."""
+    return Path(ref).exists() or ref.startswith((".", "/", "~")) or ref.endswith((".jsonl", ".json"))
+
+
+ASSET_OPTIONS = ("language_id", "embedding_model")
+"""Options of tasks and rewards that always name an asset."""
+
+
+def names_asset(value: object, option: str = "") -> bool:
+    """Whether an option's value is an asset: by its name, or because it can only be meant as one (embedded, a path)."""
+    if option in ASSET_OPTIONS and isinstance(value, str):
+        return True
+    return isinstance(value, str) and (is_embedded(value) or value.startswith(("./", "../", "/", "~")))
+
+
+@lru_cache(maxsize=64)
+def resolve(ref: str, data: bool = False) -> Path:
+    """A local file or folder holding the asset; a hub id (of a data set, if `data`) comes from the cache or is downloaded.
+    Raises HarnessError."""
+    if is_embedded(ref):
+        from harness import miniature
+
+        return miniature.path(ref.removeprefix(EMBEDDED))
+    if is_local(ref):
+        path = Path(ref).expanduser()
+        if not path.exists():
+            raise HarnessError(f"There is no file or folder {ref}; check the path.")
+        return path
+    from harness.assets import hub
+
+    return hub.data(ref) if data else hub.model(ref)
+
+
+def fingerprint(ref: str, data: bool = False) -> str:
+    """What the asset is, by content: sha256 over names and bytes of its files (embedded: from the manifest)."""
+    if is_embedded(ref):
+        from harness import miniature
+
+        name = ref.removeprefix(EMBEDDED)
+        return f"{EMBEDDED}{name}:{embedded_texts_hash(name) if name in TEXTS else miniature.fingerprint(name)}"
+    path = resolve(ref, data)
+    if is_local(ref) or path.is_file():
+        return _content_hash(str(path))
+    from harness.assets import hub
+
+    # The cache's folder may hold more than this reference means: other configurations, weights in other formats.
+    return _content_hash(str(path), tuple(map(str, hub.meant(ref, path, data))))
+
+
+@lru_cache(maxsize=64)
+def _content_hash(path: str, only: tuple[str, ...] | None = None) -> str:
+    root = Path(path)
+    files = sorted(item for item in root.rglob("*") if item.is_file()) if root.is_dir() else [root]
+    files = files if only is None else [Path(name) for name in only]
+    total = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        total.update(f"{file.relative_to(root) if root.is_dir() else ''}:{digest}\n".encode())
+    return total.hexdigest()
+
+
+def why(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}"
