@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property, lru_cache
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import assets, checks, locks
-from harness.checkpoint import Checkpoint, Checkpoints
+from harness import assets, checks
 from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, SignalError, Task, TaskContext
 from harness.machine import processes
 from harness.machine.devices import peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
 from harness.registry import REWARDS, TASKS, unsupported
-from harness.results import CellRecord, CellStore, StorageError, identity, write_atomic
 from harness.settings.schema import Settings
+from harness.store import locks
+from harness.store.atomic import StorageError, write_atomic
+from harness.store.checkpoint import Checkpoint, Checkpoints
+from harness.store.provenance import now, provenance
+from harness.store.record import CellRecord, CellStore, identity
 
 if TYPE_CHECKING:
     from harness.inner import InnerTrainer
 Notify = Callable[[dict[str, Any]], None]
 """Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
-
-PACKAGES = ("torch", "transformers", "trl", "torchopt", "datasets", "fasttext", "sentence-transformers",
-            "python-Levenshtein", "rapidfuzz", "numpy", "pandas", "tokenizers", "accelerate")  # fmt: skip
 
 TRAIN_MEASURES = {
     "reward_raw_mean": "", "reward_raw_std": "", "reward_scaled_mean": "", "reward_scaled_std": "", "zero_spread": "fraction",
@@ -479,55 +473,6 @@ def articles(settings: Settings) -> tuple[list[str], list[str]]:
             "add articles or lower it."
         )
     return train, held_out
-
-
-# ----------------------------------------------------------------------------------------------------------- provenance
-
-
-@lru_cache(maxsize=1)
-def _static_provenance() -> str:
-    import torch
-
-    root = Path(__file__).resolve().parent.parent
-    cuda = torch.cuda.is_available()
-    found = {
-        "commit": _git(root, "rev-parse", "HEAD"),
-        "dirty": bool(_git(root, "status", "--porcelain", "--", "harness", "rewards", "tasks")),
-        "python": platform.python_version(), "platform": platform.platform(terse=True), "machine": platform.machine(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name() if cuda else "cpu", "cuda": torch.version.cuda if cuda else None,
-        "cores": os.cpu_count(),
-    }  # fmt: skip
-    return json.dumps(found)
-
-
-def provenance() -> dict[str, Any]:
-    """Where a result comes from: commit, dirty flag, versions, device, threads, time (UTC)."""
-    import torch
-
-    found = json.loads(_static_provenance()) | {"threads": torch.get_num_threads(), "started": now()}
-    if assets.trusted():
-        found["warning"] = "code that comes with models was run (--trust-remote-code)"
-    return found
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        out = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return out.stdout.strip() if out.returncode == 0 else None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def resetpeak_memory() -> None:

@@ -161,7 +161,7 @@ def list_(
 @app.command()
 def table(runs: Annotated[Path, typer.Argument(help="A results folder.")] = Path("runs")) -> None:
     """Print the standard table of stored results again."""
-    from harness.results import load
+    from harness.store.frames import load
     from reports import tables
 
     console.print(tables.rich(*load(runs)))
@@ -223,7 +223,7 @@ def fidelity(
     from harness.fidelity_records import Spec, load
     from harness.grid import default_workers
     from harness.machine.libraries import quiet
-    from harness.results import check_writable, write_atomic, write_frame
+    from harness.store.atomic import check_writable, write_atomic, write_frame
     from reports import signals
 
     chosen = load_profile(profile)

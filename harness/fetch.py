@@ -17,7 +17,7 @@ from harness.cell import CellPlan
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
 from harness.plan import CellEstimate, Download, downloads, estimate
-from harness.results import write_json
+from harness.store.atomic import write_json
 
 LOCK_VERSION = 1
 

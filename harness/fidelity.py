@@ -23,15 +23,17 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from harness import assets
-from harness.cell import CellPlan, make_reward, make_task, provenance
+from harness.cell import CellPlan, make_reward, make_task
 from harness.contracts import HarnessError
 from harness.fidelity_pool import Pool, as_rollouts, build_pool
 from harness.fidelity_records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
 from harness.registry import REWARDS
-from harness.results import identity, write_json
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import InnerSettings, identity_view
+from harness.store.atomic import write_json
+from harness.store.provenance import provenance
+from harness.store.record import identity
 
 if TYPE_CHECKING:
     from harness.inner import InnerTrainer

@@ -11,16 +11,19 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import assets, locks
-from harness.cell import CellPlan, Policy, make_task, now, provenance, run_cell, wanted
-from harness.checkpoint import Checkpoints
+from harness import assets
+from harness.cell import CellPlan, Policy, make_task, run_cell, wanted
 from harness.contracts import HarnessError
 from harness.machine.libraries import quiet
 from harness.machine.stopping import Interrupted, request_stop
 from harness.registry import REWARDS
-from harness.results import CellRecord, CellStore, StorageError
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
+from harness.store import locks
+from harness.store.atomic import StorageError
+from harness.store.checkpoint import Checkpoints
+from harness.store.provenance import now, provenance
+from harness.store.record import CellRecord, CellStore
 
 if TYPE_CHECKING:
     import pandas
@@ -280,7 +283,8 @@ def _worker(pipe: Any, runs: Path, threads: int, options: dict[str, Any], trust:
 
 def store_tables(folder: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     """Writes the tables of a profile's folder from its cells, one process at a time; returns (wide, long)."""
-    from harness.results import load, write_atomic, write_frame
+    from harness.store.atomic import write_atomic, write_frame
+    from harness.store.frames import load
     from reports import tables
 
     with locks.owned(folder, wait=True):
@@ -337,7 +341,7 @@ def preflight(plans: Sequence[CellPlan], runs: Path) -> None:
     HarnessError; nothing has been written then."""
     from harness.assets.models import check_model
     from harness.cell import articles
-    from harness.results import check_writable
+    from harness.store.atomic import check_writable
 
     seen: set[Any] = set()
     for plan in plans:

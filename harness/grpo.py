@@ -38,12 +38,12 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from harness.checkpoint import Resumable
 from harness.checks import check_advantages
 from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
 from harness.credit import check_credits, token_advantages, token_credits
 from harness.machine import processes
 from harness.settings.schema import GeneratorSettings, GrpoSettings
+from harness.store.checkpoint import Resumable
 from harness.update import group_order, log_probs, reorder
 
 if TYPE_CHECKING:

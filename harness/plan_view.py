@@ -13,7 +13,7 @@ from harness.cell import CellPlan, Policy, wanted
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
 from harness.plan import CellEstimate, downloads, estimate, tokens_note
-from harness.results import CellStore
+from harness.store.record import CellStore
 
 
 def show(

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from harness.cell import CellPlan, Notify, run_cell
 from harness.contracts import HarnessError
-from harness.results import CellRecord, CellStore, load
 from harness.settings.schema import Settings
+from harness.store.frames import load
+from harness.store.record import CellRecord, CellStore
 
 ENVIRONMENT = ("commit", "dirty", "python", "packages", "device", "threads")
 

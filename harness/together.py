@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.cell import CellPlan, Policy, run_cell, wanted
 from harness.machine import processes
-from harness.results import CellStore
+from harness.store.record import CellStore
 
 
 def run_together(

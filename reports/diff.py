@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from harness.contracts import HarnessError
-from harness.results import CellRecord, load
+from harness.store.frames import load
+from harness.store.record import CellRecord
 from reports import gather, stats, summary, tables
 from reports.stats import Interval
 

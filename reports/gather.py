@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.results import CellRecord
+from harness.store.record import CellRecord
 from reports import summary
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import fidelity_records
 from harness.contracts import HarnessError, unknown
-from harness.results import load, write_atomic, write_frame
+from harness.store.atomic import write_atomic, write_frame
+from harness.store.frames import load
 from reports import figures, gather, markdown, signals, stats, style, summary, svg, tables
 from reports.stats import Comparison
 from reports.summary import Block, Row

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.results import CellRecord, identity
 from harness.settings.schema import Settings
+from harness.store.record import CellRecord, identity
 
 if TYPE_CHECKING:
     import pandas

@@ -35,10 +35,10 @@ from harness.machine.devices import Device, clock, measured_device, own_seconds
 from harness.plan import PASSAGE_TOKENS, CellEstimate, estimate
 from harness.registry import REWARDS, TASKS
 from harness.residency import for_cell
-from harness.results import write_atomic, write_json
 from harness.settings.profiles import load_profile, resolve
 from harness.settings.schema import Settings
 from harness.shapes import Shape, known_assets
+from harness.store.atomic import write_atomic, write_json
 
 NAMES = {"llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct", "gpt2": "openai-community/gpt2",
          "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct"}  # fmt: skip

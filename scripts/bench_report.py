@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.results import CellRecord, CellStore, identity
 from harness.settings.profiles import load_profile, resolve
+from harness.store.record import CellRecord, CellStore, identity
 
 MOST_SECONDS = 20.0
 MOST_BYTES = 5_000_000

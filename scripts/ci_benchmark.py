@@ -22,7 +22,9 @@ import sys
 from pathlib import Path
 
 from harness.contracts import HarnessError
-from harness.results import CellStore, find_cells, write_atomic
+from harness.store.atomic import write_atomic
+from harness.store.frames import find_cells
+from harness.store.record import CellStore
 from reports import diff, site
 
 KEPT = ("done", "unsupported")

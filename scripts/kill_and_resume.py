@@ -192,7 +192,7 @@ class Trial:
 
     def check(self, kind: str, code: int, before: dict[str, dict[str, bytes]]) -> None:
         """After a disturbance: the exit code, one sentence where due, all files whole, finished cells as before."""
-        from harness.results import load
+        from harness.store.frames import load
 
         said = self.said.read_text() if self.said.exists() else ""
         expected = {"killed": (-9,), "torn": (-9,), "stopped": (143, 130)}.get(kind, (2,))

@@ -29,9 +29,9 @@ from harness.grid import plan_grid
 from harness.grpo import bind_template, build_prompt, generate
 from harness.inner import InnerTrainer
 from harness.machine.libraries import quiet
-from harness.results import write_atomic
 from harness.settings.profiles import load_profile
 from harness.settings.schema import Settings
+from harness.store.atomic import write_atomic
 
 STEPS, RATE = 400, 0.05
 """Updates of the distribution's logits, by Adam, and their rate."""

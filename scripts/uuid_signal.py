@@ -37,8 +37,8 @@ from harness.credit import discounted
 from harness.inner import InnerTrainer
 from harness.machine.libraries import quiet
 from harness.registry import TASKS
-from harness.results import write_atomic
 from harness.settings.profiles import load_profile, resolve
+from harness.store.atomic import write_atomic
 from reports.markdown import grid
 from rewards._metagrad import standardised
 

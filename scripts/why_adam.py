@@ -37,8 +37,8 @@ from harness.fidelity_records import Spec
 from harness.fidelity_truth import OneStep, Retraining, in_float64
 from harness.inner import InnerTrainer
 from harness.machine.libraries import quiet
-from harness.results import write_atomic
 from harness.settings.profiles import load_profile
+from harness.store.atomic import write_atomic
 from reports.signals import spearman
 from rewards.metagradient.optimizer import pulled_back, updated
 

@@ -10,8 +10,8 @@ import torch
 from harness import checks
 from harness.cell import run_cell
 from harness.contracts import SignalError
-from harness.results import load
 from harness.settings.profiles import load_profile, resolve
+from harness.store.frames import load
 from reports import tables
 
 

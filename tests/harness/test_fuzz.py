@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from harness import assets
 from harness.cell import CellPlan
-from harness.checkpoint import Checkpoint, Checkpoints, read
 from harness.contracts import HarnessError
 from harness.grid import plan_grid
-from harness.results import CellRecord, CellStore, load
 from harness.settings.profiles import known_keys, load_profile, parse_assignment, resolve
+from harness.store.checkpoint import Checkpoint, Checkpoints, read
+from harness.store.frames import load
+from harness.store.record import CellRecord, CellStore
 
 CASES = int(os.environ.get("HARNESS_FUZZ_CASES", "40"))
 fuzz = settings(

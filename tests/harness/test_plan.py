@@ -121,8 +121,8 @@ def test_list_settings_of_a_profile(profile, capsys):
 def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
     from harness import cli
     from harness.cell import CellPlan
-    from harness.results import CellStore
     from harness.settings.profiles import load_profile, resolve
+    from harness.store.record import CellStore
 
     record = CellPlan("tiny", "norm", "naive", 3, resolve(load_profile("tiny"), "norm", "naive", {})).record()
     record.status = "done"

@@ -10,7 +10,7 @@ import pytest
 from harness.cell import run_cell
 from harness.contracts import HarnessError
 from harness.rerun import rerun
-from harness.results import CellStore
+from harness.store.record import CellStore
 
 
 def ignore(*_):

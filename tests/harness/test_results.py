@@ -8,8 +8,10 @@ import os
 import pytest
 
 from harness.contracts import HarnessError
-from harness.results import CellRecord, CellStore, find_cells, identity, load, write_atomic
 from harness.settings.profiles import load_profile, resolve
+from harness.store.atomic import write_atomic
+from harness.store.frames import find_cells, load
+from harness.store.record import CellRecord, CellStore, identity
 
 ASSETS = {"embedded:generator": "g", "embedded:target": "t", "embedded:articles": "a", "embedded:passages": "p"}
 BASE = {
@@ -108,7 +110,7 @@ def test_damaged_records_are_refused(tmp_path, content):
 
 def test_an_older_schema_migrates_step_by_step(tmp_path, monkeypatch):
     """A made-up history: version -1 called the floor `baseline`, version 0 had no direction."""
-    from harness import results
+    from harness.store import record
 
     store = CellStore.of(tmp_path, make())
     store.write(make(floor=0.25))
@@ -125,12 +127,12 @@ def test_an_older_schema_migrates_step_by_step(tmp_path, monkeypatch):
     }
     monkeypatch.setattr(results, "MIGRATIONS", steps)
     found = store.read()
-    assert (found.schema_version, found.floor, found.direction) == (results.SCHEMA_VERSION, 0.25, "higher")
+    assert (found.schema_version, found.floor, found.direction) == (record.SCHEMA_VERSION, 0.25, "higher")
     assert len(load(tmp_path)[0]) == 1
 
 
 def test_every_older_schema_has_its_migration():
-    from harness.results import MIGRATIONS, SCHEMA_VERSION
+    from harness.store.record import MIGRATIONS, SCHEMA_VERSION
 
     assert set(MIGRATIONS) == set(range(1, SCHEMA_VERSION))
 

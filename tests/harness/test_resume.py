@@ -12,10 +12,12 @@ import torch
 
 from harness import cell as cell_module
 from harness.cell import run_cell, wanted
-from harness.checkpoint import Checkpoint, Checkpoints, random_states, restore_random_states
 from harness.machine.stopping import Interrupted
-from harness.results import CellRecord, CellStore, StorageError, identity, load
 from harness.settings.profiles import load_profile, resolve
+from harness.store.atomic import StorageError
+from harness.store.checkpoint import Checkpoint, Checkpoints, random_states, restore_random_states
+from harness.store.frames import load
+from harness.store.record import CellRecord, CellStore, identity
 
 
 def ignore(*_):

@@ -14,8 +14,9 @@ import pytest
 from harness.cell import CellPlan, run_cell
 from harness.grid import plan_grid, run_grid
 from harness.registry import REWARDS, TASKS, unsupported
-from harness.results import CellStore, load
 from harness.settings.profiles import load_profile, parse_assignment, resolve
+from harness.store.frames import load
+from harness.store.record import CellStore
 
 
 def plan(task: str, reward: str, assignments: dict, seed: int = 0) -> CellPlan:

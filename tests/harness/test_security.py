@@ -18,8 +18,8 @@ from harness.cell import run_cell
 from harness.contracts import HarnessError
 from harness.grid import plan_grid, store_tables
 from harness.machine.stopping import Interrupted
-from harness.results import CellRecord, CellStore
 from harness.settings.profiles import load_profile, resolve
+from harness.store.record import CellRecord, CellStore
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [path for name in ("harness", "rewards", "tasks", "reports") for path in (ROOT / name).rglob("*.py")]

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import locks
 from harness.grid import run_grid, store_tables
-from harness.results import StorageError, load
+from harness.store import locks
+from harness.store.atomic import StorageError
+from harness.store.frames import load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,7 +81,7 @@ def test_two_processes_run_each_cell_once(quick, make_plan, tmp_path):
 
 
 def test_a_cell_of_another_process_is_left_to_it_and_taken_over_when_it_dies(quick, make_plan, tmp_path):
-    from harness.results import CellStore
+    from harness.store.record import CellStore
 
     plan = make_plan("norm", "naive", quick())
     owner = hold(str(CellStore.of(tmp_path, plan.record()).folder))

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.results import find_cells
+from harness.store.frames import find_cells
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from harness.contracts import HarnessError
-from harness.results import CellStore, find_cells
+from harness.store.frames import find_cells
+from harness.store.record import CellStore
 from reports import diff
 
 Generate = Callable[..., int]

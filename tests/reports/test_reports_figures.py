@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from harness.results import find_cells, load
+from harness.store.frames import find_cells, load
 from reports import figures, site, style, svg
 
 Generate = Callable[..., int]

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from harness.fidelity_records import Judged, PoolRecord, SignalRecord, Spec, TruthRecord
-from harness.results import write_json
+from harness.store.atomic import write_json
 from reports import signals, site
 
 N, M = 16, 20

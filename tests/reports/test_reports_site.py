@@ -12,7 +12,8 @@ import pandas
 import pytest
 
 from harness.contracts import HarnessError
-from harness.results import CellRecord, CellStore, find_cells, load
+from harness.store.frames import find_cells, load
+from harness.store.record import CellRecord, CellStore
 from reports import gather, site, style
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'><!-- {{ 7*7 }} ![x](http://evil.example/x)"
@@ -187,8 +188,8 @@ def test_a_command_runs_the_cell_again(runs: Path, generate: Callable[..., int],
     assert record is not None
     import shlex
 
-    from harness.results import identity
     from harness.settings.profiles import load_profile, parse_assignment, resolve
+    from harness.store.record import identity
 
     words = shlex.split(gather.rerun(record))
     assert words[:4] == ["python", "-m", "harness", "run"]

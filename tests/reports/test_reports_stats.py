@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from harness.results import load
+from harness.store.frames import load
 from reports import stats, summary
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.results import CellRecord, CellStore, find_cells, load
+from harness.store.frames import find_cells, load
+from harness.store.record import CellRecord, CellStore
 from reports import summary, tables
 
 

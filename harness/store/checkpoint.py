@@ -20,11 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.results import cannot_write, sync_folder
+from harness.store.atomic import cannot_write, sync_folder
 
 if TYPE_CHECKING:
     import torch
-
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.safetensors")
 

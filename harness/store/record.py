@@ -12,14 +12,10 @@ Every file is written to a temporary name, flushed and renamed: it is whole or i
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import math
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +25,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.contracts import HarnessError
 from harness.settings.schema import Settings, identity_view
+from harness.store.atomic import write_atomic, write_json
 
 if TYPE_CHECKING:
     import pandas
-
 SCHEMA_VERSION = 1
 IDENTITY_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -102,84 +98,6 @@ def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapp
     whole = {"version": IDENTITY_VERSION, "task": task, "reward": reward, "seed": seed, "settings": view}
     canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
-
-
-# -------------------------------------------------------------------------------------------------------------- writing
-
-
-class StorageError(HarnessError):
-    """Nothing can be stored any more (disk full, folder read-only): the run stops, what is stored stays as it is."""
-
-
-def cannot_write(path: Path, error: Exception) -> StorageError:
-    """The sentence for a failed write, whoever's error it is."""
-    why = getattr(error, "strerror", None) or str(error).splitlines()[0]
-    codes = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG]
-    if getattr(error, "errno", None) in codes or any(f"os error {code}" in why for code in codes):
-        return StorageError(
-            f"Cannot write {path}: {why}; make room and run it again: finished cells are kept, cut ones go on."
-        )
-    return StorageError(f"Cannot write {path}: {why}; choose another folder with --out.")
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` last through a power cut, where the system can."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return  # no folder handles (Windows)
-    try:
-        os.fsync(handle)
-    except OSError:
-        pass  # not every file system can
-    finally:
-        os.close(handle)
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all. Raises StorageError if it cannot be written."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-            sync_folder(path.parent)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
-def write_json(path: Path, data: Any) -> None:
-    write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_frame(path: Path, frame: pandas.DataFrame) -> None:
-    """A data frame as `path`.parquet and `path`.csv."""
-    import io
-
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    write_atomic(path.with_suffix(".parquet"), buffer.getvalue())
-    write_atomic(path.with_suffix(".csv"), frame.to_csv(index=False))
-
-
-def check_writable(folder: Path) -> None:
-    """Raises HarnessError unless files can be made in `folder` (made if missing)."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1 << 20))  # an empty file can be made on a full disk
-            file.flush()
-    except OSError as error:
-        raise cannot_write(folder, error) from error
 
 
 # ------------------------------------------------------------------------------------------------------------- the store
@@ -275,70 +193,3 @@ def long_frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:
 
     frame = pandas.DataFrame(rows, columns=LONG_COLUMNS)
     return frame.astype({"seed": "int64", "step": "int64", "value": "float64"})
-
-
-def find_cells(runs: Path) -> list[CellStore]:
-    """Every stored cell below `runs` (a runs folder, a profile's folder, or several merged), sorted by path."""
-    if not runs.exists():
-        raise HarnessError(f"There is no folder {runs}; run `python -m harness run ...` first or name another one.")
-    return [CellStore(path.parent) for path in sorted(runs.rglob("cell.json"))]
-
-
-def load(runs: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """(wide, long): one cell a row, one measurement a row. Raises HarnessError for damaged or newer results."""
-    import pandas
-
-    wide, long = [], []
-    for store in find_cells(runs):
-        record = store.read()
-        if record is None:  # just started anew by another process
-            continue
-        wide.append(wide_row(record, store.folder))
-        curves = store.folder / "curves.parquet"
-        if curves.exists():
-            try:
-                long.append(pandas.read_parquet(curves))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError) as error:
-                raise HarnessError(f"{curves} is damaged; remove its folder to run it anew.") from error
-    return pandas.DataFrame(wide), pandas.concat(long, ignore_index=True) if long else long_frame([])
-
-
-def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
-    """The wide table's row of one cell."""
-    row: dict[str, Any] = record.model_dump(
-        include={
-            "profile",
-            "task",
-            "reward",
-            "variant",
-            "seed",
-            "identity",
-            "status",
-            "reason",
-            "measure",
-            "unit",
-            "direction",
-            "headline",
-            "floor",
-            "ceiling",
-            "steps_done",
-            "rollouts",
-            "zero_spread",
-        }  # fmt: skip
-    )
-    for phase in ("load", "generation", "reward", "update", "validation", "total"):
-        row[f"seconds_{phase}"] = record.seconds.get(phase, math.nan)
-    row["notes"] = "; ".join(record.notes)
-    row["peak_memory_bytes"] = record.peak_memory_bytes
-    row["device_memory_bytes"] = record.device_memory_bytes
-    row |= {f"final_{name}": value for name, value in record.final.items()}
-    row |= {f"initial_{name}": value for name, value in record.initial.items()}
-    row |= {f"provenance_{name}": _flat(value) for name, value in record.provenance.items()}
-    row["folder"] = str(folder)
-    return row
-
-
-def _flat(value: Any) -> Any:
-    return json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.machine import processes
-from harness.results import cannot_write
+from harness.store.atomic import cannot_write
 
 NAME = ".lock"
 

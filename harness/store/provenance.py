@@ -1,0 +1,67 @@
+"""Where a result comes from: commit, versions, device, time."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness import assets
+
+PACKAGES = ("torch", "transformers", "trl", "torchopt", "datasets", "fasttext", "sentence-transformers",
+            "python-Levenshtein", "rapidfuzz", "numpy", "pandas", "tokenizers", "accelerate")  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- provenance
+
+
+@lru_cache(maxsize=1)
+def _static_provenance() -> str:
+    import torch
+
+    root = Path(__file__).resolve().parents[2]
+    cuda = torch.cuda.is_available()
+    found = {
+        "commit": _git(root, "rev-parse", "HEAD"),
+        "dirty": bool(_git(root, "status", "--porcelain", "--", "harness", "rewards", "tasks")),
+        "python": platform.python_version(), "platform": platform.platform(terse=True), "machine": platform.machine(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "device": torch.cuda.get_device_name() if cuda else "cpu", "cuda": torch.version.cuda if cuda else None,
+        "cores": os.cpu_count(),
+    }  # fmt: skip
+    return json.dumps(found)
+
+
+def provenance() -> dict[str, Any]:
+    """Where a result comes from: commit, dirty flag, versions, device, threads, time (UTC)."""
+    import torch
+
+    found = json.loads(_static_provenance()) | {"threads": torch.get_num_threads(), "started": now()}
+    if assets.trusted():
+        found["warning"] = "code that comes with models was run (--trust-remote-code)"
+    return found
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        out = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return out.stdout.strip() if out.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
