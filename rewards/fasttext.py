@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from harness.contracts import Needs, RewardContext, RewardFunction
-from harness.language import load_identifier
 from harness.registry import register_reward
+from harness.texts.language import load_identifier
 from rewards._shared import asset, references, text_reward
 
 

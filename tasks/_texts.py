@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.contracts import Measure
-from harness.text import bigram_entropy, distinct_n, empty_fraction, identical_fraction, mean_length
+from harness.texts.diversity import bigram_entropy, distinct_n, empty_fraction, identical_fraction, mean_length
 
 TEXT_MEASURES = (
     Measure("bigram_entropy", "bits", "higher", "entropy of the pooled word bigrams of all rollouts"),

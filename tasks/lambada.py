@@ -21,8 +21,8 @@ from harness.contracts import (
     TaskContext,
     unknown,
 )
-from harness.language import CODES, LABELS, NATURAL_FROM, FastTextJudge, Judge, OpenAIJudge, load_identifier
 from harness.registry import register_task
+from harness.texts.language import CODES, LABELS, NATURAL_FROM, FastTextJudge, Judge, OpenAIJudge, load_identifier
 from tasks._options import Options
 from tasks._texts import TEXT_MEASURES, text_values
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from harness.language import NATURAL_FROM, LanguageIdentifier, naturalness
 from harness.miniature import corpus
 from harness.miniature.world.articles import LANGUAGES, article
 from harness.miniature.world.passages import split
-from harness.text import bigram_entropy
+from harness.texts.diversity import bigram_entropy
+from harness.texts.language import NATURAL_FROM, LanguageIdentifier, naturalness
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

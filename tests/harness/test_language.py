@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from harness.contracts import HarnessError
-from harness.language import (
+from harness.texts.language import (
     CODES,
     LABELS,
     NATURAL_FROM,

@@ -184,7 +184,7 @@ def gossip(monkeypatch):
 def test_the_key_is_in_no_log_result_or_report(
     answer, status, ends, gossip, quick, make_plan, tmp_path, capfd, monkeypatch
 ):
-    from harness import language
+    from harness.texts import language
     from reports import site
 
     monkeypatch.setattr(language.time, "sleep", ignore)
@@ -204,7 +204,7 @@ def test_the_key_is_in_no_log_result_or_report(
     "options", [{"key_variable": "sk-my-own-key"}, {"base_url": "https://user:sk-my-own-key@host/v1"}], ids=str
 )
 def test_a_key_in_the_wrong_place_is_refused_and_not_repeated(options):
-    from harness.language import OpenAIJudge
+    from harness.texts.language import OpenAIJudge
 
     with pytest.raises(HarnessError) as caught:
         OpenAIJudge(**options)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.text import bigram_entropy, distinct_n, empty_fraction, identical_fraction, mean_length, ngrams
+from harness.texts.diversity import bigram_entropy, distinct_n, empty_fraction, identical_fraction, mean_length, ngrams
 
 TEXTS = st.lists(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=8).map(" ".join), max_size=6)
 

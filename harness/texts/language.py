@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.contracts import HarnessError
-from harness.text import ngrams
+from harness.texts.diversity import ngrams
 
 NOT_NATURAL = "Not Natural Language"
 LABELS = ("English", "Spanish", "German", "Italian", "French", NOT_NATURAL)
