@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness import assets, checks
+from harness import assets
 from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, SignalError, Task, TaskContext
 from harness.machine import processes
 from harness.machine.devices import peak_memory, to_device
@@ -24,9 +24,10 @@ from harness.store.atomic import StorageError, write_atomic
 from harness.store.checkpoint import Checkpoint, Checkpoints
 from harness.store.provenance import now, provenance
 from harness.store.record import CellRecord, CellStore, identity
+from harness.training import checks
 
 if TYPE_CHECKING:
-    from harness.inner import InnerTrainer
+    from harness.training.inner import InnerTrainer
 Notify = Callable[[dict[str, Any]], None]
 """Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
 
@@ -220,7 +221,7 @@ class _Cell:
         import torch
         from transformers import set_seed
 
-        from harness.grpo import make_trainer
+        from harness.training.grpo import make_trainer
 
         resetpeak_memory()
         set_seed(self.plan.seed)
@@ -246,10 +247,10 @@ class _Cell:
             self.record.device_memory_bytes = torch.cuda.max_memory_allocated()
 
     def _load(self) -> None:
-        from harness import residency
-        from harness.generation import HalfCopy
-        from harness.grpo import bind_template, build_prompt
-        from harness.inner import Clock, InnerTrainer
+        from harness.training import offload
+        from harness.training.generation import HalfCopy
+        from harness.training.inner import Clock, InnerTrainer
+        from harness.training.prompts import bind_template, build_prompt
 
         settings = self.settings
         # A bfloat16 generator trains float32 weights and generates with a bfloat16 copy of them.
@@ -268,7 +269,7 @@ class _Cell:
         )
         to_device(target)
         self.trainer: Any = None
-        self.residency = residency.for_cell(settings, self.generator, target)
+        self.residency = offload.for_cell(settings, self.generator, target)
         self.residency.add("generator", self._writing)
         self.residency.add("target", lambda: [target])
         target_tokenizer = assets.load_tokenizer(settings.target.model)
@@ -322,7 +323,7 @@ class _Cell:
 
     def _validate(self, step: int) -> None:
         """Rollouts on held-out articles, looked at by the task; step 0 is the untuned generator, the floor."""
-        from harness.grpo import generate
+        from harness.training.generation import generate
 
         self.at = f"the validation after step {step}"
         with self._phase("validation"):

@@ -36,7 +36,7 @@ from harness.store.provenance import provenance
 from harness.store.record import identity
 
 if TYPE_CHECKING:
-    from harness.inner import InnerTrainer
+    from harness.training.inner import InnerTrainer
 
 Say = Callable[[str], None]
 
@@ -169,7 +169,7 @@ class _Run:
         return _on_device(assets.load_model(settings.model, dtype=settings.dtype, untie_head=settings.untie_head))
 
     def inner(self, settings: InnerSettings) -> InnerTrainer:
-        from harness.inner import InnerTrainer
+        from harness.training.inner import InnerTrainer
 
         return InnerTrainer(self.target, assets.load_tokenizer(self.plan.base.settings.target.model), settings)
 
@@ -233,7 +233,7 @@ class _Run:
             reward = make_reward(plan, make_task(plan, self.plan.spec.references), self.inner(plan.settings.inner))
 
             def ask(members: Sequence[int]) -> list[float]:
-                from harness.grpo import check_rewards
+                from harness.training.advantages import check_rewards
 
                 prompts, completions, ids = as_rollouts(pool.pool, members, settings, self.generator_tokenizer)
                 values = reward(prompts=prompts, completions=completions, completion_ids=ids)

@@ -63,7 +63,8 @@ def build_pool(
     """A pool of about `size` texts (whole groups of `grpo.rollouts_per_prompt`, at least four), all of them cut to the
     generator's `max_completion_tokens`. Raises HarnessError if there are too few held-out articles."""
     from harness.cell import articles
-    from harness.grpo import build_prompt, generate
+    from harness.training.generation import generate
+    from harness.training.prompts import build_prompt
 
     rng = Random(f"fidelity/{seed}")
     width = settings.grpo.rollouts_per_prompt
@@ -126,7 +127,7 @@ def as_rollouts(
 ) -> tuple[list[Any], list[Any], list[list[int]]]:
     """(prompts, completions, completion_ids) of the pool's `members`, as TRL hands them to a reward: strings, or
     message lists where the tokenizer has a chat template."""
-    from harness.grpo import build_prompt
+    from harness.training.prompts import build_prompt
 
     prompts = [build_prompt(tokenizer, settings.generator, pool.articles[i]) for i in members]
     texts = [pool.texts[i] for i in members]

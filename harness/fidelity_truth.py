@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from harness.contracts import Metric, Task
-from harness.inner import InnerTrainer
+from harness.training.inner import InnerTrainer
 from rewards.metagradient.errors import NoScoredTokensError
 from rewards.metagradient.network import Layout
 from rewards.metagradient.optimizer import updated

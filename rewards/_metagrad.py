@@ -48,8 +48,8 @@ def metagradient_reward(
     of the mean. At T = 1 it changes nothing that the runner's scaling would not.
 
     A metagradient is the sum of its text's tokens' own, which cost little more. With `credit` "token" they go to whom
-    the caller names in `credit_characters` (harness/credit.py), the rewards being the same. That takes a training with
-    `per_token` and `spread`, as harness/inner.py has them.
+    the caller names in `credit_characters` (harness/training/credit.py), the rewards being the same. That takes a training with
+    `per_token` and `spread`, as harness/training/inner.py has them.
     """
     per_token = credit == "token"
 

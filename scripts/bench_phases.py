@@ -28,17 +28,17 @@ import torch
 from transformers import set_seed
 
 from harness.contracts import RewardContext, TaskContext
-from harness.generation import HalfCopy
-from harness.grpo import GeneratorTrainer, generate, make_trainer
-from harness.inner import InnerTrainer
 from harness.machine.devices import Device, clock, measured_device, own_seconds
 from harness.plan import PASSAGE_TOKENS, CellEstimate, estimate
 from harness.registry import REWARDS, TASKS
-from harness.residency import for_cell
 from harness.settings.profiles import load_profile, resolve
 from harness.settings.schema import Settings
 from harness.shapes import Shape, known_assets
 from harness.store.atomic import write_atomic, write_json
+from harness.training.generation import HalfCopy, generate
+from harness.training.grpo import GeneratorTrainer, make_trainer
+from harness.training.inner import InnerTrainer
+from harness.training.offload import for_cell
 
 NAMES = {"llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct", "gpt2": "openai-community/gpt2",
          "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct"}  # fmt: skip

@@ -26,12 +26,13 @@ from torch import Tensor
 from harness import assets
 from harness.cell import articles, make_task
 from harness.grid import plan_grid
-from harness.grpo import bind_template, build_prompt, generate
-from harness.inner import InnerTrainer
 from harness.machine.libraries import quiet
 from harness.settings.profiles import load_profile
 from harness.settings.schema import Settings
 from harness.store.atomic import write_atomic
+from harness.training.generation import generate
+from harness.training.inner import InnerTrainer
+from harness.training.prompts import bind_template, build_prompt
 
 STEPS, RATE = 400, 0.05
 """Updates of the distribution's logits, by Adam, and their rate."""

@@ -33,12 +33,12 @@ import torch
 
 from harness import assets
 from harness.contracts import TaskContext
-from harness.credit import discounted
-from harness.inner import InnerTrainer
 from harness.machine.libraries import quiet
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile, resolve
 from harness.store.atomic import write_atomic
+from harness.training.credit import discounted
+from harness.training.inner import InnerTrainer
 from reports.markdown import grid
 from rewards._metagrad import standardised
 

@@ -35,10 +35,10 @@ from harness.fidelity import draw_parts, plan_fidelity, training_name
 from harness.fidelity_pool import build_pool
 from harness.fidelity_records import Spec
 from harness.fidelity_truth import OneStep, Retraining, in_float64
-from harness.inner import InnerTrainer
 from harness.machine.libraries import quiet
 from harness.settings.profiles import load_profile
 from harness.store.atomic import write_atomic
+from harness.training.inner import InnerTrainer
 from reports.signals import spearman
 from rewards.metagradient.optimizer import pulled_back, updated
 

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from harness import checks
 from harness.cell import run_cell
 from harness.contracts import SignalError
 from harness.settings.profiles import load_profile, resolve
 from harness.store.frames import load
+from harness.training import checks
 from reports import tables
 
 
@@ -25,7 +25,7 @@ def lengths(prompts, completions, completion_ids, **columns):
 
 def poison(monkeypatch, where: str, at_step: int) -> None:
     """From the step on, the loss, the gradient or a weight is NaN, or an advantage infinite."""
-    from harness import grpo
+    from harness.training import grpo
 
     trainer, before = grpo.GeneratorTrainer, grpo.advantages
 
@@ -109,7 +109,7 @@ def test_empty_and_identical_outputs_are_flagged(rollouts, words):
 
 
 def test_a_collapsed_generator_is_flagged_in_record_and_table(quick, make_plan, tmp_path, monkeypatch):
-    from harness import grpo
+    from harness.training import grpo
 
     monkeypatch.setattr(grpo, "generate", lambda model, tokenizer, prompts, *a, **o: ["so it goes"] * len(prompts))
     record = run_cell(make_plan("norm", "naive", quick()), tmp_path, ignore)
@@ -124,7 +124,7 @@ def test_a_collapsed_generator_is_flagged_in_record_and_table(quick, make_plan, 
     [("_generate", "prompts_per_step"), ("_calculate_rewards", "memory_budget"), ("training_step", "microbatch=2")],
 )
 def test_out_of_memory_ends_the_cell_with_advice(where, advice, quick, make_plan, register, tmp_path, monkeypatch):
-    from harness.grpo import GeneratorTrainer
+    from harness.training.grpo import GeneratorTrainer
 
     register("test_lengths", lengths)
     before = getattr(GeneratorTrainer, where)

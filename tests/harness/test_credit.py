@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.contracts import SignalError
-from harness.credit import check_credits, token_advantages, token_credits, token_stops
+from harness.training.credit import check_credits, token_advantages, token_credits, token_stops
 
 credit = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
 ROWS = st.lists(st.lists(credit, min_size=0, max_size=5), min_size=1, max_size=6)

@@ -21,9 +21,9 @@ from harness.fidelity import plan_fidelity, run_fidelity
 from harness.fidelity_pool import build_pool
 from harness.fidelity_records import SCHEMA_VERSION, Spec, load
 from harness.fidelity_truth import Retraining, in_float64
-from harness.inner import InnerTrainer
 from harness.registry import REWARDS, TASKS, register_reward
 from harness.settings.profiles import load_profile, profile_names, resolve
+from harness.training.inner import InnerTrainer
 from reports import signals
 from tasks import lambada
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.contracts import HarnessError
-from harness.generation import HalfCopy, RowStreams, arrange, check_backend, sample, stop_tokens, uniforms
 from harness.settings.schema import GeneratorSettings
+from harness.training.generation import HalfCopy, RowStreams, arrange, check_backend, sample, stop_tokens, uniforms
 
 PROMPTS = [
     [65, 66, 67],

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.contracts import HarnessError, SignalError
-from harness.grpo import advantages, build_prompt, check_rewards, encode_prompt, make_trainer, rescale, zero_spread
 from harness.settings.schema import GeneratorSettings, GrpoSettings
+from harness.training.advantages import advantages, check_rewards, rescale, zero_spread
+from harness.training.grpo import make_trainer
+from harness.training.prompts import build_prompt, encode_prompt
 
 finite = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
 
@@ -81,7 +83,7 @@ def test_prompt_longer_than_the_limit_is_refused(make_tokenizer):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_true_positions_make_padding_invisible(family, make_model):
-    from harness.grpo import _true_positions
+    from harness.training.grpo import _true_positions
 
     model = make_model(family).double().eval()
     ids, pad = torch.tensor([[65, 66, 67, 68]]), torch.full((1, 5), 258)

@@ -11,9 +11,9 @@ from harness import assets
 from harness.assets import hub
 from harness.cell import CellPlan, run_cell
 from harness.contracts import HarnessError
-from harness.grpo import bind_template, build_prompt, encode_prompt
 from harness.settings.profiles import load_profile, resolve
 from harness.shapes import shape_of
+from harness.training.prompts import bind_template, build_prompt, encode_prompt
 from tests.harness.hub_cache import COMMIT, HubCache
 
 ROW = {
@@ -118,7 +118,7 @@ def test_special_tokens_are_each_familys_own(family, bos, eos, pad):
 @pytest.mark.parametrize("task", ["lambada_es", "67", "uuid"])
 def test_the_target_reads_texts_with_its_own_tokenizer(task):
     """As the paper profile says: Llama's beginning-of-text token first, none for GPT-2."""
-    from harness.inner import InnerTrainer
+    from harness.training.inner import InnerTrainer
 
     settings = resolve(load_profile("paper"), task, "adam_metagrad")
     name = settings.target.model.partition("@")[0]

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from harness.contracts import HarnessError, InnerTraining
-from harness.inner import Clock, InnerTrainer
 from harness.settings.schema import InnerSettings
+from harness.training.inner import Clock, InnerTrainer
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from harness.residency import Residency, move
+from harness.training.offload import Residency, move
 
 
 class Desk:

@@ -15,9 +15,10 @@ from harness.cell import run_cell, wanted
 from harness.machine.stopping import Interrupted
 from harness.settings.profiles import load_profile, resolve
 from harness.store.atomic import StorageError
-from harness.store.checkpoint import Checkpoint, Checkpoints, random_states, restore_random_states
+from harness.store.checkpoint import Checkpoint, Checkpoints
 from harness.store.frames import load
 from harness.store.record import CellRecord, CellStore, identity
+from harness.training.resume import random_states, restore_random_states
 
 
 def ignore(*_):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from harness.update import group_order, log_probs, reorder
+from harness.training.shared_prompts import group_order, log_probs, reorder
 
 
 def batch(groups=3, group=2, width=6, keep=4, pad=258):

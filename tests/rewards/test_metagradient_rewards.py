@@ -7,9 +7,9 @@ import torch
 from torch.func import functional_call
 
 from harness.contracts import HarnessError, RewardContext
-from harness.inner import InnerTrainer
 from harness.registry import REWARDS
 from harness.settings.schema import InnerSettings, OptimizerSettings
+from harness.training.inner import InnerTrainer
 from rewards._metagrad import of_family, standardised
 
 TEXTS = ["la luna", "the sun is up", "el mar", "a", "una casa roja", "no"]

@@ -18,7 +18,7 @@ ROLLOUTS = ["la noche era fría", "the dogs saw the garden", "el niño\nabrió",
 
 @pytest.fixture(scope="module")
 def context(model, tokenizer, language_id, embedding, spanish):
-    from harness.inner import InnerTrainer
+    from harness.training.inner import InnerTrainer
 
     assets = {"embedded:embedding": embedding, "embedded:language_id": language_id}
     task = TASKS.get("lambada_es").factory(TaskContext({}, references=lambda split: spanish, asset=assets.__getitem__))

@@ -6,8 +6,8 @@ import pandas
 import pytest
 import torch
 
-from harness.inner import InnerTrainer
 from harness.settings.schema import InnerSettings
+from harness.training.inner import InnerTrainer
 
 TEXTS = ["alpha beta", "gamma delta epsilon zeta", "eta theta", "iota kappa"]
 

@@ -43,9 +43,9 @@ def test_texts_are_what_their_kind_says(script):
 
 def test_a_row_and_the_table(script, make_model, make_tokenizer, tmp_path):
     from harness.contracts import TaskContext
-    from harness.inner import InnerTrainer
     from harness.registry import TASKS
     from harness.settings.schema import InnerSettings
+    from harness.training.inner import InnerTrainer
 
     settings = InnerSettings.model_validate({"steps": 3, "optimizer": {"lr": 1e-2}, "max_tokens": 40})
     inner = InnerTrainer(make_model("gpt2").eval(), make_tokenizer(), settings)

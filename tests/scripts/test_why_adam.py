@@ -7,9 +7,9 @@ import pytest
 
 from harness.contracts import TaskContext
 from harness.fidelity_truth import in_float64
-from harness.inner import InnerTrainer
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile, resolve
+from harness.training.inner import InnerTrainer
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from harness.contracts import TaskContext
-from harness.inner import InnerTrainer
 from harness.registry import TASKS
 from harness.settings.schema import InnerSettings, OptimizerSettings
+from harness.training.inner import InnerTrainer
 
 TEXTS = ["a first text", "6646-b4d0", "!\"#$%&'", "one more, longer than the others", "x", "the last one"]
 

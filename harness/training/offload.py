@@ -11,7 +11,6 @@ from harness.settings.schema import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
 Mover = Callable[[Any, str], None]
 
 

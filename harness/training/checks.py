@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import torch
 
     from harness.settings.schema import Settings
-
 FEW = 0.05
 """Of the validation rollouts, at most this share different: flagged as all but identical."""
 

@@ -17,11 +17,18 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from harness.contracts import HarnessError
 from harness.settings.schema import GeneratorSettings
+from harness.training.prompts import Prompt, encode_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from harness.training.generation import HalfCopy
 @dataclass(frozen=True)
 class Piece:
     """Rows of one prompt that are generated together: their places in the result."""
@@ -170,3 +177,46 @@ def check_backend(settings: GeneratorSettings) -> None:
         )
     if not torch.cuda.is_available():
         raise HarnessError("generator.backend=vllm needs a CUDA device; set generator.backend=transformers.")
+
+
+@torch.no_grad()
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    settings: GeneratorSettings,
+    *,
+    seed: int,
+    greedy: bool = False,
+    batch_size: int = 64,
+    half: HalfCopy | None = None,
+) -> list[str]:
+    """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched. `half`
+    generates instead of the model where it is given."""
+    model = half.current() if half is not None else model
+    if settings.shared_prefix:
+        from harness.training.generation import sample
+
+        rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+        found = sample(model, tokenizer, rows, settings, seed=seed, greedy=greedy)
+        return tokenizer.batch_decode(found, skip_special_tokens=True)
+    was_training = model.training
+    model.eval()
+    devices = [model.device] if model.device.type == "cuda" else []
+    choice = {"do_sample": False} if greedy else {"do_sample": True, "temperature": settings.temperature, "top_k": 0}
+    texts = []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for start in range(0, len(prompts), batch_size):
+            rows = [encode_prompt(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
+            width = max(map(len, rows))
+            ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
+            mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+            out = model.generate(
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **choice,
+                max_new_tokens=settings.max_completion_tokens, pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )  # fmt: skip
+            texts += tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+    model.train(was_training)
+    return texts

@@ -12,24 +12,23 @@ Where it departs from TRL as it comes, all of it:
 4. A step of this harness is one rollout batch with `updates_per_step` optimizer updates; TRL counts updates.
 5. A learning rate without warm-up, no KL model; schedule (constant by default), loss, clipping and entropy bonus (off by
    default) are named in the profile.
-6. With `generator.shared_prefix`, harness/generation.py makes the rollouts. A bfloat16 generator keeps float32 weights and
+6. With `generator.shared_prefix`, harness/training/generation.py makes the rollouts. A bfloat16 generator keeps float32 weights and
    optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
 7. With `generator.true_positions` the update sees a prompt's tokens at their true positions. TRL leaves out position ids,
    so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
 8. With `grpo.shared_prompts` the update reads each prompt once for its whole group and shuffles groups, not rollouts
-   (harness/update.py).
-9. Where a reward credits characters (`reward.options.credit=token`), every token has its own advantage (harness/credit.py).
-10. Generator and target take turns on the device where both do not fit (harness/residency.py).
+   (harness/training/shared_prompts.py).
+9. Where a reward credits characters (`reward.options.credit=token`), every token has its own advantage (harness/training/credit.py).
+10. Generator and target take turns on the device where both do not fit (harness/training/offload.py).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import gather
@@ -38,151 +37,21 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from harness.checks import check_advantages
-from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
-from harness.credit import check_credits, token_advantages, token_credits
+from harness.contracts import Advantage, HarnessError, RewardFunction, completion_text
 from harness.machine import processes
 from harness.settings.schema import GeneratorSettings, GrpoSettings
-from harness.store.checkpoint import Resumable
-from harness.update import group_order, log_probs, reorder
+from harness.training.advantages import advantages, check_rewards, rescale, zero_spread
+from harness.training.checks import check_advantages
+from harness.training.credit import check_credits, token_advantages, token_credits
+from harness.training.prompts import Prompt
+from harness.training.resume import Resumable
+from harness.training.shared_prompts import group_order, log_probs, reorder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.generation import HalfCopy
-    from harness.residency import Residency
-
-Prompt = str | list[dict[str, str]]
-
-
-# ------------------------------------------------------------------------------------------------------- pure functions
-
-
-def rescale(raw: torch.Tensor) -> torch.Tensor:
-    """Rewards (N,) divided by their unbiased standard deviation; all-equal rewards become zeros. Works in float64, since
-    deviations near 1e-9 squared leave float32."""
-    wide = raw.double()
-    deviation = wide.std() if wide.numel() > 1 else wide.new_zeros(())
-    return wide / deviation if deviation > 0 else torch.zeros_like(wide)
-
-
-def advantages(
-    rewards: torch.Tensor, group_size: int, kind: Advantage, eps: float, scale: Literal["group", "batch"] = "group"
-) -> torch.Tensor:
-    """(r - mean) / (std + eps), (N,): within each group of `group_size` neighbours, or over the whole batch.
-
-    `scale` "batch" takes the deviation of the whole batch for either: groups in which nothing much differs then weigh
-    little, while the paper's scaling by each group's own blows their noise up to full size. The deviation is
-    unbiased, as in verl and TRL (PAPER.md, Generator settings).
-    """
-    groups = rewards.view(-1, group_size) if kind == "group" else rewards.view(1, -1)
-    centred = groups - groups.mean(dim=1, keepdim=True)
-    deviation = groups.std(dim=1, keepdim=True) if scale == "group" else rewards.std()
-    return (centred / (deviation + eps)).view(-1)
-
-
-def zero_spread(rewards: torch.Tensor, group_size: int) -> float:
-    """Share of groups whose (rescaled) rewards are equal up to 1e-6 of the batch's deviation: nothing to learn there."""
-    groups = rewards.view(-1, group_size)
-    return float((groups.amax(1) - groups.amin(1) <= 1e-6).double().mean())
-
-
-def check_rewards(name: str, values: Any, completions: Sequence[Any]) -> list[float]:
-    """`values` as floats. Raises SignalError naming the completions whose reward is missing, NaN or infinite."""
-    try:
-        values = [float(value) for value in values]
-    except (TypeError, ValueError) as error:
-        raise SignalError(f"The reward '{name}' must return a list of numbers ({error}).") from error
-    if len(values) != len(completions):
-        raise SignalError(f"The reward '{name}' returned {len(values)} numbers for {len(completions)} completions.")
-    bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
-    if bad:
-        shown = "; ".join(f"#{i} {values[i]} for {completion_text(completions[i])[:60]!r}" for i in bad[:3])
-        raise SignalError(f"The reward '{name}' is not finite for {len(bad)} of {len(values)} completions: {shown}.")
-    return values
-
-
-# ------------------------------------------------------------------------------------------------------------- prompts
-
-
-def bind_template(tokenizer: PreTrainedTokenizerBase, values: dict[str, str]) -> None:
-    """Sets variables of the tokenizer's chat template for everyone who uses it, TRL included."""
-    if values and tokenizer.chat_template:
-        lines = "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in sorted(values.items()))
-        tokenizer.chat_template = lines + tokenizer.chat_template
-
-
-def build_prompt(tokenizer: PreTrainedTokenizerBase, settings: GeneratorSettings, article: str) -> Prompt:
-    """The prompt for one article, cut to `max_prompt_tokens`: a message list where the tokenizer has a chat template,
-    plain text otherwise. Raises HarnessError if the prompt alone is too long."""
-
-    def wrap(text: str) -> Prompt:
-        content = settings.prompt.replace("<article>", text)
-        return [{"role": "user", "content": content}] if tokenizer.chat_template else content
-
-    room = settings.max_prompt_tokens - len(encode_prompt(tokenizer, wrap("")))
-    if room <= 0:
-        raise HarnessError(
-            f"The prompt without any article fills generator.max_prompt_tokens={settings.max_prompt_tokens}; raise it."
-        )
-    ids = tokenizer(article, add_special_tokens=False)["input_ids"]
-    if len(ids) > room - 2:  # 2: a cut can tokenise to a little more at its seams
-        article = tokenizer.decode(ids[: max(1, room - 2)], skip_special_tokens=True)
-    return wrap(article)
-
-
-def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
-    """Token ids (P,) as TRL makes them of the same prompt."""
-    if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
-
-
-@torch.no_grad()
-def generate(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Prompt],
-    settings: GeneratorSettings,
-    *,
-    seed: int,
-    greedy: bool = False,
-    batch_size: int = 64,
-    half: HalfCopy | None = None,
-) -> list[str]:
-    """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched. `half`
-    generates instead of the model where it is given."""
-    model = half.current() if half is not None else model
-    if settings.shared_prefix:
-        from harness.generation import sample
-
-        rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-        found = sample(model, tokenizer, rows, settings, seed=seed, greedy=greedy)
-        return tokenizer.batch_decode(found, skip_special_tokens=True)
-    was_training = model.training
-    model.eval()
-    devices = [model.device] if model.device.type == "cuda" else []
-    choice = {"do_sample": False} if greedy else {"do_sample": True, "temperature": settings.temperature, "top_k": 0}
-    texts = []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        for start in range(0, len(prompts), batch_size):
-            rows = [encode_prompt(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
-            width = max(map(len, rows))
-            ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
-            mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-            out = model.generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **choice,
-                max_new_tokens=settings.max_completion_tokens, pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )  # fmt: skip
-            texts += tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-    model.train(was_training)
-    return texts
-
-
+    from harness.training.generation import HalfCopy
+    from harness.training.offload import Residency
 # ------------------------------------------------------------------------------------------------------------- trainer
 
 
@@ -249,7 +118,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
     def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> Any:
         if self._writing is None:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-        from harness.generation import sample
+        from harness.training.generation import sample
 
         model = self._half.current() if self._half else self.accelerator.unwrap_model(self.model)
         first = self.accelerator.process_index * len(prompt_ids)
@@ -422,7 +291,7 @@ def _true_positions(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[t
 
 def _vllm(generator: GeneratorSettings) -> dict[str, Any]:
     """TRL's own settings of vLLM inside the training process; asleep while something else works."""
-    from harness.generation import check_backend
+    from harness.training.generation import check_backend
 
     check_backend(generator)
     if generator.backend == "transformers":

@@ -1,0 +1,57 @@
+"""From raw rewards to advantages: pure functions of tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from harness.contracts import Advantage, SignalError, completion_text
+
+# ------------------------------------------------------------------------------------------------------- pure functions
+
+
+def rescale(raw: torch.Tensor) -> torch.Tensor:
+    """Rewards (N,) divided by their unbiased standard deviation; all-equal rewards become zeros. Works in float64, since
+    deviations near 1e-9 squared leave float32."""
+    wide = raw.double()
+    deviation = wide.std() if wide.numel() > 1 else wide.new_zeros(())
+    return wide / deviation if deviation > 0 else torch.zeros_like(wide)
+
+
+def advantages(
+    rewards: torch.Tensor, group_size: int, kind: Advantage, eps: float, scale: Literal["group", "batch"] = "group"
+) -> torch.Tensor:
+    """(r - mean) / (std + eps), (N,): within each group of `group_size` neighbours, or over the whole batch.
+
+    `scale` "batch" takes the deviation of the whole batch for either: groups in which nothing much differs then weigh
+    little, while the paper's scaling by each group's own blows their noise up to full size. The deviation is
+    unbiased, as in verl and TRL (PAPER.md, Generator settings).
+    """
+    groups = rewards.view(-1, group_size) if kind == "group" else rewards.view(1, -1)
+    centred = groups - groups.mean(dim=1, keepdim=True)
+    deviation = groups.std(dim=1, keepdim=True) if scale == "group" else rewards.std()
+    return (centred / (deviation + eps)).view(-1)
+
+
+def zero_spread(rewards: torch.Tensor, group_size: int) -> float:
+    """Share of groups whose (rescaled) rewards are equal up to 1e-6 of the batch's deviation: nothing to learn there."""
+    groups = rewards.view(-1, group_size)
+    return float((groups.amax(1) - groups.amin(1) <= 1e-6).double().mean())
+
+
+def check_rewards(name: str, values: Any, completions: Sequence[Any]) -> list[float]:
+    """`values` as floats. Raises SignalError naming the completions whose reward is missing, NaN or infinite."""
+    try:
+        values = [float(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise SignalError(f"The reward '{name}' must return a list of numbers ({error}).") from error
+    if len(values) != len(completions):
+        raise SignalError(f"The reward '{name}' returned {len(values)} numbers for {len(completions)} completions.")
+    bad = [i for i, value in enumerate(values) if not math.isfinite(value)]
+    if bad:
+        shown = "; ".join(f"#{i} {values[i]} for {completion_text(completions[i])[:60]!r}" for i in bad[:3])
+        raise SignalError(f"The reward '{name}' is not finite for {len(bad)} of {len(values)} completions: {shown}.")
+    return values

@@ -1,0 +1,52 @@
+"""Prompts: an article wrapped for the generator, as text or as chat messages."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from harness.contracts import HarnessError
+from harness.settings.schema import GeneratorSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Prompt = str | list[dict[str, str]]
+
+
+# ------------------------------------------------------------------------------------------------------------- prompts
+
+
+def bind_template(tokenizer: PreTrainedTokenizerBase, values: dict[str, str]) -> None:
+    """Sets variables of the tokenizer's chat template for everyone who uses it, TRL included."""
+    if values and tokenizer.chat_template:
+        lines = "".join(f"{{%- set {name} = {json.dumps(value)} -%}}" for name, value in sorted(values.items()))
+        tokenizer.chat_template = lines + tokenizer.chat_template
+
+
+def build_prompt(tokenizer: PreTrainedTokenizerBase, settings: GeneratorSettings, article: str) -> Prompt:
+    """The prompt for one article, cut to `max_prompt_tokens`: a message list where the tokenizer has a chat template,
+    plain text otherwise. Raises HarnessError if the prompt alone is too long."""
+
+    def wrap(text: str) -> Prompt:
+        content = settings.prompt.replace("<article>", text)
+        return [{"role": "user", "content": content}] if tokenizer.chat_template else content
+
+    room = settings.max_prompt_tokens - len(encode_prompt(tokenizer, wrap("")))
+    if room <= 0:
+        raise HarnessError(
+            f"The prompt without any article fills generator.max_prompt_tokens={settings.max_prompt_tokens}; raise it."
+        )
+    ids = tokenizer(article, add_special_tokens=False)["input_ids"]
+    if len(ids) > room - 2:  # 2: a cut can tokenise to a little more at its seams
+        article = tokenizer.decode(ids[: max(1, room - 2)], skip_special_tokens=True)
+    return wrap(article)
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:
+    """Token ids (P,) as TRL makes them of the same prompt."""
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"]
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
