@@ -7,27 +7,23 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from harness import assets
-from harness.contracts import HarnessError, Measure, RewardContext, RewardFunction, SignalError, Task, TaskContext
+from harness.contracts import HarnessError, Measure, SignalError
 from harness.machine import processes
 from harness.machine.devices import peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
-from harness.registry import REWARDS, TASKS, unsupported
-from harness.settings.schema import Settings
+from harness.planning.cells import CellPlan, Policy, articles, make_reward, make_task, wanted
+from harness.registry import REWARDS
 from harness.store import locks
 from harness.store.atomic import StorageError, write_atomic
 from harness.store.checkpoint import Checkpoint, Checkpoints
 from harness.store.provenance import now, provenance
-from harness.store.record import CellRecord, CellStore, identity
+from harness.store.record import CellRecord, CellStore
 from harness.training import checks
 
-if TYPE_CHECKING:
-    from harness.training.inner import InnerTrainer
 Notify = Callable[[dict[str, Any]], None]
 """Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
 
@@ -38,88 +34,9 @@ TRAIN_MEASURES = {
     "seconds_generation": "s", "seconds_reward": "s", "seconds_update": "s",
 }  # fmt: skip
 
-
-@dataclass(frozen=True)
-class CellPlan:
-    """All that is known of a cell before anything loads."""
-
-    profile: str
-    task: str
-    reward: str
-    seed: int
-    settings: Settings
-    variant: str = ""
-    given: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return f"{self.task}/{self.reward}{f' {self.variant}' if self.variant else ''} seed {self.seed}"
-
-    @cached_property
-    def unsupported(self) -> str | None:
-        return unsupported(TASKS.get(self.task), REWARDS.get(self.reward))
-
-    @cached_property
-    def assets(self) -> dict[str, str]:
-        """Reference -> fingerprint for everything the cell reads. Raises HarnessError for what is missing."""
-        models, data = self.references()
-        found = {ref: assets.fingerprint(ref) for ref in models}
-        return found | {ref: assets.fingerprint(ref, data=True) for ref in data}
-
-    def references(self) -> tuple[list[str], list[str]]:
-        """(models and files, data sets) that the cell reads, each once, without touching them."""
-        settings = self.settings
-        models = [settings.generator.model, settings.target.model]
-        for options in (settings.task.options, settings.reward.options):
-            models += [value for name, value in options.items() if assets.names_asset(value, name)]
-        data = [settings.data.articles]
-        data += [settings.data.validation_articles] if settings.data.validation_articles else []
-        data += [settings.data.references] if TASKS.get(self.task).factory.offers.references else []
-        return list(dict.fromkeys(models)), list(dict.fromkeys(data))
-
-    def revisions(self) -> dict[str, str]:
-        """Hub reference -> commit that was read."""
-        from harness.assets import hub
-
-        models, data = self.references()
-        hubs = [(ref, ref in data) for ref in (*models, *data) if not (assets.is_embedded(ref) or assets.is_local(ref))]
-        found = {ref: hub.commit(assets.resolve(ref, is_data)) for ref, is_data in hubs}
-        return {ref: commit for ref, commit in found.items() if commit}
-
-    def record(self) -> CellRecord:
-        """A fresh record, status "running" or "unsupported"."""
-        headline = TASKS.get(self.task).factory.headline
-        why = self.unsupported
-        found = {} if why else self.assets
-        return CellRecord(
-            profile=self.profile, task=self.task, reward=self.reward, variant=self.variant, seed=self.seed,
-            identity=identity(self.task, self.reward, self.seed, self.settings, found),
-            status="unsupported" if why else "running", reason=why or "", settings=self.settings.model_dump(mode="json"),
-            given=self.given, assets=found, measure=headline.name, unit=headline.unit, direction=headline.direction or "",
-            ceiling=headline.ceiling,
-        )  # fmt: skip
-
-
-Policy = Literal["continue", "fresh", "retry-failed", "only-missing"]
-"""What `run` does with a cell that has results: `continue` keeps finished and failed ones and goes on with cut ones."""
-
 CARRIED = ("headline", "floor", "final", "initial", "steps_done", "rollouts", "zero_spread", "seconds", "notes",
            "peak_memory_bytes", "device_memory_bytes")  # fmt: skip
 """What of the record a checkpoint brings back; the rest is known anew."""
-
-
-def wanted(stored: CellRecord | None, policy: Policy, since: str = "") -> bool:
-    """Whether the cell is to be run. `since` (UTC, ISO): when the command began; with `fresh`, what another worker of
-    the same grid has finished after it counts."""
-    if stored is None:
-        return True
-    if policy == "only-missing":
-        return False
-    if policy == "fresh":
-        return stored.status not in ("done", "failed") or stored.provenance.get("finished", "") < (since or "~")
-    return stored.status in ("running", "interrupted", "unsupported") or (
-        stored.status == "failed" and policy == "retry-failed"
-    )
 
 
 def run_cell(
@@ -424,56 +341,6 @@ class _Cell:
         if self.samples:
             self.store.write_samples(self.samples)
         self.store.write(self.record)
-
-
-def make_task(plan: CellPlan, references: int | None = None) -> Task:
-    """The plan's task, made as its settings say. references: the most texts that it gets of a split, default all."""
-    settings, factory = plan.settings, TASKS.get(plan.task).factory
-    language = getattr(factory, "language", "en")
-    return factory(
-        TaskContext(
-            options=settings.task.options,
-            references=lambda split: assets.texts(
-                settings.data.references, split=split, limit=references, language=language
-            ),
-            asset=assets.resolve,
-        )
-    )
-
-
-def make_reward(plan: CellPlan, task: Task, inner: InnerTrainer) -> RewardFunction:
-    """The plan's reward for this task and this training of the target."""
-    settings = plan.settings
-    return REWARDS.get(plan.reward).factory(
-        RewardContext(
-            task=task, num_generations=settings.grpo.rollouts_per_prompt, cross_group=settings.inner.cross_group,
-            options=settings.reward.options, load_inner=lambda: inner, load_tokenizer=lambda: inner.tokenizer,
-            asset=assets.resolve,
-        )
-    )  # fmt: skip
-
-
-def articles(settings: Settings) -> tuple[list[str], list[str]]:
-    """(training articles, held-out validation articles). Where the source knows no validation split, the last ones are
-    held out. Raises HarnessError if there are too few."""
-    data, wanted = settings.data, settings.validation.prompts
-    source = data.validation_articles or data.articles
-    if assets.is_embedded(data.articles):
-        train = assets.texts(data.articles, split="train", limit=data.article_count)
-        held_out = assets.texts(source, split="validation", limit=wanted)
-    else:
-        every = assets.texts(data.articles, split=None)
-        if not data.validation_articles:
-            every, held_out = every[:-wanted], every[-wanted:]
-        else:
-            held_out = assets.texts(source, split=None, limit=wanted)
-        train = every[: data.article_count]
-    if len(held_out) < wanted or not train:
-        raise HarnessError(
-            f"'{source}' holds {len(held_out)} articles, too few to hold out validation.prompts={wanted}; "
-            "add articles or lower it."
-        )
-    return train, held_out
 
 
 def resetpeak_memory() -> None:

@@ -78,7 +78,8 @@ def run(
 
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
     """
-    from harness.grid import default_workers, plan_grid, preflight, run_grid, store_tables
+    from harness.grid import default_workers, plan_grid, run_grid, store_tables
+    from harness.planning.preflight import preflight
     from harness.progress import Progress
 
     if trust:
@@ -93,7 +94,7 @@ def run(
     _check_tracker(track)
     policy = _policy({"fresh": fresh, "retry-failed": retry_failed, "only-missing": only_missing})
     if dry_run:
-        from harness.plan_view import show
+        from harness.planning.view import show
 
         return show(plans, console, on, out, policy)
     if processes.launched() > 1:

@@ -41,7 +41,7 @@ def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], li
     ) -> None:
         """Download what a profile reads, so that it runs with HF_HUB_OFFLINE=1. HF_ENDPOINT names a mirror, HF_TOKEN
         your token, HF_HOME the cache; what comes from a local folder is only checked."""
-        from harness.fetch import fetch as get
+        from harness.planning.fetch import fetch as get
 
         chosen = plans(profile, task, reward, assignments)
         place = lock or Path(f"{load_profile(profile).name}.lock.json")
@@ -61,7 +61,7 @@ def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], li
     ) -> None:
         """Look at device, versions, disk, memory and assets, and say what would run. Exit code 1 if something is
         amiss."""
-        from harness.fetch import examine
+        from harness.planning.doctor import examine
 
         found = examine(plans(profile, task, reward, assignments))
         table = Table("what", "found", "advice", title=f"Profile {escape(profile)}", title_justify="left")

@@ -23,10 +23,10 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from harness import assets
-from harness.cell import CellPlan, make_reward, make_task
 from harness.contracts import HarnessError
 from harness.fidelity_pool import Pool, as_rollouts, build_pool
 from harness.fidelity_records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
+from harness.planning.cells import CellPlan, make_reward, make_task
 from harness.registry import REWARDS
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve

@@ -62,7 +62,7 @@ def build_pool(
 ) -> Pool:
     """A pool of about `size` texts (whole groups of `grpo.rollouts_per_prompt`, at least four), all of them cut to the
     generator's `max_completion_tokens`. Raises HarnessError if there are too few held-out articles."""
-    from harness.cell import articles
+    from harness.planning.cells import articles
     from harness.training.generation import generate
     from harness.training.prompts import build_prompt
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.cell import CellPlan, Notify, run_cell
+from harness.cell import Notify, run_cell
 from harness.contracts import HarnessError
+from harness.planning.cells import CellPlan
 from harness.settings.schema import Settings
 from harness.store.frames import load
 from harness.store.record import CellRecord, CellStore

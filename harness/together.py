@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cell import CellPlan, Policy, run_cell, wanted
+from harness.cell import run_cell
 from harness.machine import processes
+from harness.planning.cells import CellPlan, Policy, wanted
 from harness.store.record import CellStore
 
 
@@ -58,8 +59,8 @@ def run_together(
 
 def run_from_launcher(plans: Sequence[CellPlan], runs: Path, console: Any, policy: Policy, track: str) -> bool:
     """The command `run` under a launcher. True on rank 0, which shows the results."""
-    from harness.grid import preflight
     from harness.machine.libraries import quiet
+    from harness.planning.preflight import preflight
     from harness.progress import Progress
 
     def needed(plan: CellPlan) -> bool:

@@ -29,11 +29,11 @@ from transformers import set_seed
 
 from harness.contracts import RewardContext, TaskContext
 from harness.machine.devices import Device, clock, measured_device, own_seconds
-from harness.plan import PASSAGE_TOKENS, CellEstimate, estimate
+from harness.planning.cost import PASSAGE_TOKENS, CellEstimate, estimate
+from harness.planning.shapes import Shape, known_assets
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
 from harness.settings.schema import Settings
-from harness.shapes import Shape, known_assets
 from harness.store.atomic import write_atomic, write_json
 from harness.training.generation import HalfCopy, generate
 from harness.training.grpo import GeneratorTrainer, make_trainer

@@ -85,8 +85,9 @@ class Trial:
             resolved = resolve(load_profile("tiny"), task, reward, settings | more)
             self.plans.append(CellPlan("tiny", task, reward, 0, resolved))
         import harness.grpo  # noqa: F401  the slow imports, once
+
         import rewards.metagradient  # noqa: F401
-        from harness.grid import preflight
+        from harness.planning.preflight import preflight
 
         quiet()
         preflight(self.plans, folder)

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from harness import assets
-from harness.cell import articles, make_task
 from harness.grid import plan_grid
 from harness.machine.libraries import quiet
+from harness.planning.cells import articles, make_task
 from harness.settings.profiles import load_profile
 from harness.settings.schema import Settings
 from harness.store.atomic import write_atomic

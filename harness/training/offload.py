@@ -71,8 +71,8 @@ def for_cell(settings: Settings, generator: PreTrainedModel, target: PreTrainedM
     if place.type != "cuda":
         return Residency(str(place), False)
     from harness.machine.devices import Device
-    from harness.plan import offloads
-    from harness.shapes import shape_from_config
+    from harness.planning.cost import offloads
+    from harness.planning.shapes import shape_from_config
 
     torch.backends.cuda.matmul.allow_tf32 = settings.target.tf32
     total = torch.cuda.get_device_properties(place).total_memory

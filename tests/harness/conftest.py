@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cell import CellPlan
+from harness.planning.cells import CellPlan
 from harness.registry import REWARDS, register_reward
 from harness.settings.profiles import load_profile, resolve
 

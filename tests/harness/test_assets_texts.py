@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import assets
-from harness.cell import articles
 from harness.contracts import HarnessError
+from harness.planning.cells import articles
 from harness.settings.profiles import load_profile, resolve
 
 SPLITS = ("train", "validation", "test")

@@ -8,11 +8,12 @@ from collections import namedtuple
 
 import pytest
 
-from harness import cli, fetch
+from harness import cli
 from harness.assets import hub
 from harness.contracts import HarnessError
 from harness.grid import plan_grid
-from harness.plan import Download
+from harness.planning import fetch
+from harness.planning.cost import Download
 from harness.settings.profiles import load_profile
 
 

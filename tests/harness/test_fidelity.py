@@ -264,7 +264,7 @@ def test_metagradients_predict_small_changes_of_every_task(task, reward, quick, 
 
 def test_the_pool_is_what_grpo_sees(quick, model_folder):
     from harness.assets.models import load_model, load_tokenizer
-    from harness.cell import make_task
+    from harness.planning.cells import make_task
 
     plan = plans("lambada_es", [], quick(grpo__rollouts_per_prompt=8)).base
     folder = str(model_folder("gpt2"))

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import assets
-from harness.cell import CellPlan
 from harness.contracts import HarnessError
 from harness.grid import plan_grid
+from harness.planning.cells import CellPlan
 from harness.settings.profiles import known_keys, load_profile, parse_assignment, resolve
 from harness.store.checkpoint import Checkpoint, Checkpoints, read
 from harness.store.frames import load

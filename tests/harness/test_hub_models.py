@@ -9,10 +9,11 @@ import pytest
 
 from harness import assets
 from harness.assets import hub
-from harness.cell import CellPlan, run_cell
+from harness.cell import run_cell
 from harness.contracts import HarnessError
+from harness.planning.cells import CellPlan
+from harness.planning.shapes import shape_of
 from harness.settings.profiles import load_profile, resolve
-from harness.shapes import shape_of
 from harness.training.prompts import bind_template, build_prompt, encode_prompt
 from tests.harness.hub_cache import COMMIT, HubCache
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness.grid import plan_grid
+from harness.planning.shapes import known_assets
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
-from harness.shapes import known_assets
 from tasks.uuid import PAPER_UUID
 
 LAMBADA = ["lambada_de", "lambada_es", "lambada_fr", "lambada_it"]

@@ -7,12 +7,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.contracts import HarnessError
-from harness.grid import plan_grid, preflight
+from harness.grid import plan_grid
 from harness.machine.devices import DATASHEETS, Device
-from harness.plan import estimate, forward
+from harness.planning.cost import estimate, forward
+from harness.planning.preflight import preflight
+from harness.planning.shapes import Shape, known_assets, shape_from_config, shape_of
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
-from harness.shapes import Shape, known_assets, shape_from_config, shape_of
 from rewards.metagradient.plan import Costs, Tier, choose
 
 SLOW = Device("test", 2**34, {"float32": 1e10, "bfloat16": 1e10}, 1e10, 1e-4)
@@ -120,7 +121,7 @@ def test_list_settings_of_a_profile(profile, capsys):
 
 def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
     from harness import cli
-    from harness.cell import CellPlan
+    from harness.planning.cells import CellPlan
     from harness.settings.profiles import load_profile, resolve
     from harness.store.record import CellStore
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from harness import cell as cell_module
-from harness.cell import run_cell, wanted
+from harness.cell import run_cell
 from harness.machine.stopping import Interrupted
+from harness.planning.cells import wanted
 from harness.settings.profiles import load_profile, resolve
 from harness.store.atomic import StorageError
 from harness.store.checkpoint import Checkpoint, Checkpoints

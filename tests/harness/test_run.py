@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cell import CellPlan, run_cell
+from harness.cell import run_cell
 from harness.grid import plan_grid, run_grid
+from harness.planning.cells import CellPlan
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.profiles import load_profile, parse_assignment, resolve
 from harness.store.frames import load

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.cell import CellPlan, Policy, wanted
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
-from harness.plan import CellEstimate, downloads, estimate, tokens_note
+from harness.planning.cells import CellPlan, Policy, wanted
+from harness.planning.cost import CellEstimate, downloads, estimate, tokens_note
 from harness.store.record import CellStore
 
 

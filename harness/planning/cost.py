@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from harness import assets
 from harness.contracts import HarnessError
 from harness.machine.devices import Device
+from harness.planning.shapes import Shape, known_assets, shape_of
 from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
-from harness.shapes import Shape, known_assets, shape_of
 
 ELEMENTWISE = 65
 """Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations, activation."""

@@ -1,0 +1,74 @@
+"""What would stop a cell later, found before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.contracts import HarnessError
+from harness.planning.cells import CellPlan, make_task
+from harness.registry import REWARDS
+
+
+def _check_task(plan: CellPlan) -> None:
+    """Makes the task once: raises HarnessError for values of its options that it refuses."""
+    try:
+        make_task(plan)
+    except HarnessError:
+        raise
+    except Exception:  # a fault in a task's own code costs its own rows, and they say it
+        pass
+
+
+def _check_steps(plan: CellPlan) -> None:
+    """Raises HarnessError where a training set, of a reward or of the validation, has fewer texts than inner steps."""
+    grpo, inner, validation = plan.settings.grpo, plan.settings.inner, plan.settings.validation
+    one_set = inner.cross_group and plan.reward != "naive"
+    trained = [(validation.prompts, validation.inner_steps or inner.steps, "validation.prompts")]
+    if REWARDS.get(plan.reward).needs.metric:
+        texts = grpo.rollouts_per_step if one_set else grpo.prompts_per_step
+        trained.append((texts, inner.steps, "grpo.prompts_per_step"))
+    for texts, steps, setting in trained:
+        if texts < max(steps, inner.warmup_steps):
+            lower = "inner.steps" if steps > inner.warmup_steps else "inner.warmup_steps"
+            if setting == "validation.prompts" and lower == "inner.steps" and validation.inner_steps:
+                lower = "validation.inner_steps"
+            raise HarnessError(
+                f"{plan.task}/{plan.reward} would split training sets of {texts} texts into "
+                f"{max(steps, inner.warmup_steps)} inner steps; raise {setting} or lower {lower}."
+            )
+
+
+def preflight(plans: Sequence[CellPlan], runs: Path) -> None:
+    """Finds out now what would stop a cell later: missing assets, broken model folders, an unwritable folder. Raises
+    HarnessError; nothing has been written then."""
+    from harness.assets.models import check_model
+    from harness.planning.cells import articles
+    from harness.store.atomic import check_writable
+
+    seen: set[Any] = set()
+    for plan in plans:
+        if plan.unsupported:
+            continue
+        plan.assets  # noqa: B018  computing it is the check
+        settings = plan.settings
+        _check_steps(plan)
+        made = (plan.task, repr(settings.task.options), settings.data)
+        if made not in seen:
+            seen.add(made)
+            _check_task(plan)
+        for model in (settings.generator.model, settings.target.model):
+            if model not in seen:
+                seen.add(model)
+                check_model(model)
+        key = (settings.data, settings.validation.prompts)
+        if key not in seen:
+            seen.add(key)
+            train, _ = articles(settings)
+            if len(train) < settings.grpo.prompts_per_step:
+                raise HarnessError(
+                    f"There are {len(train)} training articles but grpo.prompts_per_step is "
+                    f"{settings.grpo.prompts_per_step}; add articles or lower it."
+                )
+    check_writable(runs)
