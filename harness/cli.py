@@ -78,9 +78,10 @@ def run(
 
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
     """
-    from harness.grid import default_workers, plan_grid, run_grid, store_tables
+    from harness.grid import plan_grid, store_tables
     from harness.planning.preflight import preflight
     from harness.progress import Progress
+    from harness.workers.local import default_workers, run_grid
 
     if trust:
         from harness.machine.trust import trust_remote_code
@@ -98,7 +99,7 @@ def run(
 
         return show(plans, console, on, out, policy)
     if processes.launched() > 1:
-        from harness.together import run_from_launcher
+        from harness.workers.launcher import run_from_launcher
 
         if not run_from_launcher(plans, out, console, policy, track):
             return
@@ -222,9 +223,9 @@ def fidelity(
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
     from harness.fidelity import plan_fidelity, run_all
     from harness.fidelity_records import Spec, load
-    from harness.grid import default_workers
     from harness.machine.libraries import quiet
     from harness.store.atomic import check_writable, write_atomic, write_frame
+    from harness.workers.local import default_workers
     from reports import signals
 
     chosen = load_profile(profile)

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from harness.cell import run_cell
-from harness.grid import plan_grid, run_grid
+from harness.grid import plan_grid
 from harness.planning.cells import CellPlan
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.profiles import load_profile, parse_assignment, resolve
 from harness.store.frames import load
 from harness.store.record import CellStore
+from harness.workers.local import run_grid
 
 
 def plan(task: str, reward: str, assignments: dict, seed: int = 0) -> CellPlan:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.grid import run_grid, store_tables
+from harness.grid import store_tables
 from harness.store import locks
 from harness.store.atomic import StorageError
 from harness.store.frames import load
+from harness.workers.local import run_grid
 
 ROOT = Path(__file__).resolve().parents[2]
 
