@@ -221,8 +221,8 @@ def fidelity(
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure what is stored again.")] = False,
 ) -> None:
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
-    from harness.fidelity import plan_fidelity, run_all
-    from harness.fidelity_records import Spec, load
+    from harness.fidelity.records import Spec, load
+    from harness.fidelity.run import plan_fidelity, run_all
     from harness.machine.libraries import quiet
     from harness.store.atomic import check_writable, write_atomic, write_frame
     from harness.workers.local import default_workers

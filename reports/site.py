@@ -20,8 +20,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import fidelity_records
 from harness.contracts import HarnessError, unknown
+from harness.fidelity import records
 from harness.store.atomic import write_atomic, write_frame
 from harness.store.frames import load
 from reports import figures, gather, markdown, signals, stats, style, summary, svg, tables
@@ -63,7 +63,7 @@ def build(runs: Path, out: Path, *, reference: str = DEFAULT_REFERENCE) -> Path:
 
     paper = figures.paper_figures(curves)
     clock = figures.wall_clock(blocks, curves)
-    judged = signals.rows(fidelity_records.load(runs))
+    judged = signals.rows(records.load(runs))
     page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged)
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)

@@ -30,10 +30,10 @@ from torch import Tensor
 
 from harness import assets
 from harness.contracts import Task
-from harness.fidelity import draw_parts, plan_fidelity, training_name
-from harness.fidelity_pool import build_pool
-from harness.fidelity_records import Spec
-from harness.fidelity_truth import OneStep, Retraining, in_float64
+from harness.fidelity.pool import build_pool
+from harness.fidelity.records import Spec
+from harness.fidelity.run import draw_parts, plan_fidelity, training_name
+from harness.fidelity.truth import OneStep, Retraining, in_float64
 from harness.machine.libraries import quiet
 from harness.planning.cells import make_task
 from harness.settings.profiles import load_profile

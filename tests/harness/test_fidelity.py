@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness import fidelity_truth
 from harness.contracts import HarnessError, TaskContext, completion_text
-from harness.fidelity import plan_fidelity, run_fidelity
-from harness.fidelity_pool import build_pool
-from harness.fidelity_records import SCHEMA_VERSION, Spec, load
-from harness.fidelity_truth import Retraining, in_float64
+from harness.fidelity.pool import build_pool
+from harness.fidelity.records import SCHEMA_VERSION, Spec, load
+from harness.fidelity.run import plan_fidelity, run_fidelity
+from harness.fidelity.truth import Retraining, in_float64
 from harness.registry import REWARDS, TASKS, register_reward
 from harness.settings.profiles import load_profile, profile_names, resolve
 from harness.training.inner import InnerTrainer

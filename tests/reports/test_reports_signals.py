@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from harness.fidelity_records import Judged, PoolRecord, SignalRecord, Spec, TruthRecord
+from harness.fidelity.records import Judged, PoolRecord, SignalRecord, Spec, TruthRecord
 from harness.store.atomic import write_json
 from reports import signals, site
 

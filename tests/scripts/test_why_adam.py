@@ -6,7 +6,7 @@ import pandas
 import pytest
 
 from harness.contracts import TaskContext
-from harness.fidelity_truth import in_float64
+from harness.fidelity.truth import in_float64
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile, resolve
 from harness.training.inner import InnerTrainer

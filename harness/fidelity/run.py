@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import assets
 from harness.contracts import HarnessError
-from harness.fidelity_pool import Pool, as_rollouts, build_pool
-from harness.fidelity_records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
+from harness.fidelity.pool import Pool, as_rollouts, build_pool
+from harness.fidelity.records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
 from harness.planning.cells import CellPlan, make_reward, make_task
 from harness.registry import REWARDS
 from harness.settings.options import check_options
@@ -37,7 +37,6 @@ from harness.store.record import identity
 
 if TYPE_CHECKING:
     from harness.training.inner import InnerTrainer
-
 Say = Callable[[str], None]
 
 
@@ -178,7 +177,7 @@ class _Run:
         path = self.folder / f"truth-{key}.json"
         if not self.fresh and (kept := read(path, TruthRecord)) and kept.identity == key:
             return
-        from harness.fidelity_truth import Retraining, in_float64
+        from harness.fidelity.truth import Retraining, in_float64
 
         self.say(f"training again: {training_name(settings)}")
         pool, begun = self.pool, time.perf_counter()

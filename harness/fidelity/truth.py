@@ -23,7 +23,6 @@ from rewards.metagradient.optimizer import updated
 
 if TYPE_CHECKING:
     from torch import Tensor
-
 MOST_BYTES = 2 << 30
 """Of per-example gradients; above it every training is done in full."""
 BLOCK = 8

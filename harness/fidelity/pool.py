@@ -19,7 +19,6 @@ from harness.settings.schema import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 SOURCES = ("generator", "article", "other", "target")
 LANGUAGES = ("de", "es", "fr", "it")
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.contracts import HarnessError
-from harness.fidelity_pool import Pool
+from harness.fidelity.pool import Pool
 
 SCHEMA_VERSION = 1
 SMALL = 0.1
