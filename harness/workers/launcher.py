@@ -59,9 +59,9 @@ def run_together(
 
 def run_from_launcher(plans: Sequence[CellPlan], runs: Path, console: Any, policy: Policy, track: str) -> bool:
     """The command `run` under a launcher. True on rank 0, which shows the results."""
+    from harness.cli.progress import Progress
     from harness.machine.libraries import quiet
     from harness.planning.preflight import preflight
-    from harness.progress import Progress
 
     def needed(plan: CellPlan) -> bool:
         return wanted(CellStore.of(runs, plan.record()).read(), policy)

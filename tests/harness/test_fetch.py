@@ -8,8 +8,8 @@ from collections import namedtuple
 
 import pytest
 
-from harness import cli
 from harness.assets import hub
+from harness.cli import app
 from harness.contracts import HarnessError
 from harness.grid import plan_grid
 from harness.planning import fetch
@@ -34,9 +34,9 @@ def no_account(monkeypatch, tmp_path):
 def run(arguments, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["harness", *arguments])
-        patch.setattr(cli, "console", cli.Console(width=300))
+        patch.setattr(cli, "console", app.Console(width=300))
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            app.main()
     return stop.value.code, capsys.readouterr()
 
 

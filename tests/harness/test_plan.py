@@ -88,13 +88,13 @@ def test_unknown_models_and_devices_are_one_sentence(tmp_path):
 
 
 def test_dry_run_prints_the_plan_without_any_model(tmp_path, monkeypatch, capsys):
-    from harness import cli
     from harness.assets import hub
+    from harness.cli import app
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "_snapshot", lambda *a, **k: pytest.fail("a dry run asked the hub"))
-    monkeypatch.setattr(cli, "console", cli.Console(width=200))
-    cli.app(["run", "--profile", "paper", "--task", "lambada_es", "--dry-run", "--on", "h200"], standalone_mode=False)
+    monkeypatch.setattr(cli, "console", app.Console(width=200))
+    app.app(["run", "--profile", "paper", "--task", "lambada_es", "--dry-run", "--on", "h200"], standalone_mode=False)
     shown = capsys.readouterr().out
     for words in (
         "6 cells",
@@ -112,15 +112,15 @@ def test_dry_run_prints_the_plan_without_any_model(tmp_path, monkeypatch, capsys
 
 @pytest.mark.parametrize("profile", ["tiny", "small", "paper"])
 def test_list_settings_of_a_profile(profile, capsys):
-    from harness import cli
+    from harness.cli import app
 
-    cli.app(["list", "--settings", "--profile", profile, "--task", "67"], standalone_mode=False)
+    app.app(["list", "--settings", "--profile", profile, "--task", "67"], standalone_mode=False)
     shown = capsys.readouterr().out
     assert "inner.optimizer.eps_root" in shown and "task.options.lambda" in shown
 
 
 def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
-    from harness import cli
+    from harness.cli import app
     from harness.planning.cells import CellPlan
     from harness.settings.profiles import load_profile, resolve
     from harness.store.record import CellStore
@@ -129,7 +129,7 @@ def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
     record.status = "done"
     CellStore.of(tmp_path, record).write(record)
     asked = ["run", "--task", "norm", "--reward", "naive", "--seeds", "3-4", "--out", str(tmp_path), "--dry-run"]
-    cli.app(asked, standalone_mode=False)
+    app.app(asked, standalone_mode=False)
     rows = [line for line in capsys.readouterr().out.splitlines() if "norm/naive seed" in line and "│" in line]
     assert ["kept" in row for row in rows] == [True, False]
 

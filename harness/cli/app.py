@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness import cli_assets
+from harness.cli import assets
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.registry import REWARDS, TASKS
@@ -78,9 +78,9 @@ def run(
 
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
     """
+    from harness.cli.progress import Progress
     from harness.grid import plan_grid, store_tables
     from harness.planning.preflight import preflight
-    from harness.progress import Progress
     from harness.workers.local import default_workers, run_grid
 
     if trust:
@@ -315,7 +315,7 @@ def _check_tracker(track: str) -> None:
         raise HarnessError(f"--track {track} needs the package {track}; install it with `pip install {track}`.")
 
 
-cli_assets.add_to(app, console, _names)
+assets.add_to(app, console, _names)
 
 
 def _one_sentence(text: str) -> None:
