@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.planning.cells import CellPlan
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
-from harness.store import locks
 
-if TYPE_CHECKING:
-    import pandas
+
 def plan_grid(
     profile: Profile,
     tasks: Sequence[str],
@@ -52,20 +48,3 @@ def plan_grid(
                     settings = resolve(profile, task, reward, given)
                 cells += [CellPlan(profile.name, task, reward, seed, settings, variant, given) for seed in seeds]
     return cells
-
-
-def store_tables(folder: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """Writes the tables of a profile's folder from its cells, one process at a time; returns (wide, long)."""
-    from harness.store.atomic import write_atomic, write_frame
-    from harness.store.frames import load
-    from reports import tables
-
-    with locks.owned(folder, wait=True):
-        for left in folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
-        wide, long = load(folder)
-        # Where a cell lies is told from where the table lies, so that a results folder can be moved and merged.
-        write_frame(folder / "wide", wide.assign(folder=[os.path.relpath(cell, folder) for cell in wide["folder"]]))
-        write_frame(folder / "long", long)
-        write_atomic(folder / "table.md", tables.markdown(wide, long))
-    return wide, long

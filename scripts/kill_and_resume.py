@@ -117,9 +117,9 @@ class Trial:
         import traceback
 
         from harness.contracts import HarnessError
-        from harness.grid import store_tables
         from harness.machine.stopping import Interrupted, request_stop
         from harness.workers.local import run_grid
+        from reports.store import store_tables
 
         for number in STOPS:
             signal.signal(number, request_stop)

@@ -79,9 +79,10 @@ def run(
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
     """
     from harness.cli.progress import Progress
-    from harness.grid import plan_grid, store_tables
+    from harness.grid import plan_grid
     from harness.planning.preflight import preflight
     from harness.workers.local import default_workers, run_grid
+    from reports.store import store_tables
 
     if trust:
         from harness.machine.trust import trust_remote_code

@@ -16,10 +16,11 @@ import torch
 from harness import assets
 from harness.cell import run_cell
 from harness.contracts import HarnessError
-from harness.grid import plan_grid, store_tables
+from harness.grid import plan_grid
 from harness.machine.stopping import Interrupted
 from harness.settings.profiles import load_profile, resolve
 from harness.store.record import CellRecord, CellStore
+from reports.store import store_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [path for name in ("harness", "rewards", "tasks", "reports") for path in (ROOT / name).rglob("*.py")]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.grid import store_tables
 from harness.store import locks
 from harness.store.atomic import StorageError
 from harness.store.frames import load
 from harness.workers.local import run_grid
+from reports.store import store_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
