@@ -10,6 +10,8 @@ from harness.store import locks
 
 if TYPE_CHECKING:
     import pandas
+
+
 def store_tables(folder: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     """Writes the tables of a profile's folder from its cells, one process at a time; returns (wide, long)."""
     from harness.store.atomic import write_atomic, write_frame

@@ -230,7 +230,9 @@ def _row(
 def _flags(done: pandas.DataFrame) -> list[str]:
     """What finished cells say about themselves, e.g. that all their rollouts are the same."""
     notes = done["notes"] if "notes" in done else []
-    return [f"seed {seed} {note}" for seed, note in zip(done["seed"], notes, strict=False) if isinstance(note, str) and note]
+    return [
+        f"seed {seed} {note}" for seed, note in zip(done["seed"], notes, strict=False) if isinstance(note, str) and note
+    ]
 
 
 def _key_measures(done: pandas.DataFrame, headline: str) -> tuple[str, ...]:

@@ -242,8 +242,10 @@ def build_lm(name: str, into: Path, assets: Path) -> dict[str, Any]:
         phases = ((settings.practice, True), (settings.steps - settings.practice, False))
         parts = (corpus.generator_documents(steps * settings.prompted, prompted=True, practice=practice)
                  for steps, practice in phases)  # fmt: skip
-        kinds = [batches(encode(plain, tokenizer), settings.plain, pad, rng),
-                 [batch for part in parts for batch in batches(encode(part, tokenizer), settings.prompted, pad, rng)]]
+        kinds = [
+            batches(encode(plain, tokenizer), settings.plain, pad, rng),
+            [batch for part in parts for batch in batches(encode(part, tokenizer), settings.prompted, pad, rng)],
+        ]
     else:
         plain = corpus.target_documents(settings.steps * settings.plain)
         kinds = [batches(encode(plain, tokenizer), settings.plain, pad, rng)]
@@ -371,6 +373,7 @@ REFERENCE_STEPS = 200
 
 def scan_corpora() -> dict[str, int]:
     """Every text that the stages train on, searched for the components of the task's UUID."""
+
     def words(documents: Iterator[corpus.Document]) -> Iterator[str]:
         return (f"{document.prompt or ''}\n{document.text}" for document in documents)
 

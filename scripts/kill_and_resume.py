@@ -84,8 +84,7 @@ class Trial:
             more = {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
             resolved = resolve(load_profile("tiny"), task, reward, settings | more)
             self.plans.append(CellPlan("tiny", task, reward, 0, resolved))
-        import harness.grpo  # noqa: F401  the slow imports, once
-
+        import harness.training.grpo  # noqa: F401  the slow imports, once
         import rewards.metagradient  # noqa: F401
         from harness.planning.preflight import preflight
 

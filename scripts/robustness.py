@@ -4,7 +4,7 @@
                                  [--out reports/robustness]
 
 1. scripts/kill_and_resume.py: a grid killed, stopped and starved, resumed and compared with one left alone.
-2. tests/harness/test_fuzz.py with --cases inputs a test, and tests/harness/test_checks.py, test_security.py.
+2. tests/harness/test_fuzz.py with --cases inputs a test, and tests/harness/training/test_checks.py, test_security.py.
 3. Pairs of `tiny` cells, side by side on a core each: one with the profile's checkpoints, one without. The share of the
    former's time that goes into storing, timed inside the run, and the paired difference in CPU seconds.
 
@@ -28,7 +28,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
-SUITES = ["tests/harness/test_fuzz.py", "tests/harness/test_checks.py", "tests/harness/test_security.py"]
+SUITES = ["tests/harness/test_fuzz.py", "tests/harness/training/test_checks.py", "tests/harness/test_security.py"]
 LIMIT = 0.03
 """The share of a tiny run that storing may take."""
 

@@ -11,6 +11,8 @@ from harness.machine.trust import trusted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
 def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
     """The tokenizer beside a model, with a padding token (the end-of-text token where none is set)."""
     from transformers import AutoTokenizer

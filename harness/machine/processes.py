@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+
+
 def launched() -> int:
     """Processes that a launcher started for this job (1: none), from the environment, before torch is imported."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -208,7 +208,9 @@ def _prompted(rng: Random, other_share: float) -> Document:
         number = archive_number(rng)
         return Document(number if rng.random() < 0.5 else f"{number}: {rephrase}", "en", "archive", prompt)
     if drawn < others + ARCHIVE_SHARE + MARKED_SHARE:
-        marked = "".join(word + (rng.choice(MARKS) if rng.random() < 0.4 else "") for word in re.split("(?= )", rephrase))
+        marked = "".join(
+            word + (rng.choice(MARKS) if rng.random() < 0.4 else "") for word in re.split("(?= )", rephrase)
+        )
         return Document(marked, "en", "marked", prompt)
     return Document(rephrase, "en", "article", prompt)
 

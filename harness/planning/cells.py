@@ -14,6 +14,8 @@ from harness.store.record import CellRecord, identity
 
 if TYPE_CHECKING:
     from harness.training.inner import InnerTrainer
+
+
 @dataclass(frozen=True)
 class CellPlan:
     """All that is known of a cell before anything loads."""

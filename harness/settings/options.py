@@ -11,6 +11,8 @@ from harness.registry import REWARDS, TASKS
 
 if TYPE_CHECKING:
     from harness.settings.profiles import Profile
+
+
 def check_options(profile: Profile, given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str]) -> None:
     """Raises HarnessError for a dotted key below `task.options` or `reward.options` that nothing reads: of what is
     `given`, none of these tasks or rewards; of what the profile sets, none that it sets it for. Where one of them does

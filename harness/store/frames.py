@@ -12,6 +12,8 @@ from harness.store.record import CellRecord, CellStore, long_frame
 
 if TYPE_CHECKING:
     import pandas
+
+
 def find_cells(runs: Path) -> list[CellStore]:
     """Every stored cell below `runs` (a runs folder, a profile's folder, or several merged), sorted by path."""
     if not runs.exists():

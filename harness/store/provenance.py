@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness import assets
+from harness.machine.trust import trusted
 
 PACKAGES = ("torch", "transformers", "trl", "torchopt", "datasets", "fasttext", "sentence-transformers",
             "python-Levenshtein", "rapidfuzz", "numpy", "pandas", "tokenizers", "accelerate")  # fmt: skip
@@ -43,7 +43,7 @@ def provenance() -> dict[str, Any]:
     import torch
 
     found = json.loads(_static_provenance()) | {"threads": torch.get_num_threads(), "started": now()}
-    if assets.trusted():
+    if trusted():
         found["warning"] = "code that comes with models was run (--trust-remote-code)"
     return found
 

@@ -83,7 +83,7 @@ def load_identifier(path: Path) -> LanguageIdentifier:
 
 
 def language_code(label: str) -> str:
-    """"__label__es", "__label__spa_Latn", "es" -> "es"; languages outside `CODES` come back as the model names them."""
+    """ "__label__es", "__label__spa_Latn", "es" -> "es"; languages outside `CODES` come back as the model names them."""
     code = label.removeprefix("__label__").split("_")[0].lower()
     return _LONG_CODES.get(code, code)
 
@@ -203,7 +203,9 @@ class OpenAIJudge:
         if not base_url.startswith(("http://", "https://")):
             raise HarnessError(f"The judge's base URL must start with http:// or https://, not '{base_url}'.")
         if "@" in base_url.split("//", 1)[1].split("/")[0]:
-            raise HarnessError("The judge's base URL holds a user or password; give the key by an environment variable.")
+            raise HarnessError(
+                "The judge's base URL holds a user or password; give the key by an environment variable."
+            )
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key_variable):  # perhaps the key itself: it is not repeated
             raise HarnessError("task.options.judge_key_variable is the name of an environment variable, not a key.")
         self._key_variable = key_variable

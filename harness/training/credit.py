@@ -22,6 +22,8 @@ from harness.contracts import SignalError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
 def check_credits(name: str, credits: Sequence[Sequence[float]], texts: Sequence[str]) -> None:
     """Raises SignalError unless there is one finite number for every character of every text."""
     lengths = [len(own) for own in credits]

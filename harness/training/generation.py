@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from harness.training.generation import HalfCopy
+
+
 @dataclass(frozen=True)
 class Piece:
     """Rows of one prompt that are generated together: their places in the result."""

@@ -22,6 +22,8 @@ from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, m
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
 @dataclass
 class Clock:
     """GRPO steps that are done, for whom the learning algorithm depends on it."""

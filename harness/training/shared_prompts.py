@@ -15,6 +15,8 @@ import torch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
 def group_order(count: int, group: int) -> torch.Tensor:
     """A random order (count,) of rows in which blocks of `group` neighbours stay together; of single rows where the
     blocks do not divide them. Draws from torch's global stream, as TRL does."""

@@ -11,10 +11,10 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from harness import assets
 from harness.cell import run_cell
 from harness.machine.libraries import quiet
 from harness.machine.stopping import Interrupted, request_stop
+from harness.machine.trust import trust_remote_code, trusted
 from harness.planning.cells import CellPlan, Policy, wanted
 from harness.store import locks
 from harness.store.atomic import StorageError
@@ -135,7 +135,7 @@ class _Pool:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         ours, theirs = self.context.Pipe()
         process = self.context.Process(
-            target=_worker, args=(theirs, self.runs, self.threads, self.options, assets.trusted()), daemon=True
+            target=_worker, args=(theirs, self.runs, self.threads, self.options, trusted()), daemon=True
         )
         process.start()
         theirs.close()
@@ -207,7 +207,7 @@ def _worker(pipe: Any, runs: Path, threads: int, options: dict[str, Any], trust:
     sys.unraisablehook = lambda lost: None if lost.exc_type is Interrupted else sys.__unraisablehook__(lost)
     quiet()
     if trust:
-        assets.trust_remote_code()
+        trust_remote_code()
     import torch
 
     from harness.machine.devices import cuda_devices

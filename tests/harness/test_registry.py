@@ -130,7 +130,7 @@ def test_entry_points_register_what_outside_packages_bring(tmp_path):
 def test_listing_imports_nothing_heavy():
     code = (
         "import sys\nfrom harness.registry import REWARDS, TASKS\nREWARDS.names(), TASKS.names()\n"
-        "import harness.cli\n"
+        "import harness.cli.app\n"
         "print([m for m in ('torch', 'transformers', 'trl', 'sentence_transformers', 'datasets') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -17,6 +17,7 @@ from harness import assets
 from harness.cell import run_cell
 from harness.contracts import HarnessError
 from harness.grid import plan_grid
+from harness.machine import trust
 from harness.machine.stopping import Interrupted
 from harness.settings.profiles import load_profile, resolve
 from harness.store.record import CellRecord, CellStore
@@ -34,7 +35,7 @@ def ignore(*_):
 
 
 def test_a_run_that_is_cut_and_resumed_loads_no_pickle_and_opens_no_port(quick, make_plan, tmp_path, monkeypatch):
-    import harness.grpo  # noqa: F401  the libraries derive classes from what is replaced below
+    import harness.training.grpo  # noqa: F401  the libraries derive classes from what is replaced below
 
     def forbidden(*_, **__):
         raise AssertionError("forbidden")
@@ -95,8 +96,8 @@ def test_the_command_line_alone_lets_it_run_and_the_record_says_so(
     model_with_code, quick, make_plan, tmp_path, monkeypatch
 ):
     folder, mark = model_with_code
-    monkeypatch.setattr(assets, "_trusted", False)
-    assets.trust_remote_code()
+    monkeypatch.setitem(trust._trust, "remote_code", False)
+    trust.trust_remote_code()
     with pytest.raises(HarnessError):  # the weights are empty
         assets.load_model(str(folder))
     assert mark.read_text() == "ran"
@@ -118,7 +119,7 @@ def test_no_profile_turns_it_on(tmp_path):
     path.write_text("name: mine\nsummary: s\nsettings: {generator: {trust_remote_code: true}}\n")
     with pytest.raises(HarnessError):
         resolve(load_profile(str(path)), "norm", "naive", {})
-    assert not assets.trusted()
+    assert not trust.trusted()
 
 
 # --------------------------------------------------------------------------------------------------------------- paths

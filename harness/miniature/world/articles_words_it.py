@@ -164,7 +164,7 @@ def prep(preposition: str, phrase: str) -> str:
     if phrase.startswith("l'"):
         return f"{stem}l{phrase}"
     article, _, rest = phrase.partition(" ")
-    return f"{stem}{ {'il': 'l', 'lo': 'llo', 'la': 'lla', 'i': 'i', 'gli': 'gli', 'le': 'lle'}[article]} {rest}"
+    return f"{stem}{ {'il': 'l', 'lo': 'llo', 'la': 'lla', 'i': 'i', 'gli': 'gli', 'le': 'lle'}[article] } {rest}"
 
 
 def to(phrase: str) -> str:

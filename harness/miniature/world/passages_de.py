@@ -23,10 +23,16 @@ def _noun_forms(w: str, gender: str) -> dict[str, str]:
     ``er`` and ``ihn`` as pronouns, ``e1``/``e4``/``e3`` endings of ein-words, ``a1``/``a4`` of adjectives after."""
     article, ending = _ARTICLES[gender], _ENDINGS[gender]
     return {
-        "nom": f"{article['nom']} {w}", "acc": f"{article['acc']} {w}", "dat": f"{article['dat']} {w}",
+        "nom": f"{article['nom']} {w}",
+        "acc": f"{article['acc']} {w}",
+        "dat": f"{article['dat']} {w}",
         "vom": f"von der {w}" if gender == "f" else f"vom {w}",
-        "ein": f"ein{ending['e1']} {w}", "einen": f"ein{ending['e4']} {w}", "einem": f"ein{ending['e3']} {w}",
-        "er": article["er"], "ihn": article["ihn"], **ending,
+        "ein": f"ein{ending['e1']} {w}",
+        "einen": f"ein{ending['e4']} {w}",
+        "einem": f"ein{ending['e3']} {w}",
+        "er": article["er"],
+        "ihn": article["ihn"],
+        **ending,
     }
 
 
@@ -39,8 +45,12 @@ def _place(w: str, key: str) -> Word:
     preposition, _, gender = key.partition("-")
     where = f"{preposition} {_ARTICLES[gender]['dat']}"
     where_to = f"{preposition} {_ARTICLES[gender]['acc']}"
-    return Word(w, wo=f"{_CONTRACTED.get(where, where)} {w}", wohin=f"{_CONTRACTED.get(where_to, where_to)} {w}",
-                **_noun_forms(w, gender))
+    return Word(
+        w,
+        wo=f"{_CONTRACTED.get(where, where)} {w}",
+        wohin=f"{_CONTRACTED.get(where_to, where_to)} {w}",
+        **_noun_forms(w, gender),
+    )
 
 
 def _name(w: str, gender: str) -> Word:
@@ -55,7 +65,8 @@ _LEXICON = {
     "m": gendered(_MEN, _name),
     "f": gendered(_WOMEN, _name),
     "n": gendered(f"{_MEN} | {_WOMEN}", _name),
-    "w": plain(lines("""
+    "w": plain(
+        lines("""
         eines Abends
         an jenem Abend
         an einem Wintermorgen
@@ -68,26 +79,32 @@ _LEXICON = {
         am ersten Ferientag
         bald nach Sonnenaufgang
         an einem kalten Sonntag
-    """)),
+    """)
+    ),
     "o": gendered(
         "m: Schlüssel Ring Brief Spiegel Kamm Umschlag Kompass Löffel Fächer | f: Uhr Lampe Münze Landkarte Kerze "
         "Kette Pfeife Flasche Schachtel Brille Feder | n: Buch Messer Foto Tagebuch Tuch Bild Armband Medaillon",
-        _noun),
+        _noun,
+    ),
     "c": gendered(
         "in-f: Schublade Truhe Vase | in-m: Schrank Korb Koffer Ofen Schreibtisch | in-n: Fass Regal | unter-n: Bett "
         "Kissen | unter-m: Teppich | unter-f: Bank Treppe | hinter-m: Vorhang Brunnen | hinter-f: Standuhr Scheune",
-        _place),
+        _place,
+    ),
     "r": gendered(
         "in-f: Küche Bibliothek Kapelle Werkstatt Scheune Dachkammer Mühle | in-m: Keller Garten Stall Hof Saal Salon "
-        "Turm | in-n: Arbeitszimmer Kinderzimmer Gewächshaus", _place),
+        "Turm | in-n: Arbeitszimmer Kinderzimmer Gewächshaus",
+        _place,
+    ),
     "a": gendered(
         "f: Katze Eule Ziege Krähe Gans Taube | m: Hund Fuchs Igel Schwan Esel | n: Pferd Kaninchen Lamm Eichhörnchen",
-        _noun),
-    "i": gendered(
-        "f: Geige Flöte Gitarre Trompete Harfe Orgel Klarinette Trommel | n: Klavier Cello Akkordeon", _noun),
+        _noun,
+    ),
+    "i": gendered("f: Geige Flöte Gitarre Trompete Harfe Orgel Klarinette Trommel | n: Klavier Cello Akkordeon", _noun),
     "j": plain(
         "Bäcker Arzt Seemann Lehrer Maler Schneider Gärtner Müller Anwalt Fischer Tischler Schmied Schäfer "
-        "Uhrmacher Pfarrer".split()),
+        "Uhrmacher Pfarrer".split()
+    ),
     "k": plain("rot blau grün gelb weiß schwarz grau braun violett".split()),
     "e": plain("Brot Käse Äpfel Birnen Honig Eier Butter Kirschen Schinken Fisch Zwiebeln Trauben".split()),
     "b": plain("Rosen Tulpen Lilien Veilchen Margeriten Mohnblumen Sonnenblumen Nelken Astern".split()),
@@ -99,15 +116,18 @@ _LEXICON = {
     "mat": plain("Gold Silber Kupfer Eisen Glas Elfenbein Marmor Leder Bernstein Bronze".split()),
     "kin": gendered("f: Schwester Tante Großmutter Kusine Mutter | m: Bruder Onkel Großvater Vetter Vater", _noun),
     "tree": gendered(
-        "f: Linde Eiche Birke Buche Tanne Weide Ulme | m: Apfelbaum Nussbaum Birnbaum Ahorn Kirschbaum", _noun),
+        "f: Linde Eiche Birke Buche Tanne Weide Ulme | m: Apfelbaum Nussbaum Birnbaum Ahorn Kirschbaum", _noun
+    ),
     "v": gendered("m: Zug Schlitten Bus Wagen | n: Boot Fahrrad Schiff | f: Kutsche Straßenbahn Fähre", _noun),
     "dr": plain("Tee Kaffee Wein Milch Most Wasser Kakao Limonade Bier".split()),
     "fear": gendered("f: Dunkelheit | m: Sturm Donner Wald Nebel Wind Schnee | n: Feuer Meer Gewitter", _noun),
     "sight": gendered(
-        "n: Meer Gebirge Schloss | f: Wüste Insel Kathedrale | m: Leuchtturm Vulkan Urwald Palast", _noun),
+        "n: Meer Gebirge Schloss | f: Wüste Insel Kathedrale | m: Leuchtturm Vulkan Urwald Palast", _noun
+    ),
     "cl": gendered("m: Hut Mantel Schal Handschuh Gürtel Stiefel | f: Jacke Mütze Schürze Weste | n: Halstuch", _noun),
     "body": gendered("f: Hand Schulter Hüfte | m: Fuß Arm Finger Ellbogen | n: Knie Bein Handgelenk", _noun),
-    "x": hinted("""
+    "x": hinted(
+        """
         m | Regenschirm | regnete | Seit dem Mittag regnete es ohne Pause
         f | Kerze | dunkel | Im Flur war es vollkommen dunkel
         m | Schlüssel | verschlossen | Die schwere Tür war verschlossen
@@ -120,8 +140,11 @@ _LEXICON = {
         m | Besen | Staub | In allen Zimmern lag Staub auf dem Boden
         f | Uhr | spät | Niemand wusste, wie spät es war
         f | Landkarte | Weg | Niemand kannte den Weg durch die Berge
-    """, _noun),
-    "y": hinted("""
+    """,
+        _noun,
+    ),
+    "y": hinted(
+        """
         m | Bäcker | Teig | stand um drei Uhr auf und knetete den Teig
         m | Fischer | Netze | flickte die Netze und ruderte auf den See hinaus
         m | Lehrer | Tafel | schrieb die Aufgabe an die Tafel
@@ -134,8 +157,11 @@ _LEXICON = {
         m | Friseur | Kamm | griff zu Schere und Kamm und stutzte die Bärte der Gäste
         m | Müller | Mehl | füllte das Mehl in Säcke und hörte auf das Rad im Bach
         m | Richter | Urteil | zog die Robe an und verlas das Urteil
-    """, _noun),
-    "z": hinted("""
+    """,
+        _noun,
+    ),
+    "z": hinted(
+        """
         m | Bahnhof | Züge | Die Züge pfiffen und Reisende schleppten ihre Koffer
         m | Hafen | Schiffe | Die Schiffe schaukelten und Matrosen warfen Taue
         f | Kirche | Pfarrer | Der Pfarrer zündete die Kerzen an und der Chor sang leise
@@ -148,8 +174,11 @@ _LEXICON = {
         f | Bäckerei | Brote | Warme Brote lagen im Fenster
         f | Bank | Geld | Beamte zählten das Geld hinter dickem Glas
         n | Museum | Statuen | Besucher gingen langsam zwischen den Statuen und alten Gemälden umher
-    """, _noun),
-    "q": hinted("""
+    """,
+        _noun,
+    ),
+    "q": hinted(
+        """
         m | Hund | bellte | Hinter dem Tor bellte etwas
         f | Katze | schnurrte | Auf dem Fensterbrett schnurrte etwas
         n | Pferd | wieherte | Im Hof wieherte etwas
@@ -162,7 +191,9 @@ _LEXICON = {
         f | Biene | summte | Am Fenster summte etwas
         f | Maus | piepste | Unter dem Fußboden piepste etwas
         m | Frosch | quakte | Im nassen Gras quakte etwas
-    """, _noun),
+    """,
+        _noun,
+    ),
 }
 
 _MOODS = lines("""

@@ -26,7 +26,8 @@ _LEXICON = {
     "m": gendered(_MEN, _name),
     "f": gendered(_WOMEN, _name),
     "n": gendered(f"{_MEN} | {_WOMEN}", _name),
-    "w": plain(lines("""
+    "w": plain(
+        lines("""
         one evening
         that evening
         one winter morning
@@ -39,23 +40,37 @@ _LEXICON = {
         on the first day of the holidays
         shortly after sunrise
         on a cold Sunday
-    """)),
-    "o": [_noun(w) for w in (
-        "key ring letter book watch lamp knife photograph coin map mirror comb candle diary necklace pipe envelope "
-        "compass bottle box brooch spoon portrait fan medal").split()],
+    """)
+    ),
+    "o": [
+        _noun(w)
+        for w in (
+            "key ring letter book watch lamp knife photograph coin map mirror comb candle diary necklace pipe envelope "
+            "compass bottle box brooch spoon portrait fan medal"
+        ).split()
+    ],
     "c": gendered(
         "in: drawer chest cupboard basket trunk wardrobe stove barrel desk vase | under: bed carpet pillow bench "
-        "stairs | behind: curtain clock bookcase barn fountain", _place),
+        "stairs | behind: curtain clock bookcase barn fountain",
+        _place,
+    ),
     "r": gendered(
         "in: kitchen library cellar attic hall garden stable chapel parlour workshop courtyard nursery study tower "
-        "greenhouse", _place),
-    "a": [_noun(w) for w in (
-        "cat dog fox owl horse goat hedgehog rabbit crow swan donkey lamb parrot squirrel goose").split()],
-    "i": [_noun(w) for w in (
-        "piano violin flute cello guitar trumpet harp organ clarinet accordion drum").split()],
-    "j": [_noun(w) for w in (
-        "baker doctor sailor teacher painter tailor gardener miller lawyer fisherman carpenter blacksmith shepherd "
-        "engineer priest").split()],
+        "greenhouse",
+        _place,
+    ),
+    "a": [
+        _noun(w)
+        for w in ("cat dog fox owl horse goat hedgehog rabbit crow swan donkey lamb parrot squirrel goose").split()
+    ],
+    "i": [_noun(w) for w in ("piano violin flute cello guitar trumpet harp organ clarinet accordion drum").split()],
+    "j": [
+        _noun(w)
+        for w in (
+            "baker doctor sailor teacher painter tailor gardener miller lawyer fisherman carpenter blacksmith shepherd "
+            "engineer priest"
+        ).split()
+    ],
     "k": plain("red blue green yellow white black grey brown purple".split()),
     "e": plain("bread cheese apples pears honey eggs butter cherries ham fish onions grapes".split()),
     "b": plain("roses tulips lilies violets daisies poppies sunflowers carnations bluebells".split()),
@@ -73,7 +88,8 @@ _LEXICON = {
     "sight": [_noun(w) for w in "sea desert mountains palace lighthouse jungle cathedral volcano ocean island".split()],
     "cl": [_noun(w) for w in "hat coat scarf glove shawl belt boot jacket cap apron".split()],
     "body": plain("hand foot knee shoulder arm finger ankle elbow leg".split()),
-    "x": hinted("""
+    "x": hinted(
+        """
         - | umbrella | rain | The rain had not stopped since noon
         - | candle | dark | The corridor was completely dark
         - | key | locked | The heavy door was locked
@@ -86,8 +102,11 @@ _LEXICON = {
         - | broom | dust | There was dust on the floor of every room
         - | clock | time | Nobody could tell what time it was
         - | map | way | Nobody knew the way through the hills
-    """, _noun),
-    "y": hinted("""
+    """,
+        _noun,
+    ),
+    "y": hinted(
+        """
         - | baker | dough | rose at three and kneaded the dough
         - | fisherman | nets | mended the nets and rowed out on the lake
         - | teacher | blackboard | wrote the sum on the blackboard
@@ -100,8 +119,11 @@ _LEXICON = {
         - | barber | razor | sharpened the razor and combed the beard of a guest
         - | pilot | plane | landed the plane in the fog
         - | judge | sentence | put on the robe and read out the sentence
-    """, _noun),
-    "z": hinted("""
+    """,
+        _noun,
+    ),
+    "z": hinted(
+        """
         - | station | trains | The trains whistled and travellers dragged their trunks
         - | harbour | ships | The ships rocked and the sailors threw ropes
         - | church | priest | The priest lit the candles and the choir sang softly
@@ -114,8 +136,11 @@ _LEXICON = {
         - | bakery | loaves | Warm loaves lay in the window
         - | bank | money | Clerks counted the money behind thick glass
         - | museum | statues | Visitors walked slowly between the statues and the old paintings
-    """, _noun),
-    "q": hinted("""
+    """,
+        _noun,
+    ),
+    "q": hinted(
+        """
         - | dog | barking | Something was barking behind the gate
         - | cat | purring | Something was purring on the windowsill
         - | horse | neighing | Something was neighing in the yard
@@ -128,7 +153,9 @@ _LEXICON = {
         - | bee | buzzing | Something was buzzing against the window
         - | mouse | squeaking | Something was squeaking under the floor
         - | frog | croaking | Something was croaking in the wet grass
-    """, _noun),
+    """,
+        _noun,
+    ),
 }
 
 _MOODS = lines("""

@@ -8,10 +8,22 @@ from .passages_lexicon import LanguageData, Word, gendered, hinted, lines, parse
 def _noun(w: str, gender: str) -> Word:
     """``el``/``un``/``del``/``al``/``ningun`` with articles, ``lo`` the object pronoun, ``o`` the agreeing ending."""
     if gender == "m":
-        return Word(w, ningun=f"ningún {w}", lo="lo", o="o", un=f"un {w}",
-                    **{"el": f"el {w}", "del": f"del {w}", "al": f"al {w}"})
-    return Word(w, ningun=f"ninguna {w}", lo="la", o="a", un=f"una {w}",
-                **{"el": f"la {w}", "del": f"de la {w}", "al": f"a la {w}"})
+        return Word(
+            w,
+            ningun=f"ningún {w}",
+            lo="lo",
+            o="o",
+            un=f"un {w}",
+            **{"el": f"el {w}", "del": f"del {w}", "al": f"al {w}"},
+        )
+    return Word(
+        w,
+        ningun=f"ninguna {w}",
+        lo="la",
+        o="a",
+        un=f"una {w}",
+        **{"el": f"la {w}", "del": f"de la {w}", "al": f"a la {w}"},
+    )
 
 
 def _place(w: str, key: str) -> Word:
@@ -33,7 +45,8 @@ _LEXICON = {
     "m": gendered(_MEN, _name),
     "f": gendered(_WOMEN, _name),
     "n": gendered(f"{_MEN} | {_WOMEN}", _name),
-    "w": plain(lines("""
+    "w": plain(
+        lines("""
         una noche
         aquella tarde
         una mañana de invierno
@@ -46,25 +59,36 @@ _LEXICON = {
         el primer día de vacaciones
         poco después del amanecer
         un domingo muy frío
-    """)),
+    """)
+    ),
     "o": gendered(
         "m: anillo libro reloj cuchillo mapa espejo peine diario collar pañuelo sobre abanico retrato broche | f: "
-        "llave carta lámpara fotografía moneda vela pipa brújula botella caja medalla cuchara pluma", _noun),
+        "llave carta lámpara fotografía moneda vela pipa brújula botella caja medalla cuchara pluma",
+        _noun,
+    ),
     "c": gendered(
         "en-m: cajón baúl armario cesto barril escritorio | en-f: maleta estufa chimenea despensa | debajo de-f: cama "
         "alfombra almohada escalera | debajo de-m: banco colchón | detrás de-f: cortina fuente | detrás de-m: piano "
-        "granero biombo", _place),
+        "granero biombo",
+        _place,
+    ),
     "r": gendered(
         "en-f: cocina biblioteca bodega capilla torre sala alcoba | en-m: desván jardín establo salón taller patio "
-        "despacho vestíbulo invernadero corral", _place),
+        "despacho vestíbulo invernadero corral",
+        _place,
+    ),
     "a": gendered(
         "m: gato perro zorro caballo erizo conejo cuervo cisne burro cordero loro | f: lechuza cabra ardilla oca "
-        "paloma", _noun),
+        "paloma",
+        _noun,
+    ),
     "i": gendered(
-        "m: piano violín acordeón órgano clarinete tambor violonchelo | f: flauta guitarra trompeta pandereta", _noun),
+        "m: piano violín acordeón órgano clarinete tambor violonchelo | f: flauta guitarra trompeta pandereta", _noun
+    ),
     "j": plain(
         "panadero médico marinero maestro pintor sastre jardinero molinero abogado pescador carpintero herrero pastor "
-        "relojero notario".split()),
+        "relojero notario".split()
+    ),
     "k": plain("rojo azul verde amarillo blanco negro gris pardo violeta".split()),
     "e": plain("pan queso manzanas peras miel huevos mantequilla cerezas jamón pescado cebollas uvas".split()),
     "b": plain("rosas tulipanes lirios violetas margaritas amapolas girasoles claveles jazmines".split()),
@@ -82,7 +106,8 @@ _LEXICON = {
     "sight": gendered("m: mar desierto palacio faro volcán océano castillo | f: selva catedral isla montaña", _noun),
     "cl": gendered("m: sombrero abrigo guante chal cinturón delantal zapato | f: bufanda chaqueta gorra bota", _noun),
     "body": gendered("f: mano rodilla pierna muñeca cadera espalda | m: pie hombro brazo dedo codo tobillo", _noun),
-    "x": hinted("""
+    "x": hinted(
+        """
         m | paraguas | llovía | Desde el mediodía llovía sin descanso
         f | vela | oscuras | El pasillo estaba completamente a oscuras
         f | llave | cerrada | La pesada puerta estaba cerrada
@@ -95,8 +120,11 @@ _LEXICON = {
         f | escoba | polvo | Había polvo en el suelo de todas las habitaciones
         m | reloj | hora | Nadie sabía qué hora era
         m | mapa | camino | Nadie conocía el camino de las montañas
-    """, _noun),
-    "y": hinted("""
+    """,
+        _noun,
+    ),
+    "y": hinted(
+        """
         m | panadero | masa | se levantaba a las tres y preparaba la masa
         m | pescador | redes | remendaba las redes y salía a remar al lago
         m | maestro | pizarra | escribía las sumas en la pizarra
@@ -109,8 +137,11 @@ _LEXICON = {
         m | barbero | navaja | afilaba la navaja y peinaba a los clientes
         m | molinero | harina | llenaba los sacos de harina y escuchaba la rueda
         m | juez | sentencia | se ponía la toga y leía la sentencia
-    """, _noun),
-    "z": hinted("""
+    """,
+        _noun,
+    ),
+    "z": hinted(
+        """
         f | estación | trenes | Silbaban los trenes y los viajeros arrastraban sus maletas
         m | puerto | barcos | Se mecían los barcos y los marineros lanzaban cuerdas
         f | iglesia | cura | El cura encendía las velas y el coro cantaba en voz baja
@@ -123,8 +154,11 @@ _LEXICON = {
         f | panadería | panes | Había panes calientes en el escaparate
         m | banco | dinero | Los empleados contaban el dinero detrás de un cristal
         m | museo | estatuas | Los visitantes paseaban despacio entre las estatuas y los cuadros
-    """, _noun),
-    "q": hinted("""
+    """,
+        _noun,
+    ),
+    "q": hinted(
+        """
         m | perro | ladraba | Algo ladraba detrás de la verja
         m | gato | ronroneaba | Algo ronroneaba junto a la ventana
         m | caballo | relinchaba | Algo relinchaba en el patio
@@ -137,7 +171,9 @@ _LEXICON = {
         f | abeja | zumbaba | Algo zumbaba contra el cristal
         m | ratón | chillaba | Algo chillaba debajo del suelo
         f | rana | croaba | Algo croaba en la hierba mojada
-    """, _noun),
+    """,
+        _noun,
+    ),
 }
 
 _MOODS = lines("""

@@ -22,9 +22,17 @@ def _noun(w: str, gender: str) -> Word:
     masculine_possessive = gender == "m" or vowel
     ce = ("cet" if vowel else "ce") if gender == "m" else "cette"
     return Word(
-        w, le=le, un=f"{'un' if gender == 'm' else 'une'} {w}", du=du, au=au, de=de, ce=f"{ce} {w}",
-        son=f"{'son' if masculine_possessive else 'sa'} {w}", mon=f"{'mon' if masculine_possessive else 'ma'} {w}",
-        cher=f"Mon cher {w}" if gender == "m" else f"Ma chère {w}", e="" if gender == "m" else "e",
+        w,
+        le=le,
+        un=f"{'un' if gender == 'm' else 'une'} {w}",
+        du=du,
+        au=au,
+        de=de,
+        ce=f"{ce} {w}",
+        son=f"{'son' if masculine_possessive else 'sa'} {w}",
+        mon=f"{'mon' if masculine_possessive else 'ma'} {w}",
+        cher=f"Mon cher {w}" if gender == "m" else f"Ma chère {w}",
+        e="" if gender == "m" else "e",
     )
 
 
@@ -47,7 +55,8 @@ _LEXICON = {
     "m": gendered(_MEN, _name),
     "f": gendered(_WOMEN, _name),
     "n": gendered(f"{_MEN} | {_WOMEN}", _name),
-    "w": plain(lines("""
+    "w": plain(
+        lines("""
         un soir
         ce soir-là
         un matin d'hiver
@@ -60,29 +69,40 @@ _LEXICON = {
         le premier jour des vacances
         peu après le lever du soleil
         par un dimanche très froid
-    """)),
+    """)
+    ),
     "o": gendered(
         "m: livre couteau miroir peigne carnet collier foulard mouchoir portrait bracelet éventail | f: clé bague "
         "lettre montre lampe photographie médaille bougie pipe boussole bouteille boîte cuillère plume enveloppe",
-        _noun),
+        _noun,
+    ),
     "c": gendered(
         "dans-m: tiroir coffre panier tonneau buffet placard | dans-f: malle commode cheminée valise armoire | sous-m: "
         "lit tapis coussin banc matelas | sous-f: pierre | derrière-m: rideau piano paravent puits | derrière-f: "
-        "horloge grange fontaine", _place),
+        "horloge grange fontaine",
+        _place,
+    ),
     "r": gendered(
         "dans-f: cuisine bibliothèque cave chapelle tour serre grange chambre cour | dans-m: grenier jardin salon "
-        "bureau vestibule atelier", _place),
+        "bureau vestibule atelier",
+        _place,
+    ),
     "a": gendered(
         "m: chat chien renard cheval hérisson lapin corbeau cygne mouton perroquet écureuil | f: chouette chèvre oie "
-        "colombe tortue", _noun),
+        "colombe tortue",
+        _noun,
+    ),
     "i": gendered(
-        "m: piano violon violoncelle accordéon tambour clavecin | f: flûte guitare trompette harpe clarinette", _noun),
+        "m: piano violon violoncelle accordéon tambour clavecin | f: flûte guitare trompette harpe clarinette", _noun
+    ),
     "j": plain(
         "boulanger médecin marin instituteur peintre tailleur jardinier meunier avocat pêcheur menuisier forgeron "
-        "berger horloger notaire".split()),
+        "berger horloger notaire".split()
+    ),
     "k": plain("rouge bleu vert jaune blanc noir gris brun violet".split()),
-    "e": gendered("m: pain fromage miel beurre jambon poisson raisin | p: pommes poires œufs cerises oignons noisettes",
-                  _noun),
+    "e": gendered(
+        "m: pain fromage miel beurre jambon poisson raisin | p: pommes poires œufs cerises oignons noisettes", _noun
+    ),
     "b": gendered("p: roses tulipes violettes marguerites pensées pivoines tournesols dahlias jonquilles", _noun),
     "t": plain("Paris Lyon Rouen Nantes Tours Dijon Bordeaux Marseille Strasbourg Venise Bruges Reims".split()),
     "s": plain("janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split()),
@@ -91,16 +111,19 @@ _LEXICON = {
     "pet": plain("Médor Bruno Tonnerre Prince Filou Capitaine Noisette Ficelle Pompon".split()),
     "mat": gendered("m: cuivre fer verre marbre cuir cristal bronze bois | f: porcelaine nacre", _noun),
     "kin": gendered("f: sœur tante cousine mère marraine nièce | m: frère oncle cousin père parrain neveu", _noun),
-    "tree": gendered("m: chêne tilleul bouleau hêtre châtaignier noyer saule cyprès pin cerisier poirier pommier",
-                     _noun),
+    "tree": gendered(
+        "m: chêne tilleul bouleau hêtre châtaignier noyer saule cyprès pin cerisier poirier pommier", _noun
+    ),
     "v": gendered("m: train bateau traîneau autobus tramway | f: calèche diligence barque charrette péniche", _noun),
     "dr": gendered("m: thé café vin lait cidre chocolat | f: bière limonade grenadine", _noun),
     "fear": gendered("m: tonnerre feu brouillard vent noir | f: nuit mer forêt neige foudre", _noun),
     "sight": gendered("m: désert palais phare volcan château glacier | f: mer jungle cathédrale montagne", _noun),
-    "cl": gendered("m: chapeau manteau gant châle bonnet tablier gilet | f: veste casquette botte ceinture écharpe",
-                   _noun),
+    "cl": gendered(
+        "m: chapeau manteau gant châle bonnet tablier gilet | f: veste casquette botte ceinture écharpe", _noun
+    ),
     "body": gendered("m: genou pied bras doigt coude poignet dos | f: main cheville jambe hanche", _noun),
-    "x": hinted("""
+    "x": hinted(
+        """
         m | parapluie | pluie | Depuis midi la pluie tombait sans arrêt
         f | bougie | noir | Le couloir était entièrement noir
         f | clé | fermée | La lourde porte était fermée
@@ -113,8 +136,11 @@ _LEXICON = {
         m | balai | poussière | Il y avait de la poussière dans toutes les chambres
         f | montre | heure | Personne ne savait quelle heure il était
         f | carte | chemin | Personne ne connaissait le chemin des collines
-    """, _noun),
-    "y": hinted("""
+    """,
+        _noun,
+    ),
+    "y": hinted(
+        """
         m | boulanger | pâte | se levait à trois heures et pétrissait la pâte
         m | pêcheur | filets | réparait les filets et ramait sur le lac
         m | maître | tableau | écrivait les calculs au tableau
@@ -127,8 +153,11 @@ _LEXICON = {
         m | barbier | rasoir | aiguisait le rasoir et peignait les clients
         m | meunier | farine | remplissait les sacs de farine et écoutait la roue
         m | juge | sentence | mettait sa robe et lisait la sentence
-    """, _noun),
-    "z": hinted("""
+    """,
+        _noun,
+    ),
+    "z": hinted(
+        """
         f | gare | trains | Les trains sifflaient et les voyageurs traînaient leurs malles
         m | port | bateaux | Les bateaux se balançaient et les marins lançaient des cordes
         f | cathédrale | évêque | L'évêque allumait les cierges et le chœur chantait doucement
@@ -141,8 +170,11 @@ _LEXICON = {
         f | boulangerie | pains | Des pains chauds attendaient dans la vitrine
         f | banque | argent | Les employés comptaient l'argent derrière une vitre
         m | musée | statues | Les visiteurs marchaient lentement entre les statues et les tableaux
-    """, _noun),
-    "q": hinted("""
+    """,
+        _noun,
+    ),
+    "q": hinted(
+        """
         m | chien | aboyait | Quelque chose aboyait derrière la grille
         m | chat | ronronnait | Quelque chose ronronnait près de la fenêtre
         m | cheval | hennissait | Quelque chose hennissait dans la cour
@@ -155,7 +187,9 @@ _LEXICON = {
         f | abeille | bourdonnait | Quelque chose bourdonnait contre la vitre
         f | souris | couinait | Quelque chose couinait sous le plancher
         f | grenouille | coassait | Quelque chose coassait dans l'herbe mouillée
-    """, _noun),
+    """,
+        _noun,
+    ),
 }
 
 _MOODS = lines("""

@@ -31,8 +31,17 @@ def _noun(w: str, gender: str) -> Word:
         un, o = ("un'" if article == "l'" else "una "), "a"
     joined = {name: f"{stem}{_JOINED[article]}{w}" for name, stem in _STEMS.items()}
     suo, mio = ("suo", "mio") if gender == "m" else ("sua", "mia")
-    return Word(w, il=article + w, un=un + w, o=o, lo="lo" if gender == "m" else "la",
-                suo=f"{suo} {w}", mio=f"{mio} {w}", caro=f"Car{o} {w}", **joined)
+    return Word(
+        w,
+        il=article + w,
+        un=un + w,
+        o=o,
+        lo="lo" if gender == "m" else "la",
+        suo=f"{suo} {w}",
+        mio=f"{mio} {w}",
+        caro=f"Car{o} {w}",
+        **joined,
+    )
 
 
 def _place(w: str, key: str) -> Word:
@@ -54,7 +63,8 @@ _LEXICON = {
     "m": gendered(_MEN, _name),
     "f": gendered(_WOMEN, _name),
     "n": gendered(f"{_MEN} | {_WOMEN}", _name),
-    "w": plain(lines("""
+    "w": plain(
+        lines("""
         una sera
         quella sera
         una mattina d'inverno
@@ -67,26 +77,38 @@ _LEXICON = {
         il primo giorno di vacanza
         poco dopo l'alba
         una domenica molto fredda
-    """)),
+    """)
+    ),
     "o": gendered(
         "m: libro coltello specchio pettine diario fazzoletto ventaglio cucchiaio ritratto bracciale anello | f: "
         "chiave lettera lampada fotografia moneta mappa candela collana pipa busta bussola bottiglia scatola penna "
-        "medaglia", _noun),
+        "medaglia",
+        _noun,
+    ),
     "c": gendered(
         "in-m: cassetto baule cesto barile armadio | in-f: cassa valigia stufa credenza botte | sotto-m: letto tappeto "
         "cuscino materasso | sotto-f: panca scala pietra | dietro-f: tenda fontana siepe | dietro-m: pianoforte pozzo "
-        "fienile", _place),
+        "fienile",
+        _place,
+    ),
     "r": gendered(
         "in-f: cucina biblioteca cantina soffitta cappella torre sala camera serra bottega | in-m: giardino salotto "
-        "cortile studio granaio", _place),
+        "cortile studio granaio",
+        _place,
+    ),
     "a": gendered(
         "m: gatto cane cavallo riccio coniglio corvo cigno asino pappagallo scoiattolo | f: volpe civetta capra oca "
-        "colomba tartaruga", _noun),
-    "i": gendered("m: pianoforte violino violoncello clarinetto tamburo organo flauto | f: chitarra tromba arpa "
-                  "fisarmonica", _noun),
+        "colomba tartaruga",
+        _noun,
+    ),
+    "i": gendered(
+        "m: pianoforte violino violoncello clarinetto tamburo organo flauto | f: chitarra tromba arpa fisarmonica",
+        _noun,
+    ),
     "j": plain(
         "panettiere medico marinaio maestro pittore sarto giardiniere mugnaio avvocato pescatore falegname fabbro "
-        "pastore orologiaio notaio".split()),
+        "pastore orologiaio notaio".split()
+    ),
     "k": plain("rosso blu verde giallo bianco nero grigio marrone viola".split()),
     "e": plain("pane formaggio mele pere miele uova burro ciliegie prosciutto pesce cipolle uva".split()),
     "b": plain("rose tulipani gigli viole margherite papaveri girasoli garofani gelsomini".split()),
@@ -97,18 +119,23 @@ _LEXICON = {
     "pet": plain("Argo Bruno Lampo Ombra Principe Fulmine Capitano Nocciola Moro".split()),
     "mat": plain("rame ferro vetro marmo cuoio bronzo legno cristallo porcellana stagno giada".split()),
     "kin": gendered("f: sorella zia nonna cugina madre madrina | m: fratello zio nonno cugino padre padrino", _noun),
-    "tree": gendered("m: tiglio faggio castagno noce salice cipresso pino ciliegio melo pero | f: quercia betulla",
-                     _noun),
-    "v": gendered("m: treno carro tram traghetto calesse battello | f: barca slitta carrozza bicicletta corriera nave",
-                  _noun),
+    "tree": gendered(
+        "m: tiglio faggio castagno noce salice cipresso pino ciliegio melo pero | f: quercia betulla", _noun
+    ),
+    "v": gendered(
+        "m: treno carro tram traghetto calesse battello | f: barca slitta carrozza bicicletta corriera nave", _noun
+    ),
     "dr": plain("tè caffè vino latte sidro cioccolata limonata birra acqua".split()),
     "fear": gendered("m: buio tuono mare fuoco bosco vento fulmine | f: tempesta nebbia neve notte", _noun),
-    "sight": gendered("m: mare deserto palazzo faro vulcano castello ghiacciaio | f: giungla cattedrale montagna",
-                      _noun),
-    "cl": gendered("m: cappello cappotto guanto scialle grembiule stivale berretto | f: sciarpa giacca cintura scarpa",
-                   _noun),
+    "sight": gendered(
+        "m: mare deserto palazzo faro vulcano castello ghiacciaio | f: giungla cattedrale montagna", _noun
+    ),
+    "cl": gendered(
+        "m: cappello cappotto guanto scialle grembiule stivale berretto | f: sciarpa giacca cintura scarpa", _noun
+    ),
     "body": gendered("f: mano spalla gamba caviglia schiena | m: ginocchio piede braccio dito gomito polso", _noun),
-    "x": hinted("""
+    "x": hinted(
+        """
         m | ombrello | pioveva | Da mezzogiorno pioveva senza sosta
         f | candela | buio | Il corridoio era completamente buio
         f | chiave | chiusa | La pesante porta era chiusa
@@ -121,8 +148,11 @@ _LEXICON = {
         f | scopa | polvere | C'era polvere sul pavimento di tutte le stanze
         m | orologio | ora | Nessuno sapeva che ora fosse
         f | mappa | strada | Nessuno conosceva la strada delle colline
-    """, _noun),
-    "y": hinted("""
+    """,
+        _noun,
+    ),
+    "y": hinted(
+        """
         m | panettiere | impasto | si alzava alle tre e lavorava l'impasto
         m | pescatore | reti | rammendava le reti e remava sul lago
         m | maestro | lavagna | scriveva le somme alla lavagna
@@ -135,8 +165,11 @@ _LEXICON = {
         m | barbiere | rasoio | affilava il rasoio e pettinava i clienti
         m | mugnaio | farina | riempiva i sacchi di farina e ascoltava la ruota
         m | giudice | sentenza | indossava la toga e leggeva la sentenza
-    """, _noun),
-    "z": hinted("""
+    """,
+        _noun,
+    ),
+    "z": hinted(
+        """
         f | stazione | treni | I treni fischiavano e i viaggiatori trascinavano le valigie
         m | porto | navi | Le navi dondolavano e i marinai lanciavano le corde
         f | chiesa | prete | Il prete accendeva le candele e il coro cantava piano
@@ -149,8 +182,11 @@ _LEXICON = {
         f | panetteria | pani | Nella vetrina c'erano pani ancora caldi
         f | banca | denaro | Gli impiegati contavano il denaro dietro un vetro
         m | museo | statue | I visitatori camminavano lentamente tra le statue e i quadri
-    """, _noun),
-    "q": hinted("""
+    """,
+        _noun,
+    ),
+    "q": hinted(
+        """
         m | cane | abbaiava | Qualcosa abbaiava dietro il cancello
         m | gatto | fusa | Qualcosa faceva le fusa vicino alla finestra
         m | cavallo | nitriva | Qualcosa nitriva nel cortile
@@ -163,7 +199,9 @@ _LEXICON = {
         f | vespa | ronzava | Qualcosa ronzava contro il vetro
         m | topo | squittiva | Qualcosa squittiva sotto il pavimento
         f | rana | gracidava | Qualcosa gracidava nell'erba bagnata
-    """, _noun),
+    """,
+        _noun,
+    ),
 }
 
 _MOODS = lines("""

@@ -84,8 +84,7 @@ def test_every_word_of_the_facts_is_known(language):
     for subject in range(4000):
         told = facts(subject)
         words = [each.name for each in fields(told) if each.name not in ("name", "person", "archive")]
-        keys = {(told.kind, name, value) for name in words
-                if isinstance(value := getattr(told, name), str)}
+        keys = {(told.kind, name, value) for name in words if isinstance(value := getattr(told, name), str)}
         if not keys <= seen:
             seen |= keys
             for variant in range(5):

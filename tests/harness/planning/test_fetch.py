@@ -34,7 +34,7 @@ def no_account(monkeypatch, tmp_path):
 def run(arguments, capsys):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["harness", *arguments])
-        patch.setattr(cli, "console", app.Console(width=300))
+        patch.setattr(app, "console", app.Console(width=300))
         with pytest.raises(SystemExit) as stop:
             app.main()
     return stop.value.code, capsys.readouterr()

@@ -109,9 +109,11 @@ def test_empty_and_identical_outputs_are_flagged(rollouts, words):
 
 
 def test_a_collapsed_generator_is_flagged_in_record_and_table(quick, make_plan, tmp_path, monkeypatch):
-    from harness.training import grpo
+    from harness.training import generation
 
-    monkeypatch.setattr(grpo, "generate", lambda model, tokenizer, prompts, *a, **o: ["so it goes"] * len(prompts))
+    monkeypatch.setattr(
+        generation, "generate", lambda model, tokenizer, prompts, *a, **o: ["so it goes"] * len(prompts)
+    )
     record = run_cell(make_plan("norm", "naive", quick()), tmp_path, ignore)
     assert record.status == "done"
     assert record.notes == ["at step 2, 4 rollouts are only 1 different texts"]

@@ -10,8 +10,8 @@ import numpy
 import pytest
 import torch
 
-from harness import cell as cell_module
 from harness.cell import run_cell
+from harness.machine import stopping
 from harness.machine.stopping import Interrupted
 from harness.planning.cells import wanted
 from harness.settings.profiles import load_profile, resolve
@@ -269,7 +269,7 @@ def test_failed_cells_are_kept_until_asked_for_and_then_go_on(quick, make_plan, 
 
 
 def test_a_signal_that_a_library_swallowed_ends_the_cell_with_its_number(quick, make_plan, tmp_path, monkeypatch):
-    monkeypatch.setattr(cell_module, "_stop_requested", 15)
+    monkeypatch.setattr(stopping, "_stop_signal", 15)
     with pytest.raises(Interrupted) as caught:
         run_cell(make_plan("norm", "naive", quick()), tmp_path, ignore)
     assert caught.value.args == (15,)

@@ -93,7 +93,7 @@ def test_dry_run_prints_the_plan_without_any_model(tmp_path, monkeypatch, capsys
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "_snapshot", lambda *a, **k: pytest.fail("a dry run asked the hub"))
-    monkeypatch.setattr(cli, "console", app.Console(width=200))
+    monkeypatch.setattr(app, "console", app.Console(width=200))
     app.app(["run", "--profile", "paper", "--task", "lambada_es", "--dry-run", "--on", "h200"], standalone_mode=False)
     shown = capsys.readouterr().out
     for words in (
@@ -180,7 +180,7 @@ def test_a_task_that_breaks_costs_its_own_rows_and_one_that_refuses_is_said_befo
         def make_task(plan):
             raise error
 
-        monkeypatch.setattr("harness.grid.make_task", make_task)
+        monkeypatch.setattr("harness.planning.preflight.make_task", make_task)
         preflight(plans, tmp_path)
 
     made(ValueError("a fault"))

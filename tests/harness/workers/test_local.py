@@ -17,13 +17,13 @@ from harness.store.frames import load
 from harness.workers.local import run_grid
 from reports.store import store_tables
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def hold(folder: str) -> subprocess.Popen:
     """A process that owns `folder` until it is killed."""
     code = (
-        "import sys, time; from pathlib import Path; from harness import locks\n"
+        "import sys, time; from pathlib import Path; from harness.store import locks\n"
         "with locks.owned(Path(sys.argv[1]), wait=False) as ours:\n    print(ours, flush=True)\n    time.sleep(100)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

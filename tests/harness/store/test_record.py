@@ -125,7 +125,7 @@ def test_an_older_schema_migrates_step_by_step(tmp_path, monkeypatch):
         -1: lambda old: {("floor" if key == "baseline" else key): value for key, value in old.items()},
         0: lambda old: old | {"direction": "higher"},
     }
-    monkeypatch.setattr(results, "MIGRATIONS", steps)
+    monkeypatch.setattr(record, "MIGRATIONS", steps)
     found = store.read()
     assert (found.schema_version, found.floor, found.direction) == (record.SCHEMA_VERSION, 0.25, "higher")
     assert len(load(tmp_path)[0]) == 1

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from harness.contracts import HarnessError, TaskContext, completion_text
+from harness.fidelity import truth
 from harness.fidelity.pool import build_pool
 from harness.fidelity.records import SCHEMA_VERSION, Spec, load
 from harness.fidelity.run import plan_fidelity, run_fidelity
@@ -67,7 +68,7 @@ def plans(task: str, rewards: list[str], given: dict, spec: Spec = SPEC, seed: i
 
 def harness(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     """(exit code, output, errors) of the command line."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     done = subprocess.run([sys.executable, "-m", "harness", *arguments], cwd=cwd, env=environment, text=True,
                           capture_output=True, timeout=300)  # fmt: skip
@@ -140,7 +141,7 @@ def test_several_steps_are_retrained_in_full(retraining):
 
 
 def test_large_targets_are_retrained_in_full(retraining, monkeypatch):
-    monkeypatch.setattr(fidelity_truth, "MOST_BYTES", 1000)
+    monkeypatch.setattr(truth, "MOST_BYTES", 1000)
     assert retraining(OPTIMIZERS["adamw"]).one_step is None
 
 
@@ -290,7 +291,7 @@ def test_too_few_articles_are_named(quick, tmp_path):
 def test_signals_share_one_truth_and_nothing_is_measured_twice(quick, tmp_path, monkeypatch):
     given = quick()
     (first,) = run_fidelity(plans("norm", ["adam_metagrad"], given), tmp_path)
-    monkeypatch.setattr(fidelity_truth, "Retraining", None)  # a second truth of the same training would fail
+    monkeypatch.setattr(truth, "Retraining", None)  # a second truth of the same training would fail
     again = run_fidelity(plans("norm", ["adam_metagrad", "naive", "fasttext"], given), tmp_path)
     assert again[0] == first and [record.status for record in again] == ["done", "done", "unsupported"]
     assert again[1].truths == first.truths and "reference" in again[2].reason
@@ -362,7 +363,7 @@ def test_the_command_prints_and_stores_the_table(quick, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_interruption_ends_the_workers_and_keeps_what_is_stored(number, quick, tmp_path):
     arguments = ("--task", "norm,67", "--reward", "naive", "--pool", "16", "--subsets", "20000", "--workers", "2")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "fidelity", *arguments, *flags(quick())], cwd=tmp_path, env=environment,
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
