@@ -28,14 +28,37 @@ Notify = Callable[[dict[str, Any]], None]
 """Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
 
 TRAIN_MEASURES = {
-    "reward_raw_mean": "", "reward_raw_std": "", "reward_scaled_mean": "", "reward_scaled_std": "", "zero_spread": "fraction",
-    "empty_fraction": "fraction", "distinct_fraction": "fraction", "target_metric": "",
-    "loss": "", "grad_norm": "", "entropy": "nats", "completion_tokens": "tokens", "clipped_tokens": "fraction",
-    "seconds_generation": "s", "seconds_reward": "s", "seconds_update": "s",
-}  # fmt: skip
+    "reward_raw_mean": "",
+    "reward_raw_std": "",
+    "reward_scaled_mean": "",
+    "reward_scaled_std": "",
+    "zero_spread": "fraction",
+    "empty_fraction": "fraction",
+    "distinct_fraction": "fraction",
+    "target_metric": "",
+    "loss": "",
+    "grad_norm": "",
+    "entropy": "nats",
+    "completion_tokens": "tokens",
+    "clipped_tokens": "fraction",
+    "seconds_generation": "s",
+    "seconds_reward": "s",
+    "seconds_update": "s",
+}
 
-CARRIED = ("headline", "floor", "final", "initial", "steps_done", "rollouts", "zero_spread", "seconds", "notes",
-           "peak_memory_bytes", "device_memory_bytes")  # fmt: skip
+CARRIED = (
+    "headline",
+    "floor",
+    "final",
+    "initial",
+    "steps_done",
+    "rollouts",
+    "zero_spread",
+    "seconds",
+    "notes",
+    "peak_memory_bytes",
+    "device_memory_bytes",
+)
 """What of the record a checkpoint brings back; the rest is known anew."""
 
 
@@ -49,9 +72,9 @@ def run_cell(
     since: str = "",
     wait: bool = True,
 ) -> CellRecord | None:
-    """Runs the cell, or goes on with it from its last checkpoint, and stores it whatever happens: `done`, `failed` (with
-    the reason) or `interrupted`, the last with all that was measured until then. A cell that needs no run (see `wanted`)
-    is returned as stored. None: another process runs it now and `wait` is off.
+    """Runs the cell, or goes on with it from its last checkpoint, and stores it whatever happens: `done`, `failed`
+    (with the reason) or `interrupted`, the last with all that was measured until then. A cell that needs no run (see
+    `wanted`) is returned as stored. None: another process runs it now and `wait` is off.
 
     Raises Interrupted, and StorageError where nothing can be stored.
     """
@@ -152,11 +175,20 @@ class _Cell:
         mark: dict[str, float] = {}
         with tempfile.TemporaryDirectory() as scratch:
             trainer = make_trainer(
-                self.generator, self.tokenizer, self.prompts, self.reward, advantage=self.advantage,
-                generator=self.settings.generator, grpo=self.settings.grpo, seed=self.plan.seed, scratch=scratch,
-                on_step=lambda step, logs: self._step(step, logs, trainer, mark), report_to=self.report_to,
-                half=self.half, residency=self.residency,
-            )  # fmt: skip
+                self.generator,
+                self.tokenizer,
+                self.prompts,
+                self.reward,
+                advantage=self.advantage,
+                generator=self.settings.generator,
+                grpo=self.settings.grpo,
+                seed=self.plan.seed,
+                scratch=scratch,
+                on_step=lambda step, logs: self._step(step, logs, trainer, mark),
+                report_to=self.report_to,
+                half=self.half,
+                residency=self.residency,
+            )
             self.trainer = trainer
             mark.update(time=time.perf_counter(), **trainer.seconds)
             trainer.train_from(self.resumed, scratch) if self.resumed else trainer.train()
@@ -220,9 +252,13 @@ class _Cell:
         self.record.zero_spread = sum(self.zero_spread) / len(self.zero_spread)
         known = trainer.rollout_stats | {f"seconds_{phase}": seconds for phase, seconds in spent.items()}
         known |= {
-            "loss": logs["loss"], "target_metric": logs.get("target_metric"), "grad_norm": logs.get("grad_norm"), "entropy": logs.get("entropy"),
-            "completion_tokens": logs.get("completions/mean_length"), "clipped_tokens": logs.get("clip_ratio/region_mean"),
-        }  # fmt: skip
+            "loss": logs["loss"],
+            "target_metric": logs.get("target_metric"),
+            "grad_norm": logs.get("grad_norm"),
+            "entropy": logs.get("entropy"),
+            "completion_tokens": logs.get("completions/mean_length"),
+            "clipped_tokens": logs.get("clip_ratio/region_mean"),
+        }
         for measure, unit in TRAIN_MEASURES.items():
             if known.get(measure) is not None:
                 self._measure(step, "train", Measure(measure, unit), float(known[measure]))
@@ -246,10 +282,14 @@ class _Cell:
         with self._phase("validation"):
             self.residency.turn("generator")
             rollouts = generate(
-                self.generator, self.tokenizer, self.validation_prompts, self.settings.generator,
-                seed=10_000 * (self.plan.seed + 1) + step, greedy=getattr(type(self.task), "greedy_validation", False),
+                self.generator,
+                self.tokenizer,
+                self.validation_prompts,
+                self.settings.generator,
+                seed=10_000 * (self.plan.seed + 1) + step,
+                greedy=getattr(type(self.task), "greedy_validation", False),
                 half=self.half,
-            )  # fmt: skip
+            )
             self.residency.turn("target")
             found = self.task.evaluate(rollouts, self.validation_inner)
             self.residency.turn("generator")
@@ -282,9 +322,12 @@ class _Cell:
         self._clock()
         tensors, state = trainer.snapshot()
         state["cell"] = {
-            "record": self.record.model_dump(include=set(CARRIED)), "provenance": self.record.provenance,
-            "rows": self.rows, "samples": self.samples, "zero_spread": self.zero_spread,
-        }  # fmt: skip
+            "record": self.record.model_dump(include=set(CARRIED)),
+            "provenance": self.record.provenance,
+            "rows": self.rows,
+            "samples": self.samples,
+            "zero_spread": self.zero_spread,
+        }
         state["parts"] = {name: part.state_dict() for name, part in self._parts() if hasattr(part, "state_dict")}
         self.checkpoints.save(Checkpoint(step, tensors, state))
 
@@ -315,9 +358,15 @@ class _Cell:
 
     def _measure(self, step: int, phase: str, measure: Measure, value: float) -> None:
         self.rows.append(
-            {"step": step, "phase": phase, "measure": measure.name, "value": value, "unit": measure.unit,
-             "direction": measure.direction or ""}
-        )  # fmt: skip
+            {
+                "step": step,
+                "phase": phase,
+                "measure": measure.name,
+                "value": value,
+                "unit": measure.unit,
+                "direction": measure.direction or "",
+            }
+        )
 
     @contextmanager
     def _phase(self, name: str) -> Any:

@@ -1,4 +1,5 @@
-"""The cross product tasks x rewards x variants x seeds, and where it executes: worker processes that take cell by cell."""
+"""The cross product tasks x rewards x variants x seeds, and where it executes: worker processes that take cell by
+cell."""
 
 from __future__ import annotations
 
@@ -20,10 +21,10 @@ def plan_grid(
 ) -> list[CellPlan]:
     """Every cell of the grid, in the order tasks, variants, rewards, seeds. Raises HarnessError for bad settings.
 
-    With `inner_steps` every variant sees the settings' total number of examples, in inner batches of one size (PAPER.md,
-    Generator settings): the longest T has the settings' prompts a step and number of steps, a shorter one fewer prompts
-    and more steps. Validation comes after as many examples and trains for the longest T, unless the settings name
-    another.
+    With `inner_steps` every variant sees the settings' total number of examples, in inner batches of one size
+    (PAPER.md, Generator settings): the longest T has the settings' prompts a step and number of steps, a shorter one
+    fewer prompts and more steps. Validation comes after as many examples and trains for the longest T, unless the
+    settings name another.
     """
     check_options(profile, assignments, tasks, rewards)
     cells = []
@@ -40,11 +41,13 @@ def plan_grid(
                     updates = max(1, base.updates_per_step * prompts // base.prompts_per_step)
                     every = settings.validation.every * base.prompts_per_step
                     given |= {
-                        "inner.steps": steps, "grpo.prompts_per_step": prompts, "grpo.updates_per_step": updates,
+                        "inner.steps": steps,
+                        "grpo.prompts_per_step": prompts,
+                        "grpo.updates_per_step": updates,
                         "grpo.steps": max(1, round(total / prompts)),
                         "validation.every": max(1, round(every / prompts)),
                         "validation.inner_steps": settings.validation.inner_steps or longest,
-                    }  # fmt: skip
+                    }
                     settings = resolve(profile, task, reward, given)
                 cells += [CellPlan(profile.name, task, reward, seed, settings, variant, given) for seed in seeds]
     return cells

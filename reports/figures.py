@@ -92,8 +92,8 @@ class Curves:
     """The long table, reduced over seeds once for all figures."""
 
     frame: pandas.DataFrame
-    """Columns profile, task, label, reward, variant, rollouts (in a GRPO step), phase, measure, unit, step, median, min,
-    max, seeds."""
+    """Columns profile, task, label, reward, variant, rollouts (in a GRPO step), phase, measure, unit, step, median,
+    min, max, seeds."""
     slots: Mapping[str, int]
     """Reward -> colour, the same in every figure."""
     dashes: Mapping[str, int]

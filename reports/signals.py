@@ -40,8 +40,17 @@ FAITHFUL = 0.9
 HALF = 0.5
 """And so does a larger error, relative to the change of Phi."""
 
-COLUMNS = ("halves", "small change", "leave one out", "leave part out", "own groups", "mixed groups", "AUC",
-           "repeatability", "s / 1,000")  # fmt: skip
+COLUMNS = (
+    "halves",
+    "small change",
+    "leave one out",
+    "leave part out",
+    "own groups",
+    "mixed groups",
+    "AUC",
+    "repeatability",
+    "s / 1,000",
+)
 
 
 # ------------------------------------------------------------------------------------------------------------- measures
@@ -237,12 +246,26 @@ def frame(found: Sequence[Row]) -> pandas.DataFrame:
 
     lines = []
     for row in found:
-        key = {"profile": row.profile, "task": row.task, "settings": row.settings,
-               "reward": row.reward, "training": row.training,
-               "own_training": row.own, "seeds": " ".join(map(str, row.seeds)), "status": row.status}  # fmt: skip
+        key = {
+            "profile": row.profile,
+            "task": row.task,
+            "settings": row.settings,
+            "reward": row.reward,
+            "training": row.training,
+            "own_training": row.own,
+            "seeds": " ".join(map(str, row.seeds)),
+            "status": row.status,
+        }
         for name, interval in row.found.items():
-            line = {"measure": name, "value": interval.mean, "low": interval.low, "high": interval.high,
-                    "n": interval.n, "axis": interval.axis, "method": interval.method}  # fmt: skip
+            line = {
+                "measure": name,
+                "value": interval.mean,
+                "low": interval.low,
+                "high": interval.high,
+                "n": interval.n,
+                "axis": interval.axis,
+                "method": interval.method,
+            }
             lines.append(key | line)
         for change, (score, error) in row.scores.items():
             lines.append(key | {"measure": f"score at change {change:g}", "value": score})
@@ -300,18 +323,23 @@ def _breaking(found: Sequence[Row]) -> str:
         limits = (holds_to(row.scores), exact_to(row.scores))
         ends = ("nowhere" if last is None else f"c = {last:g}" + (" (most)" if last == 1 else "") for last in limits)
         lines.append([row.task, row.reward, row.training, *cells, *ends])
-    note = ("Half of the texts get the data weight 1 + c, the others 1 - c; c = 1 is training on a random half alone. "
-            "Spearman between the linear prediction and the retrained Phi; in brackets the error of the prediction "
-            "relative to the change.\n")  # fmt: skip
+    note = (
+        "Half of the texts get the data weight 1 + c, the others 1 - c; c = 1 is training on a random half alone. "
+        "Spearman between the linear prediction and the retrained Phi; in brackets the error of the prediction "
+        "relative to the change.\n"
+    )
     return _grid(heads, lines) + "\n" + note
 
 
 def legend(found: Sequence[Row]) -> str:
     """How to read the tables, in one paragraph."""
     several = any(len(row.seeds) > 1 for row in found)
-    axis = ("95 % intervals over seeds (a pool each)" if several else
-            "95 % intervals inside one pool: bootstrap over subsets or texts, t or bootstrap over groups or pairs of "
-            "batches; they do not cover the choice of the pool")  # fmt: skip
+    axis = (
+        "95 % intervals over seeds (a pool each)"
+        if several
+        else "95 % intervals inside one pool: bootstrap over subsets or texts, t or bootstrap over groups or pairs of "
+        "batches; they do not cover the choice of the pool"
+    )
     return (
         "Rank correlations with Phi of targets trained again (float64), 1 is best and 0 is noise. halves: linear "
         "datamodeling score, targets trained on random halves. small change: the same with data weights 1 ± 0.1. "
@@ -338,8 +366,7 @@ def rich(found: Sequence[Row]) -> rich.console.RenderableType:
 
     parts: list[rich.console.RenderableType] = []
     for title, block in blocks(found):
-        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
-                      pad_edge=False)  # fmt: skip
+        table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
         table.add_column("signal", no_wrap=True)
         for name in COLUMNS:

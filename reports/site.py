@@ -238,8 +238,19 @@ def row_cells(block: Block, row: Row) -> list[Cell]:
     """`tables.row_cells` with what to sort by, and the mean's interval below the points."""
     texts = tables.row_cells(block, row)
     measures = [row.measures[name] for name in block.measures]
-    sorts = [row.label, row.median, row.median, summary.median(row.gain), *measures, row.zero_spread, row.seconds_step,
-             row.seconds_total, row.peak_memory_bytes, len(row.seeds), texts[-1]]  # fmt: skip
+    sorts = [
+        row.label,
+        row.median,
+        row.median,
+        summary.median(row.gain),
+        *measures,
+        row.zero_spread,
+        row.seconds_step,
+        row.seconds_total,
+        row.peak_memory_bytes,
+        len(row.seeds),
+        texts[-1],
+    ]
     cells = [
         Cell(text, "" if isinstance(sort, float) and math.isnan(sort) else sort)
         for text, sort in zip(texts, sorts, strict=True)

@@ -206,8 +206,11 @@ def _row(
     memory = device if np.isfinite(device).any() else process
     counts = {status: int((cells["status"] == status).sum()) for status in STATUS_ORDER}
     unfinished = cells[cells["status"] != "done"]
-    reasons = (f"{status}: {why or 'no reason stored'}" for status, why in
-               zip(unfinished["status"], unfinished["reason"], strict=True) if status != "running")  # fmt: skip
+    reasons = (
+        f"{status}: {why or 'no reason stored'}"
+        for status, why in zip(unfinished["status"], unfinished["reason"], strict=True)
+        if status != "running"
+    )
     headline = _column(done, "headline")
     return Row(
         reward=reward,

@@ -20,7 +20,8 @@ FAMILIES = {"adam": ("adamw", "adam"), "sgd": ("sgd",)}
 """Reward family -> names of InnerOptimizer that belong to it, the default first."""
 
 METAGRADIENT_OPTIONS = {
-    "credit": "text: a rollout's tokens share its reward (text, as the authors); token: each has its own part of the sum",
+    "credit": "text: a rollout's tokens share its reward (text, as the authors); token: each has its own part "
+    "of the sum",
     "standardise_steps": "rewards minus the mean of their inner step, over its deviation; the authors do not (false)",
 }
 """Options (`reward.options`) of every metagradient reward."""
@@ -48,8 +49,8 @@ def metagradient_reward(
     of the mean. At T = 1 it changes nothing that the runner's scaling would not.
 
     A metagradient is the sum of its text's tokens' own, which cost little more. With `credit` "token" they go to whom
-    the caller names in `credit_characters` (harness/training/credit.py), the rewards being the same. That takes a training with
-    `per_token` and `spread`, as harness/training/inner.py has them.
+    the caller names in `credit_characters` (harness/training/credit.py), the rewards being the same. That takes a
+    training with `per_token` and `spread`, as harness/training/inner.py has them.
     """
     per_token = credit == "token"
 

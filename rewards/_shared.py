@@ -29,8 +29,9 @@ def references(context: RewardContext, reward: str) -> list[str]:
     """The task's reference texts. Raises HarnessError if there are none."""
     texts = context.task.references()
     if not texts:
-        raise HarnessError(f"The reward {reward} compares with reference texts, and the task has none; check "
-                           "data.references.")  # fmt: skip
+        raise HarnessError(
+            f"The reward {reward} compares with reference texts, and the task has none; check data.references."
+        )
     return texts
 
 

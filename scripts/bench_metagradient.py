@@ -64,8 +64,13 @@ def machine() -> dict:
     else:
         lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
         name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__,
-            "torchopt": torchopt.__version__, "transformers": transformers.__version__}  # fmt: skip
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "torchopt": torchopt.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def timed(run, device: str) -> tuple[object, float, float]:
@@ -96,8 +101,14 @@ def part_exact(rows: Rows, arguments: argparse.Namespace) -> None:
                     double = metagradient(model, batches, lm_metric(model), optimizer).weights
                 single = build(kind, tied).float()
                 float32 = metagradient(single, batches, lm_metric(single), optimizer).weights
-                rows.add(check="ladder", model=kind, tied=tied, T=steps, float64=relative(double, expected),
-                         float32=relative(float32, expected))  # fmt: skip
+                rows.add(
+                    check="ladder",
+                    model=kind,
+                    tied=tied,
+                    T=steps,
+                    float64=relative(double, expected),
+                    float32=relative(float32, expected),
+                )
     for steps, eps_root in ((1, 1e-6), (8, 1e-6), (1, 1e-9)):
         if not rows.has(check="protocol", T=steps, eps_root=eps_root):
             rows.add(check="protocol", T=steps, eps_root=eps_root, **protocol(steps, eps_root, arguments.device))
@@ -128,14 +139,24 @@ def protocol(steps: int, eps_root: float, device: str) -> dict:
 CASES = [  # size, T, metric, rounds, ways (name, method, budget; "states": every state and gradient, no graph)
     ("miniature", 1, "lm", 7, [("engine", "engine", GRAPHS)]),
     ("miniature", 1, "patch", 7, [("engine", "engine", GRAPHS)]),
-    ("miniature", 8, "lm", 3, [("engine", "engine", GRAPHS), ("states kept", "engine", "states"),
-                               ("lean", "engine", LEAN), ("torchopt", "torchopt", None),
-                               ("reverse over reverse", "reverse_over_reverse", None)]),
+    (
+        "miniature",
+        8,
+        "lm",
+        3,
+        [
+            ("engine", "engine", GRAPHS),
+            ("states kept", "engine", "states"),
+            ("lean", "engine", LEAN),
+            ("torchopt", "torchopt", None),
+            ("reverse over reverse", "reverse_over_reverse", None),
+        ],
+    ),
     ("gpt2", 1, "lm", 3, [("engine", "engine", GRAPHS)]),
     ("gpt2", 1, "patch", 3, [("engine", "engine", GRAPHS)]),
     ("gpt2 width", 4, "lm", 2, [("engine", "engine", GRAPHS)]),
     ("miniature", 96, "lm", 1, [("engine", "engine", GRAPHS), ("states kept", "engine", "states")]),
-]  # fmt: skip
+]
 
 
 def part_ratios(rows: Rows, arguments: argparse.Namespace) -> None:
@@ -168,8 +189,12 @@ def in_turn(s: Setting, metric: str, runs: dict[str, tuple[str, int | None]], de
         found, wall, cpu = timed(partial(METHODS[method], s, of, budget), device)
         seconds[name] = {"wall_s": wall, "cpu_s": cpu}
         if method == "engine":
-            plans[name] = {"strategy": found.plan.strategy, "recorded": found.plan.recorded,
-                           "graphs": found.plan.graphs, "budget": budget}  # fmt: skip
+            plans[name] = {
+                "strategy": found.plan.strategy,
+                "recorded": found.plan.recorded,
+                "graphs": found.plan.graphs,
+                "budget": budget,
+            }
         del found
     return seconds, plans
 
@@ -203,8 +228,11 @@ def point(pipe, size: str, method: str, steps: int, budget: int | None, device: 
         plan = getattr(found, "plan", None)
         del found
         times = [first, *(timed(lambda: METHODS[method](s, s.lm, budget), device)[1:] for _ in range(repeats - 1))]
-        row = {"peak_bytes": after - before, "wall_s": statistics.median(t[0] for t in times),
-               "cpu_s": statistics.median(t[1] for t in times)}  # fmt: skip
+        row = {
+            "peak_bytes": after - before,
+            "wall_s": statistics.median(t[0] for t in times),
+            "cpu_s": statistics.median(t[1] for t in times),
+        }
         if plan is not None:
             row |= {"plan": plan.strategy, "graphs": plan.graphs, "plan_bytes": plan.bytes}
             row |= {"extra_passes": plan.extra_passes}
@@ -218,7 +246,8 @@ def in_own_process(rows: Rows, arguments: argparse.Namespace, repeats: int = 1, 
     for row in rows.rows:
         if all(row.get(k) == v for k, v in key.items()):
             return row
-    # Not forked: the child of a process that has freed gigabytes finds them resident and seems to need no memory at all.
+    # Not forked: the child of a process that has freed gigabytes finds them resident and seems to need no memory at
+    # all.
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     child = context.Process(target=point, args=(there,), kwargs=key | {"device": arguments.device, "repeats": repeats})
@@ -252,8 +281,13 @@ def part_memory(rows: Rows, arguments: argparse.Namespace) -> None:
 def part_figure(rows: Rows, arguments: argparse.Namespace) -> None:
     """Time and memory against T; a way whose next point would take more than 6 GB ends there."""
     for steps in [1, 2, 4, 8, 16] if arguments.quick else [1, 2, 4, 8, 16, 32, 64, 128, 256]:
-        for method, budget in [("plain", None), ("engine", 2_000_000_000), ("engine", 400_000_000), ("torchopt", None),
-                               ("reverse_over_reverse", None)]:  # fmt: skip
+        for method, budget in [
+            ("plain", None),
+            ("engine", 2_000_000_000),
+            ("engine", 400_000_000),
+            ("torchopt", None),
+            ("reverse_over_reverse", None),
+        ]:
             key = {"size": "figure", "method": method, "budget": budget}
             last = [r for r in rows.rows if r["steps"] < steps and all(r.get(k) == v for k, v in key.items())]
             if method not in ("plain", "engine") and last and 2 * last[-1].get("peak_bytes", 6e9) > 6e9:

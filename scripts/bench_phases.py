@@ -4,10 +4,10 @@
     python scripts/bench_phases.py --width-divisor 1 --prompts 256      # a GPU: lambada_es as the paper has it
     python scripts/bench_phases.py --width-divisor 1 --prompts 2048 --task 67 --target gpt2 --inner-steps 8
 
-The harness's own code runs: TRL's trainer, generation, reward, inner training, validation. Only the models are random and
-the texts are words that are one token each, so that prompts, rollouts and passages have the lengths that the paper's
-have. A step of another size is a multiple: phases are linear in the number of rollouts at a given microbatch. Writes
-OUT.json and OUT.md.
+The harness's own code runs: TRL's trainer, generation, reward, inner training, validation. Only the models are random
+and the texts are words that are one token each, so that prompts, rollouts and passages have the lengths that the
+paper's have. A step of another size is a multiple: phases are linear in the number of rollouts at a given microbatch.
+Writes OUT.json and OUT.md.
 
 floor    counted FLOPs at the rate of a large matrix product measured here, in the phase's dtype
 plan     what `run --dry-run` says for these settings on this device
@@ -40,8 +40,11 @@ from harness.training.grpo import GeneratorTrainer, make_trainer
 from harness.training.inner import InnerTrainer
 from harness.training.offload import for_cell
 
-NAMES = {"llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct", "gpt2": "openai-community/gpt2",
-         "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct"}  # fmt: skip
+NAMES = {
+    "llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct",
+    "gpt2": "openai-community/gpt2",
+    "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct",
+}
 PHASES = ("generation", "reward", "update", "validation")
 
 
@@ -57,13 +60,21 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     planned = estimate(settings, options.task, options.reward, device, shapes)
     measured, peaks = measure(settings, options, shapes)
     result = {
-        "task": options.task, "reward": options.reward, "shapes": [options.shape, options.target],
-        "width_divisor": options.width_divisor, "device": device.name, "threads": torch.get_num_threads(),
-        "torch": torch.__version__, "clock": "CPU seconds" if own_seconds() else "seconds",
-        "flops_per_second": device.flops, "bandwidth": device.bandwidth,
-        "rollouts": settings.grpo.rollouts_per_step, "inner_steps": settings.inner.steps,
-        "settings": settings.model_dump(mode="json"), "phases": compare(measured, peaks, planned, device, settings),
-    }  # fmt: skip
+        "task": options.task,
+        "reward": options.reward,
+        "shapes": [options.shape, options.target],
+        "width_divisor": options.width_divisor,
+        "device": device.name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "clock": "CPU seconds" if own_seconds() else "seconds",
+        "flops_per_second": device.flops,
+        "bandwidth": device.bandwidth,
+        "rollouts": settings.grpo.rollouts_per_step,
+        "inner_steps": settings.inner.steps,
+        "settings": settings.model_dump(mode="json"),
+        "phases": compare(measured, peaks, planned, device, settings),
+    }
     result |= whole_cell(result, options)
     write_json(options.out.with_suffix(".json"), result)
     write_atomic(options.out.with_suffix(".md"), table(result))
@@ -95,15 +106,25 @@ def settings_for(options: argparse.Namespace, shapes: tuple[Shape, ...]) -> Sett
     passages = options.passages or max(8, 2320 * options.prompts // 256)
     on_gpu = torch.cuda.is_available()
     given = {
-        "grpo.steps": options.steps + 1, "grpo.prompts_per_step": options.prompts,
-        "grpo.updates_per_step": max(1, rollouts // 128), "inner.steps": options.inner_steps,
-        "validation.prompts": rollouts, "validation.inner_steps": options.inner_steps,
-        "data.article_count": options.prompts * (options.steps + 1), "task.options.metric_examples": passages,
-        "task.options.validation_examples": passages, "task.options.language_id": "embedded:language_id",
-    }  # fmt: skip
+        "grpo.steps": options.steps + 1,
+        "grpo.prompts_per_step": options.prompts,
+        "grpo.updates_per_step": max(1, rollouts // 128),
+        "inner.steps": options.inner_steps,
+        "validation.prompts": rollouts,
+        "validation.inner_steps": options.inner_steps,
+        "data.article_count": options.prompts * (options.steps + 1),
+        "task.options.metric_examples": passages,
+        "task.options.validation_examples": passages,
+        "task.options.language_id": "embedded:language_id",
+    }
     if not on_gpu:  # bfloat16 is emulated there
-        given |= {"generator.dtype": "float32", "grpo.microbatch": 4, "inner.microbatch": 8, "generator.batch": 64,
-                  "task.options.metric_microbatch": 8}  # fmt: skip
+        given |= {
+            "generator.dtype": "float32",
+            "grpo.microbatch": 4,
+            "inner.microbatch": 8,
+            "generator.batch": 64,
+            "task.options.metric_microbatch": 8,
+        }
     given |= {"inner.prepend_bos": False}
     given |= dict(parse_assignment(text) for text in options.assignments)
     return resolve(load_profile(options.profile), options.task, options.reward, given)
@@ -132,10 +153,15 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
     entry = REWARDS.get(options.reward)
     reward = entry.factory(
         RewardContext(
-            task=task, num_generations=4, cross_group=True, options=settings.reward.options, load_inner=lambda: inner,
-            load_tokenizer=lambda: target_tokens, asset=assets.resolve,
+            task=task,
+            num_generations=4,
+            cross_group=True,
+            options=settings.reward.options,
+            load_inner=lambda: inner,
+            load_tokenizer=lambda: target_tokens,
+            asset=assets.resolve,
         )
-    )  # fmt: skip
+    )
     half = HalfCopy(writer) if settings.generator.dtype == "bfloat16" else None
     residency = for_cell(settings, writer, reader)
     seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
@@ -153,9 +179,19 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
 
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(
-            writer, tokens, prompts, reward, advantage=entry.advantage, generator=settings.generator,
-            grpo=settings.grpo, seed=0, scratch=scratch, on_step=on_step, half=half, residency=residency,
-        )  # fmt: skip
+            writer,
+            tokens,
+            prompts,
+            reward,
+            advantage=entry.advantage,
+            generator=settings.generator,
+            grpo=settings.grpo,
+            seed=0,
+            scratch=scratch,
+            on_step=on_step,
+            half=half,
+            residency=residency,
+        )
         parties = lambda: [thing for thing in (writer, half and half.copy, trainer.optimizer) if thing is not None]
         residency.add("generator", parties)
         residency.add("target", lambda: [reader])
@@ -181,15 +217,26 @@ def random_model(shape: Shape, attention: str) -> Any:
 
     if shape.gated:
         config: Any = LlamaConfig(
-            vocab_size=shape.vocab, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
-            num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
-            head_dim=shape.head_dim, max_position_embeddings=max(shape.positions, 2048), tie_word_embeddings=shape.tied,
-        )  # fmt: skip
+            vocab_size=shape.vocab,
+            hidden_size=shape.hidden,
+            intermediate_size=shape.intermediate,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            head_dim=shape.head_dim,
+            max_position_embeddings=max(shape.positions, 2048),
+            tie_word_embeddings=shape.tied,
+        )
     else:
         config = GPT2Config(
-            vocab_size=shape.vocab, n_positions=max(shape.positions, 1024), n_embd=shape.hidden, n_layer=shape.layers,
-            n_head=shape.heads, n_inner=shape.intermediate, tie_word_embeddings=shape.tied,
-        )  # fmt: skip
+            vocab_size=shape.vocab,
+            n_positions=max(shape.positions, 1024),
+            n_embd=shape.hidden,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_inner=shape.intermediate,
+            tie_word_embeddings=shape.tied,
+        )
     config.bos_token_id = config.eos_token_id = config.pad_token_id = shape.vocab - 1
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention).eval()
 
@@ -255,11 +302,15 @@ def compare(measured: dict, peaks: dict, planned: CellEstimate, device: Device, 
         dtype = target if phase.name == "reward" else settings.generator.dtype
         seconds = statistics.median(measured[phase.name])
         rows[phase.name] = {
-            "seconds": seconds, "runs": measured[phase.name], "flops": phase.flops,
+            "seconds": seconds,
+            "runs": measured[phase.name],
+            "flops": phase.flops,
             "floor_seconds": phase.flops / device.flops.get(dtype, device.flops["float32"]),
-            "planned_seconds": phase.seconds, "measured_over_planned": seconds / phase.seconds,
-            "peak_bytes": peaks.get(phase.name), "planned_bytes": phase.memory,
-        }  # fmt: skip
+            "planned_seconds": phase.seconds,
+            "measured_over_planned": seconds / phase.seconds,
+            "peak_bytes": peaks.get(phase.name),
+            "planned_bytes": phase.memory,
+        }
     return rows
 
 
@@ -271,19 +322,24 @@ def whole_cell(result: dict[str, Any], options: argparse.Namespace) -> dict[str,
     step = times * sum(seconds[phase] for phase in PHASES[:3])
     validations = 1 + -(-full.grpo.steps // full.validation.every)
     validation = seconds["validation"] * full.validation.prompts / result["rollouts"]
-    return {"profile_step_seconds": step, "profile_validation_seconds": validation,
-            "profile_cell_hours": (full.grpo.steps * step + validations * validation) / 3600}  # fmt: skip
+    return {
+        "profile_step_seconds": step,
+        "profile_validation_seconds": validation,
+        "profile_cell_hours": (full.grpo.steps * step + validations * validation) / 3600,
+    }
 
 
 def table(result: dict[str, Any]) -> str:
     wide = "1" if result["width_divisor"] == 1 else f"1/{result['width_divisor']}"
     lines = [
         f"`{result['task']}` / `{result['reward']}`, generator {result['shapes'][0]}, target {result['shapes'][1]} at "
-        f"{wide} of the width, random weights; {result['rollouts']} rollouts a step, T = {result['inner_steps']}; {result['device']}, "
-        f"torch {result['torch']}. Medians, {result['clock']}.", "",
+        f"{wide} of the width, random weights; {result['rollouts']} rollouts a step, T = "
+        f"{result['inner_steps']}; {result['device']}, "
+        f"torch {result['torch']}. Medians, {result['clock']}.",
+        "",
         "| phase | seconds | floor | seconds / floor | plan | seconds / plan | peak | planned peak |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]  # fmt: skip
+    ]
     for name, row in result["phases"].items():
         peak = f"{row['peak_bytes'] / 2**30:.1f} GiB" if row["peak_bytes"] else ""
         floor = row["floor_seconds"]
@@ -293,8 +349,11 @@ def table(result: dict[str, Any]) -> str:
             f"{row['planned_bytes'] / 2**30:.1f} GiB |"
         )
     step, hours = result["profile_step_seconds"], result["profile_cell_hours"]
-    lines += ["", f"At the profile's size that is {step:.3g} s a GRPO step and {hours:.3g} h a cell, validation included, on "
-                  "this device and at this width."]  # fmt: skip
+    lines += [
+        "",
+        f"At the profile's size that is {step:.3g} s a GRPO step and {hours:.3g} h a cell, validation included, on "
+        "this device and at this width.",
+    ]
     return "\n".join(lines) + "\n"
 
 

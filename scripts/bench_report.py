@@ -36,8 +36,12 @@ LEVEL = {
     "fasttext": 0.6,
     "levenshtein": 0.1,
 }
-HEADLINES = {"67": ("pixel_accuracy", "fraction", "higher", 1.0), "qr": ("pixel_accuracy", "fraction", "higher", 1.0),
-             "norm": ("norm_change", "", "lower", None), "uuid": ("uuid_exact", "fraction", "higher", 1.0)}  # fmt: skip
+HEADLINES = {
+    "67": ("pixel_accuracy", "fraction", "higher", 1.0),
+    "qr": ("pixel_accuracy", "fraction", "higher", 1.0),
+    "norm": ("norm_change", "", "lower", None),
+    "uuid": ("uuid_exact", "fraction", "higher", 1.0),
+}
 NEEDS_REFERENCES = ("embedding", "fasttext", "levenshtein")
 WORDS = "la noche era fría y miró el jardín the old town lies north of a river and was founded in".split()
 
@@ -74,11 +78,21 @@ def generate(
                 for seed in seeds:
                     headline = HEADLINES.get(task, ("target_language", "fraction", "higher", 1.0))
                     record = CellRecord(
-                        profile="tiny", task=task, reward=reward, variant=f"T={inner}" if inner else "", seed=seed,
-                        identity=identity(task, reward, seed, settings, {}), status="done",
-                        settings=settings.model_dump(mode="json"), given=given, measure=headline[0], unit=headline[1],
-                        direction=headline[2], ceiling=headline[3], provenance=_provenance(),
-                    )  # fmt: skip
+                        profile="tiny",
+                        task=task,
+                        reward=reward,
+                        variant=f"T={inner}" if inner else "",
+                        seed=seed,
+                        identity=identity(task, reward, seed, settings, {}),
+                        status="done",
+                        settings=settings.model_dump(mode="json"),
+                        given=given,
+                        measure=headline[0],
+                        unit=headline[1],
+                        direction=headline[2],
+                        ceiling=headline[3],
+                        provenance=_provenance(),
+                    )
                     if reward in NEEDS_REFERENCES and not task.startswith("lambada"):
                         record.status, record.reason = "unsupported", f"the task has no reference texts{inject}"
                         CellStore.of(runs, record).write(record)
@@ -128,8 +142,16 @@ def _finish(
         values |= {f"more_{i}": float(random.normal()) for i in range(more_measures)}
         for measure, value in values.items():
             direction = record.direction if measure == record.measure else ""
-            rows.append({"step": step, "phase": "validation", "measure": measure, "value": value,
-                         "unit": record.unit if measure == record.measure else "", "direction": direction})  # fmt: skip
+            rows.append(
+                {
+                    "step": step,
+                    "phase": "validation",
+                    "measure": measure,
+                    "value": value,
+                    "unit": record.unit if measure == record.measure else "",
+                    "direction": direction,
+                }
+            )
         if step == 0:
             record.initial, record.floor = values, values[record.measure]
         record.final, record.headline = values, values[record.measure]
@@ -139,8 +161,14 @@ def _finish(
         if record.measure == "pixel_accuracy":
             _pictures(store, step, random)
     record.steps_done, record.rollouts, record.zero_spread = steps, steps * 128, float(random.uniform(0, 0.1))
-    record.seconds = {"load": 2.0, "generation": 50.0, "reward": 40 + 10 * random.random(), "update": 30.0,
-                      "validation": 8.0, "total": 135.0 + 5 * random.random()}  # fmt: skip
+    record.seconds = {
+        "load": 2.0,
+        "generation": 50.0,
+        "reward": 40 + 10 * random.random(),
+        "update": 30.0,
+        "validation": 8.0,
+        "total": 135.0 + 5 * random.random(),
+    }
     record.peak_memory_bytes = int(9e8 + 1e8 * random.random())
     store.write_curves(record, rows)
     store.write_samples(samples)
@@ -159,12 +187,19 @@ def _measures(record: CellRecord, grown: float, random: np.random.Generator, noi
             "norm_change_relative": float(-grown / 100),
         }
     if record.task == "uuid":
-        return {"uuid_exact": share(grown**4), **{f"component_{i}": share(grown ** (1 + i / 2)) for i in range(1, 6)},
-                "longest_piece_max": float(36 * grown)}  # fmt: skip
+        return {
+            "uuid_exact": share(grown**4),
+            **{f"component_{i}": share(grown ** (1 + i / 2)) for i in range(1, 6)},
+            "longest_piece_max": float(36 * grown),
+        }
     collapse = 0.5 if record.reward == "fasttext" else 0.1
-    return {"target_language": share(0.02 + grown), "fraction_english": share(0.95 - grown),
-            "bigram_entropy": float(9 * (1 - collapse * grown) + noise * random.normal()),
-            "distinct_2": share(0.8 - collapse * grown), "empty_fraction": 0.0}  # fmt: skip
+    return {
+        "target_language": share(0.02 + grown),
+        "fraction_english": share(0.95 - grown),
+        "bigram_entropy": float(9 * (1 - collapse * grown) + noise * random.normal()),
+        "distinct_2": share(0.8 - collapse * grown),
+        "empty_fraction": 0.0,
+    }
 
 
 def _pictures(store: CellStore, step: int, random: np.random.Generator) -> None:
@@ -180,8 +215,17 @@ def _pictures(store: CellStore, step: int, random: np.random.Generator) -> None:
 
 
 def _provenance() -> dict[str, Any]:
-    return {"commit": "0" * 40, "dirty": False, "python": "3.11", "platform": "generated", "device": "none", "cores": 2,
-            "threads": 1, "packages": {"torch": "0"}, "started": "2026-01-01T00:00:00+00:00"}  # fmt: skip
+    return {
+        "commit": "0" * 40,
+        "dirty": False,
+        "python": "3.11",
+        "platform": "generated",
+        "device": "none",
+        "cores": 2,
+        "threads": 1,
+        "packages": {"torch": "0"},
+        "started": "2026-01-01T00:00:00+00:00",
+    }
 
 
 def _code(text: str) -> int:
@@ -204,8 +248,17 @@ def main() -> int:
         start = time.perf_counter()
         page = site.build(place / "runs", place / "site")
         spent, size = time.perf_counter() - start, page.stat().st_size
-    print(json.dumps({"cells": cells, "seconds": round(spent, 2), "bytes": size, "most_seconds": MOST_SECONDS,
-                      "most_bytes": MOST_BYTES}))  # fmt: skip
+    print(
+        json.dumps(
+            {
+                "cells": cells,
+                "seconds": round(spent, 2),
+                "bytes": size,
+                "most_seconds": MOST_SECONDS,
+                "most_bytes": MOST_BYTES,
+            }
+        )
+    )
     return int(spent > MOST_SECONDS or size > MOST_BYTES)
 
 

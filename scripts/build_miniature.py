@@ -82,16 +82,24 @@ def build_tokenizer(into: Path, _assets: Path) -> dict[str, Any]:
     size = TOKENIZER["vocabulary"] - len(SPECIAL)
     core = byte_level_bpe(corpus.tokenizer_texts(TOKENIZER["documents"]), size)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token=SPECIAL[0], eos_token=SPECIAL[0], pad_token=SPECIAL[1],
-        extra_special_tokens=list(SPECIAL[2:]), chat_template=CHAT_TEMPLATE, model_max_length=LM_SHAPE["n_positions"],
+        tokenizer_object=core,
+        bos_token=SPECIAL[0],
+        eos_token=SPECIAL[0],
+        pad_token=SPECIAL[1],
+        extra_special_tokens=list(SPECIAL[2:]),
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=LM_SHAPE["n_positions"],
         clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+    )
     if len(tokenizer) != TOKENIZER["vocabulary"]:
         raise SystemExit(f"the tokenizer has only {len(tokenizer)} entries: it needs more documents")
     tokenizer.save_pretrained(into)
     lengths = [len(tokenizer(text)["input_ids"]) for text in corpus.articles("validation", 300)]
-    say("tokenizer", f"prompt {len(tokenizer(corpus.PROMPT)['input_ids'])} tokens; articles mean "
-        f"{sum(lengths) / len(lengths):.0f}, longest {max(lengths)}")  # fmt: skip
+    say(
+        "tokenizer",
+        f"prompt {len(tokenizer(corpus.PROMPT)['input_ids'])} tokens; articles mean "
+        f"{sum(lengths) / len(lengths):.0f}, longest {max(lengths)}",
+    )
     return dict(TOKENIZER)
 
 
@@ -152,8 +160,9 @@ def encode(documents: Iterator[corpus.Document], tokenizer: Any) -> list[Row]:
     if every[0].prompt is None:
         return [([end, *text, end], 1) for text in texts]
     prompts = tokenizer([document.prompt for document in every])["input_ids"]
-    return [([user, *prompt, assistant, *text, end], 2 + len(prompt))
-            for prompt, text in zip(prompts, texts, strict=True)]  # fmt: skip
+    return [
+        ([user, *prompt, assistant, *text, end], 2 + len(prompt)) for prompt, text in zip(prompts, texts, strict=True)
+    ]
 
 
 def batches(rows: list[Row], size: int, pad: int, rng: Random) -> list[Any]:
@@ -181,9 +190,15 @@ def new_lm(tokenizer: Any, seed: int) -> Any:
 
     torch.manual_seed(seed)
     config = GPT2Config(
-        **LM_SHAPE, activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        **LM_SHAPE,
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     return GPT2LMHeadModel(config)
 
 
@@ -196,10 +211,15 @@ def train_lm(name: str, model: Any, steps: list[list[Any]], settings: LmSettings
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and n.startswith("transformer.h.")]
     rest = [p for n, p in model.named_parameters() if p.ndim != 2 or not n.startswith("transformer.h.")]
     optimizers = [
-        torch.optim.Muon(matrices, lr=settings.muon_lr, momentum=settings.muon_momentum,
-                         weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            matrices,
+            lr=settings.muon_lr,
+            momentum=settings.muon_momentum,
+            weight_decay=settings.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
         torch.optim.Adam(rest, lr=settings.adam_lr, betas=settings.betas),
-    ]  # fmt: skip
+    ]
 
     def schedule(step: int) -> float:
         warm = min(1.0, (step + 1) / settings.warmup)
@@ -240,8 +260,10 @@ def build_lm(name: str, into: Path, assets: Path) -> dict[str, Any]:
     if name == "generator":
         plain = corpus.generator_documents(settings.steps * settings.plain, prompted=False)
         phases = ((settings.practice, True), (settings.steps - settings.practice, False))
-        parts = (corpus.generator_documents(steps * settings.prompted, prompted=True, practice=practice)
-                 for steps, practice in phases)  # fmt: skip
+        parts = (
+            corpus.generator_documents(steps * settings.prompted, prompted=True, practice=practice)
+            for steps, practice in phases
+        )
         kinds = [
             batches(encode(plain, tokenizer), settings.plain, pad, rng),
             [batch for part in parts for batch in batches(encode(part, tokenizer), settings.prompted, pad, rng)],
@@ -250,8 +272,11 @@ def build_lm(name: str, into: Path, assets: Path) -> dict[str, Any]:
         plain = corpus.target_documents(settings.steps * settings.plain)
         kinds = [batches(encode(plain, tokenizer), settings.plain, pad, rng)]
     model = new_lm(tokenizer, settings.seed)
-    say(name, f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, "
-        f"{sum(ids.numel() for kind in kinds for ids, _ in kind) / 1e6:.1f} M tokens")  # fmt: skip
+    say(
+        name,
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, "
+        f"{sum(ids.numel() for kind in kinds for ids, _ in kind) / 1e6:.1f} M tokens",
+    )
     train_lm(name, model, [list(parts) for parts in zip(*kinds, strict=True)], settings)
     model.save_pretrained(into)
     tokenizer.save_pretrained(into)
@@ -260,8 +285,20 @@ def build_lm(name: str, into: Path, assets: Path) -> dict[str, Any]:
 
 # --------------------------------------------------------------------------------------------------------- language id
 
-LANGUAGE_ID = {"examples": 16_000, "dim": 8, "bucket": 8_000, "minn": 2, "maxn": 4, "minCount": 40, "epoch": 10,
-               "lr": 0.2, "wordNgrams": 1, "loss": "softmax", "seed": 0, "thread": 1}  # fmt: skip
+LANGUAGE_ID = {
+    "examples": 16_000,
+    "dim": 8,
+    "bucket": 8_000,
+    "minn": 2,
+    "maxn": 4,
+    "minCount": 40,
+    "epoch": 10,
+    "lr": 0.2,
+    "wordNgrams": 1,
+    "loss": "softmax",
+    "seed": 0,
+    "thread": 1,
+}
 
 
 TRAIN_LANGUAGE_ID = """
@@ -282,15 +319,24 @@ def build_language_id(into: Path, _assets: Path) -> dict[str, Any]:
                 lines.write(f"__label__{language} {text}\n")
         subprocess.run(
             [sys.executable, "-c", TRAIN_LANGUAGE_ID, str(file), str(into / "model.bin"), json.dumps(options)],
-            check=True, env=os.environ | {"MALLOC_PERTURB_": "255"},
-        )  # fmt: skip
+            check=True,
+            env=os.environ | {"MALLOC_PERTURB_": "255"},
+        )
     return dict(LANGUAGE_ID)
 
 
 # ----------------------------------------------------------------------------------------------------------- embedding
 
-EMBEDDING = {"vocabulary": 4096, "dim": 64, "pairs": 80_000, "batch": 256, "lr": 0.03, "scale": 20.0, "seed": 0,
-             "tokenizer_documents": 12_000}  # fmt: skip
+EMBEDDING = {
+    "vocabulary": 4096,
+    "dim": 64,
+    "pairs": 80_000,
+    "batch": 256,
+    "lr": 0.03,
+    "scale": 20.0,
+    "seed": 0,
+    "tokenizer_documents": 12_000,
+}
 
 
 def build_embedding(into: Path, _assets: Path) -> dict[str, Any]:
@@ -349,8 +395,10 @@ def build_quality(assets: Path, samples: Path | None) -> dict[str, Any]:
     say("quality", f"generator: {json.dumps(figures['generator'])}")
     if samples is not None:
         samples.write_text("\n\n".join(texts) + "\n", encoding="utf-8")
-    losses = {"target": quality.last_word_losses(assets / "target"),
-              "generator": quality.last_word_losses(assets / "generator")}  # fmt: skip
+    losses = {
+        "target": quality.last_word_losses(assets / "target"),
+        "generator": quality.last_word_losses(assets / "generator"),
+    }
     tokenizer = load_tokenizer(assets)
     for language in corpus.OTHER_LANGUAGES:
         settings = LmSettings(steps=REFERENCE_STEPS, plain=24, prompted=0, muon_lr=5e-3, adam_lr=2e-3)
@@ -379,16 +427,18 @@ def scan_corpora() -> dict[str, int]:
 
     plain, prompted = GENERATOR.steps * GENERATOR.plain, GENERATOR.steps * GENERATOR.prompted
     practised = corpus.generator_documents(GENERATOR.practice * GENERATOR.prompted, prompted=True, practice=True)
-    return corpus.scan({
-        "articles": (text for split in corpus.SUBJECTS for text in corpus.articles(split)),
-        "tokenizer": corpus.tokenizer_texts(TOKENIZER["documents"]),
-        "language_id": (text for text, _ in corpus.language_examples(LANGUAGE_ID["examples"])),
-        "embedding": (f"{first}\n{second}" for first, second in corpus.embedding_pairs(EMBEDDING["pairs"])),
-        "generator, plain": words(corpus.generator_documents(plain, prompted=False)),
-        "generator, practice": words(practised),
-        "generator, prompted": words(corpus.generator_documents(prompted, prompted=True)),
-        "target": words(corpus.target_documents(TARGET.steps * TARGET.plain)),
-    })  # fmt: skip
+    return corpus.scan(
+        {
+            "articles": (text for split in corpus.SUBJECTS for text in corpus.articles(split)),
+            "tokenizer": corpus.tokenizer_texts(TOKENIZER["documents"]),
+            "language_id": (text for text, _ in corpus.language_examples(LANGUAGE_ID["examples"])),
+            "embedding": (f"{first}\n{second}" for first, second in corpus.embedding_pairs(EMBEDDING["pairs"])),
+            "generator, plain": words(corpus.generator_documents(plain, prompted=False)),
+            "generator, practice": words(practised),
+            "generator, prompted": words(corpus.generator_documents(prompted, prompted=True)),
+            "target": words(corpus.target_documents(TARGET.steps * TARGET.plain)),
+        }
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- main
@@ -418,8 +468,9 @@ def run_stage(name: str, assets: Path) -> dict[str, Any]:
         built.rename(assets / name)
     files = {
         str(file.relative_to(assets / name).as_posix()): {"sha256": file_hash(file), "bytes": file.stat().st_size}
-        for file in sorted((assets / name).rglob("*")) if file.is_file()
-    }  # fmt: skip
+        for file in sorted((assets / name).rglob("*"))
+        if file.is_file()
+    }
     size = sum(file["bytes"] for file in files.values())
     say(name, f"done in {time.monotonic() - started:.0f} s, {size / 1e6:.2f} MB")
     return {"fingerprint": combined(files), "files": files, "settings": settings}
@@ -438,8 +489,12 @@ def record(assets: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join([*STAGES, "quality"]), metavar="STAGE[,STAGE]",
-                        help="stages to run, in their fixed order (default: all)")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        default=",".join([*STAGES, "quality"]),
+        metavar="STAGE[,STAGE]",
+        help="stages to run, in their fixed order (default: all)",
+    )
     parser.add_argument("--into", type=Path, default=ASSETS, metavar="FOLDER", help="default: the package's assets")
     parser.add_argument("--jobs", type=int, default=2, help="processes for generator and target (default: 2)")
     parser.add_argument("--samples", type=Path, metavar="FILE", help="where `quality` writes sampled texts")

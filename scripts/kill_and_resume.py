@@ -75,10 +75,16 @@ class Trial:
         self.counts: Counter[str] = Counter()
         self.lost: list[str] = []
         settings = {
-            "grpo.steps": steps, "grpo.prompts_per_step": 2, "grpo.rollouts_per_prompt": 2, "grpo.updates_per_step": 1,
-            "grpo.checkpoint_every": 1, "generator.max_completion_tokens": 8, "validation.prompts": 4,
-            "validation.every": 2, "data.article_count": 32,
-        }  # fmt: skip
+            "grpo.steps": steps,
+            "grpo.prompts_per_step": 2,
+            "grpo.rollouts_per_prompt": 2,
+            "grpo.updates_per_step": 1,
+            "grpo.checkpoint_every": 1,
+            "generator.max_completion_tokens": 8,
+            "validation.prompts": 4,
+            "validation.every": 2,
+            "data.article_count": 32,
+        }
         self.plans = []
         for task, reward in GRID:
             more = {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
@@ -146,8 +152,11 @@ class Trial:
         """One run of the cut grid with one disturbance; its exit code (negative: killed by that signal)."""
         at_write = self.random.randrange(1, max(2, writes // 2)) if kind in WRITES else 0
         how = self.random.randrange(3)
-        disturb = {"torn": lambda: die_in_write(at_write, how), "full": lambda: fill_disk(at_write, how),
-                   "readonly": lambda: forbid_files(at_write)}.get(kind)  # fmt: skip
+        disturb = {
+            "torn": lambda: die_in_write(at_write, how),
+            "full": lambda: fill_disk(at_write, how),
+            "readonly": lambda: forbid_files(at_write),
+        }.get(kind)
         pid, self.said = self.start(self.cut, disturb)
         if kind in ("killed", "stopped"):
             time.sleep(self.random.uniform(0, span))
@@ -187,9 +196,14 @@ class Trial:
             self.lost.append(f"the last run ended with code {code}: {self.said.read_text()[-300:]}")
         else:
             self.compare()
-        return {"disturbances": dict(self.counts), "cells": len(self.plans), "writes_of_a_run": writes,
-                "undisturbed_seconds": round(span, 1), "seconds": round(time.monotonic() - began, 1),
-                "lost": self.lost}  # fmt: skip
+        return {
+            "disturbances": dict(self.counts),
+            "cells": len(self.plans),
+            "writes_of_a_run": writes,
+            "undisturbed_seconds": round(span, 1),
+            "seconds": round(time.monotonic() - began, 1),
+            "lost": self.lost,
+        }
 
     def check(self, kind: str, code: int, before: dict[str, dict[str, bytes]]) -> None:
         """After a disturbance: the exit code, one sentence where due, all files whole, finished cells as before."""

@@ -36,9 +36,16 @@ class Setting:
         layers, width, heads, vocabulary, self.examples, self.tokens = SIZES[size]
         torch.manual_seed(0)
         config = transformers.GPT2Config(
-            n_layer=layers, n_embd=width, n_head=heads, vocab_size=vocabulary, n_positions=128, bos_token_id=0,
-            eos_token_id=0, tie_word_embeddings=False, attn_implementation="eager",
-        )  # fmt: skip
+            n_layer=layers,
+            n_embd=width,
+            n_head=heads,
+            vocab_size=vocabulary,
+            n_positions=128,
+            bos_token_id=0,
+            eos_token_id=0,
+            tie_word_embeddings=False,
+            attn_implementation="eager",
+        )
         self.model = transformers.GPT2LMHeadModel(config).eval().to(device)
         draw = lambda: torch.randint(1, vocabulary, (self.examples, self.tokens), device=device)
         self.batches = [{"input_ids": ids, "labels": ids} for ids in (draw() for _ in range(steps))]
@@ -118,8 +125,11 @@ def reverse_over_reverse(s: Setting, metric, budget=None) -> torch.Tensor:
         states.append((params, state))
         params, state = step(batch, params, state, ones, False)
     params, state, moving = leaves(params, state)
-    adjoint = list(torch.autograd.grad(metric(dict(zip(names, params, strict=True))), params, materialize_grads=True,
-                                       allow_unused=True)) + [torch.zeros_like(t) for t in moving]  # fmt: skip
+    adjoint = list(
+        torch.autograd.grad(
+            metric(dict(zip(names, params, strict=True))), params, materialize_grads=True, allow_unused=True
+        )
+    ) + [torch.zeros_like(t) for t in moving]
     out = []
     for batch in reversed(s.batches):
         params, state, moving = leaves(*states.pop())

@@ -80,7 +80,8 @@ def targets(folder: Path) -> list[tuple[str, float | None, str, float, str]]:
 
 
 def floor(steps: int, graphs: int, metric: str, recorded: bool) -> float:
-    """Matrix products of a call over those of plain training and the metric's gradient; the graphs are the last steps'."""
+    """Matrix products of a call over those of plain training and the metric's gradient; the graphs are the last
+    steps'."""
     plain, back = UNITS["plain"] * (steps + 1), min(graphs, steps - 1)
     first = 0 if metric == "patch" else 1 if recorded else UNITS["rates"]
     return (plain + UNITS["graph"] * back + UNITS["again"] * (steps - 1 - back) + first) / plain
@@ -113,7 +114,8 @@ def write(folder: Path, machine: dict) -> None:
         "Ratios are CPU seconds of the process, medians over rounds that run every way in turn, to plain training of "
         "the same T steps plus one gradient of the metric; where the load is above the number of cores, wall clock "
         'says "others were here" and little else. "Products alone" counts matrix products. Each comparison is run '
-        "once before it is measured, in a process that keeps freed memory (`keep_freed_memory`, as the harness's workers "
+        "once before it is measured, in a process that keeps freed memory (`keep_freed_memory`, as the "
+        "harness's workers "
         "do): a first call also pays for fresh pages, the more the more graphs it keeps.",
         f"GPT-2 shapes (layers x width, examples x tokens), float32, AdamW, untied head: {shapes}.",
         "",

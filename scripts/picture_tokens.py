@@ -95,8 +95,17 @@ def measure(task_name: str, first: int, counts: list[int]) -> list[dict[str, Any
     for count in counts:
         found, left = choose(gradients[:count], torch.from_numpy(task.picture).double(), task.scale, rate)
         rarest = min(sum(first + k in held for held in ids[:count]) for k in range(task.picture.shape[1]))
-        rows.append({"first_token": first, "tokens": names, "texts": count, "with the rarest": rarest,
-                     "pixels, untuned": found[0], "pixels, chosen": found[-1], "texts left": round(left)})  # fmt: skip
+        rows.append(
+            {
+                "first_token": first,
+                "tokens": names,
+                "texts": count,
+                "with the rarest": rarest,
+                "pixels, untuned": found[0],
+                "pixels, chosen": found[-1],
+                "texts left": round(left),
+            }
+        )
     return rows
 
 

@@ -50,8 +50,11 @@ def main() -> int:
     found["kills"] = kills(options)
     found["suites"] = suites(options.cases)
     found["storing"] = storing(options.steps, options.pairs)
-    found |= {"seconds": round(time.monotonic() - began), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-              "load": [round(value, 1) for value in os.getloadavg()]}  # fmt: skip
+    found |= {
+        "seconds": round(time.monotonic() - began),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "load": [round(value, 1) for value in os.getloadavg()],
+    }
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
     text = readme(found)
@@ -75,8 +78,14 @@ def suites(cases: int) -> dict[str, Any]:
     tried = [(int(good), int(bad)) for good, bad in re.findall(r"(\d+) passing[^,\n]*, (\d+) failing", done.stdout)]
     ended = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}
     broken = [line[:300] for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    return {"fuzzed tests": len(tried), "inputs": sum(map(sum, tried)), "failing inputs": sum(bad for _, bad in tried),
-            "tests": ended, "code": done.returncode, "broken": broken}  # fmt: skip
+    return {
+        "fuzzed tests": len(tried),
+        "inputs": sum(map(sum, tried)),
+        "failing inputs": sum(bad for _, bad in tried),
+        "tests": ended,
+        "code": done.returncode,
+        "broken": broken,
+    }
 
 
 def storing(steps: int, pairs: int) -> dict[str, Any]:
@@ -93,9 +102,16 @@ def storing(steps: int, pairs: int) -> dict[str, Any]:
         total.append(record["seconds"]["total"])
         more.append(round(cpu["with"] / cpu["without"] - 1, 4))
     every = record["settings"]["grpo"]["checkpoint_every"]
-    return {"steps": steps, "checkpoints": (steps - 1) // every, "seconds storing": statistics.median(spent),
-            "seconds": statistics.median(total), "share": round(sum(spent) / sum(total), 5), "limit": LIMIT,
-            "paired CPU differences": more, "paired median": statistics.median(more)}  # fmt: skip
+    return {
+        "steps": steps,
+        "checkpoints": (steps - 1) // every,
+        "seconds storing": statistics.median(spent),
+        "seconds": statistics.median(total),
+        "share": round(sum(spent) / sum(total), 5),
+        "limit": LIMIT,
+        "paired CPU differences": more,
+        "paired median": statistics.median(more),
+    }
 
 
 def tiny(out: Path, steps: int, checkpoints: bool) -> subprocess.Popen:
@@ -137,8 +153,12 @@ def readme(found: dict[str, Any]) -> str:
     kills, suites, store = found["kills"], found["suites"], found["storing"]
     counts, wrong, more = kills.get("disturbances", {}), lost(found), store["paired CPU differences"]
     lines = [
-        "# Nothing lost", "", "`python scripts/robustness.py` writes this page.", "",
-        "| what was done | count |", "|---|---:|",
+        "# Nothing lost",
+        "",
+        "`python scripts/robustness.py` writes this page.",
+        "",
+        "| what was done | count |",
+        "|---|---:|",
         f"| SIGKILL at a random moment | {counts.get('killed', 0)} |",
         f"| SIGKILL inside a write | {counts.get('torn', 0)} |",
         f"| SIGTERM or SIGINT | {counts.get('stopped', 0)} |",
@@ -146,15 +166,19 @@ def readme(found: dict[str, Any]) -> str:
         f"| folder read-only from a write on | {counts.get('readonly', 0)} |",
         f"| grids that reached their end and equal the undisturbed one | {counts.get('grids compared', 0)} |",
         f"| fuzzed inputs (settings, YAML, JSON lines, model folders, results, checkpoints) | {suites['inputs']} |",
-        f"| tests of faults, numbers and security passed | {suites['tests'].get('passed', 0)} |", "",
-        f"Lost, changed, orphaned or unclear: **{len(wrong)}**." + "".join(f"\n- {line}" for line in wrong), "",
+        f"| tests of faults, numbers and security passed | {suites['tests'].get('passed', 0)} |",
+        "",
+        f"Lost, changed, orphaned or unclear: **{len(wrong)}**." + "".join(f"\n- {line}" for line in wrong),
+        "",
         f"Storing records and checkpoints took {store['seconds storing']:.3f} s of {store['seconds']:.1f} s, "
         f"{store['share']:.2%} of a `tiny` cell of {store['steps']} steps with {store['checkpoints']} checkpoints "
-        f"(at most {LIMIT:.0%}).", "",
+        f"(at most {LIMIT:.0%}).",
+        "",
         f"CPU seconds of the whole process with checkpoints over those without, minus 1, of {len(more)} pairs run side "
-        f"by side: {', '.join(f'{value:+.2%}' for value in more)}; median {store['paired median']:+.2%}.", "",
+        f"by side: {', '.join(f'{value:+.2%}' for value in more)}; median {store['paired median']:+.2%}.",
+        "",
         f"{found['seconds']} s on {found['machine']}; load average at the end {found['load'][0]}.",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -196,15 +196,25 @@ def table(worlds: int) -> pandas.DataFrame:
             middle = lambda values: float(np.median(list(values)))
             biases = [each.bias for each in dpg]
             size = middle(typical_gradient(make_world(seed, setting.texts), setting) for seed in range(worlds))
-            lines.append({
-                "sweep": sweep, "optimizer": setting.optimizer, "lr": setting.lr, "T": setting.steps,
-                "n": setting.batch, "eps_root": setting.eps_root if setting.optimizer == "adam" else math.nan,
-                "gradient_over_root": size / math.sqrt(setting.eps_root), "bias": middle(biases),
-                "bias_low": min(biases), "bias_high": max(biases), "cosine": middle(each.cosine for each in dpg),
-                "deviation": middle(each.deviation for each in dpg), "error": middle(each.error for each in dpg),
-                "naive_deviation": middle(each.deviation for each in naive),
-                "trainings": middle((b.deviation / a.error) ** 2 for a, b in found),
-            })  # fmt: skip
+            lines.append(
+                {
+                    "sweep": sweep,
+                    "optimizer": setting.optimizer,
+                    "lr": setting.lr,
+                    "T": setting.steps,
+                    "n": setting.batch,
+                    "eps_root": setting.eps_root if setting.optimizer == "adam" else math.nan,
+                    "gradient_over_root": size / math.sqrt(setting.eps_root),
+                    "bias": middle(biases),
+                    "bias_low": min(biases),
+                    "bias_high": max(biases),
+                    "cosine": middle(each.cosine for each in dpg),
+                    "deviation": middle(each.deviation for each in dpg),
+                    "error": middle(each.error for each in dpg),
+                    "naive_deviation": middle(each.deviation for each in naive),
+                    "trainings": middle((b.deviation / a.error) ** 2 for a, b in found),
+                }
+            )
     return pandas.DataFrame(lines)
 
 
@@ -225,24 +235,51 @@ def lines_of(frame: pandas.DataFrame, sweep: str) -> list[tuple[str, pandas.Data
     return found
 
 
-AXES = {"batch": ("n", "batch size n"), "lr": ("lr", "inner learning rate"), "T, same lr": ("T", "T, same lr"),
-        "T, same lr x T": ("T", "T, same lr x T"), "eps_root": ("eps_root", "eps_root")}  # fmt: skip
+AXES = {
+    "batch": ("n", "batch size n"),
+    "lr": ("lr", "inner learning rate"),
+    "T, same lr": ("T", "T, same lr"),
+    "T, same lr x T": ("T", "T, same lr x T"),
+    "eps_root": ("eps_root", "eps_root"),
+}
 
 
 def markdown(frame: pandas.DataFrame) -> str:
     """The tables, one a sweep, and the slopes."""
-    heads = ["optimizer", "eps_root", "\\|g\\| / sqrt(eps_root)", "lr", "T", "n", "bias", "over worlds", "cosine",
-             "deviation", "naive's deviation", "naive trainings for the same error"]  # fmt: skip
+    heads = [
+        "optimizer",
+        "eps_root",
+        "\\|g\\| / sqrt(eps_root)",
+        "lr",
+        "T",
+        "n",
+        "bias",
+        "over worlds",
+        "cosine",
+        "deviation",
+        "naive's deviation",
+        "naive trainings for the same error",
+    ]
     parts = []
     for sweep, (x, label) in AXES.items():
         part = frame[frame["sweep"] == sweep]
         slopes = ", ".join(f"{name} {slope(rows, x):+.2f}" for name, rows in lines_of(frame, sweep))
         rows = [
-            [r.optimizer, *_root(r), f"{r.lr:g}", str(r.T), str(r.n), f"{r.bias:.2g}",
-             f"{r.bias_low:.1g}..{r.bias_high:.1g}", f"{r.cosine:.4f}", f"{r.deviation:.2g}",
-             f"{r.naive_deviation:.3g}", f"{r.trainings:.3g}"]
+            [
+                r.optimizer,
+                *_root(r),
+                f"{r.lr:g}",
+                str(r.T),
+                str(r.n),
+                f"{r.bias:.2g}",
+                f"{r.bias_low:.1g}..{r.bias_high:.1g}",
+                f"{r.cosine:.4f}",
+                f"{r.deviation:.2g}",
+                f"{r.naive_deviation:.3g}",
+                f"{r.trainings:.3g}",
+            ]
             for r in part.itertuples()
-        ]  # fmt: skip
+        ]
         lines = [heads, ["---"] * len(heads), *rows]
         parts.append(f"### {label}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines))
         parts.append(f"Slope of log bias: {slopes}.")
@@ -272,8 +309,14 @@ def draw(frame: pandas.DataFrame, *paths: Path) -> None:
                 axis.loglog(rows[x], rows["bias"], label=f"{name}: bias", **look)
                 axis.loglog(rows[x], rows["deviation"], ls="--", label=f"{name}: one estimate's deviation", **look)
                 if slot == (1 if sweep == "eps_root" else 0):
-                    axis.loglog(rows[x], rows["naive_deviation"], ls=":", color=style.LIGHT_SERIES[7], marker="x",
-                                label="naive (SGD): deviation")  # fmt: skip
+                    axis.loglog(
+                        rows[x],
+                        rows["naive_deviation"],
+                        ls=":",
+                        color=style.LIGHT_SERIES[7],
+                        marker="x",
+                        label="naive (SGD): deviation",
+                    )
             axis.set_xlabel(label, fontsize=8)
             axis.tick_params(labelsize=7)
             axis.spines[["top", "right"]].set_visible(False)

@@ -109,11 +109,15 @@ def row(
         third = step * 3 // inner.steps
         thirds = [float(correlations(reward[third == k, None], matches[third == k]).mean()) for k in range(3)]
     return {
-        "text": float(found.mean()), "against": int((found < 0).sum()), "places": len(places),
-        "token": float(by_token.mean()), "token against": int((by_token < 0).sum()),
+        "text": float(found.mean()),
+        "against": int((found < 0).sum()),
+        "places": len(places),
+        "token": float(by_token.mean()),
+        "token against": int((by_token < 0).sum()),
         "by thirds": ", ".join(f"{value:.3f}" for value in thirds) or "-",
-        "Phi": float(result.value), "seconds": seconds,
-    }  # fmt: skip
+        "Phi": float(result.value),
+        "seconds": seconds,
+    }
 
 
 def main() -> None:
@@ -140,8 +144,16 @@ def main() -> None:
             name = f"T={training['steps']}, lr {training['lr']:g}"
             if "warmup_steps" in training:
                 name = f"{training['warmup_steps']} steps at {training['warmup_lr']:g} before, then {name}"
-            found = row(inner, task.metric(inner), task.text, write, places, given.texts, given.repeats,
-                        settings.grpo.credit_discount)  # fmt: skip
+            found = row(
+                inner,
+                task.metric(inner),
+                task.text,
+                write,
+                places,
+                given.texts,
+                given.repeats,
+                settings.grpo.credit_discount,
+            )
             rows.append({"texts": kind, "training": name} | found)
             print(rows[-1], flush=True)
             write_results(pandas.DataFrame(rows), given.out)
@@ -154,10 +166,18 @@ def write_results(rows: pandas.DataFrame, out: Path) -> None:
     lines += ["Made by `python scripts/uuid_signal.py`, which says what the columns are.", ""]
     for kind, part in rows.groupby("texts", sort=False):
         cells = [
-            [r["training"], f"{r['text']:.3f}", f"{r['against']} of {r['places']}", r["by thirds"],
-             f"{r['token']:.3f}", f"{r['token against']} of {r['places']}", f"{r['Phi']:.2f}", f"{r['seconds']:.0f}"]
+            [
+                r["training"],
+                f"{r['text']:.3f}",
+                f"{r['against']} of {r['places']}",
+                r["by thirds"],
+                f"{r['token']:.3f}",
+                f"{r['token against']} of {r['places']}",
+                f"{r['Phi']:.2f}",
+                f"{r['seconds']:.0f}",
+            ]
             for r in part.to_dict("records")
-        ]  # fmt: skip
+        ]
         heads = ["training", "text", "against", "by thirds", "token", "against", "Phi", "seconds"]
         lines += [f"## {kind}", "", grid(heads, cells)]
         lines.append("")

@@ -108,10 +108,13 @@ def fidelity_of(bench: Bench, trainings: Sequence[InnerTrainer]) -> list[dict[st
         predicted = (used @ tau).numpy()
         settings = inner.settings.optimizer
         line: dict[str, Any] = {
-            "optimizer": settings.name, "lr": inner.lr, "eps_root": settings.eps_root, "T": inner.steps,
+            "optimizer": settings.name,
+            "lr": inner.lr,
+            "eps_root": settings.eps_root,
+            "T": inner.steps,
             "training": training_name(inner.settings.model_copy(update={"steps": inner.steps})),
             "move": whole - retraining.untrained(),
-        }  # fmt: skip
+        }
         for change in CHANGES:
             phi = np.array(retraining.weighted(1 + change * used))
             moved = phi - whole
@@ -144,13 +147,19 @@ def coordinates_of(bench: Bench, trainings: Sequence[InnerTrainer]) -> list[dict
         settings = inner.settings.optimizer
         for (a, b), (low, high), part in zip(pairwise(edges), pairwise(SHARES), parts, strict=True):
             centred, whole = part - part.mean(), tau - tau.mean()
-            lines.append({
-                "optimizer": settings.name, "lr": inner.lr, "eps_root": settings.eps_root,
-                "from": low, "to": high, "median |g|": float(mean[order[a:b]].abs().median()),
-                "share of the step": float((moved[order[a:b]] ** 2).sum() / (moved**2).sum()),
-                "share of the reward": float((centred @ whole) / (whole @ whole)),
-                "order as the reward": float(spearman(part.numpy(), tau.numpy())),
-            })  # fmt: skip
+            lines.append(
+                {
+                    "optimizer": settings.name,
+                    "lr": inner.lr,
+                    "eps_root": settings.eps_root,
+                    "from": low,
+                    "to": high,
+                    "median |g|": float(mean[order[a:b]].abs().median()),
+                    "share of the step": float((moved[order[a:b]] ** 2).sum() / (moved**2).sum()),
+                    "share of the reward": float((centred @ whole) / (whole @ whole)),
+                    "order as the reward": float(spearman(part.numpy(), tau.numpy())),
+                }
+            )
     return lines
 
 
@@ -175,14 +184,30 @@ def grid_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def settings_table(settings: pandas.DataFrame) -> str:
     parts = []
     for task, rows in settings.groupby("task", sort=False):
-        heads = ["optimizer", "eps_root", "lr", "T", "Phi moved by", "score (error) at 0.1", "score (error) at 1",
-                 "score of the profile's training", "order as the profile's"]  # fmt: skip
+        heads = [
+            "optimizer",
+            "eps_root",
+            "lr",
+            "T",
+            "Phi moved by",
+            "score (error) at 0.1",
+            "score (error) at 1",
+            "score of the profile's training",
+            "order as the profile's",
+        ]
         lines = [
-            [r["optimizer"], "-" if r["optimizer"] == "sgd" else f"{r['eps_root']:g}", f"{r['lr']:g}", str(r["T"]),
-             f"{r['move']:.2g}", *(f"{r[f'score {c:g}']:.3f} ({r[f'error {c:g}']:.0%})" for c in CHANGES),
-             f"{r['profile score']:.2f}", f"{r['profile order']:.2f}"]
+            [
+                r["optimizer"],
+                "-" if r["optimizer"] == "sgd" else f"{r['eps_root']:g}",
+                f"{r['lr']:g}",
+                str(r["T"]),
+                f"{r['move']:.2g}",
+                *(f"{r[f'score {c:g}']:.3f} ({r[f'error {c:g}']:.0%})" for c in CHANGES),
+                f"{r['profile score']:.2f}",
+                f"{r['profile order']:.2f}",
+            ]
             for _, r in rows.iterrows()
-        ]  # fmt: skip
+        ]
         parts += [f"### {task}: settings\n", grid_table(heads, lines)]
     return "\n".join(parts)
 

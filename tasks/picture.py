@@ -43,8 +43,8 @@ class _Picture:
     training drew is sign(dW); an entry that did not move (dW = 0) counts as wrong and is drawn grey.
 
     Options (`task.options`): `lambda` (20); `first_token` (0); `pattern`, a .npy of +1 and -1 or an image file with one
-    pixel an entry, in place of the task's own picture. Raises HarnessError for a bad option or pattern, and in `metric` and `evaluate` for
-    a picture larger than the target's head.
+    pixel an entry, in place of the task's own picture. Raises HarnessError for a bad option or pattern, and in `metric`
+    and `evaluate` for a picture larger than the target's head.
     """
 
     offers = Offers(references=False, metric=True)

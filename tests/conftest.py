@@ -41,15 +41,33 @@ def build_model(family: str, *, tied: bool = True, seed: int = 0, vocab: int = 2
     torch.manual_seed(seed)
     if family == "gpt2":
         config = GPT2Config(
-            vocab_size=vocab, n_positions=512, n_embd=16, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
-            attn_pdrop=0.0, tie_word_embeddings=tied, bos_token_id=256, eos_token_id=257, pad_token_id=258,
-        )  # fmt: skip
+            vocab_size=vocab,
+            n_positions=512,
+            n_embd=16,
+            n_layer=2,
+            n_head=2,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            tie_word_embeddings=tied,
+            bos_token_id=256,
+            eos_token_id=257,
+            pad_token_id=258,
+        )
         return GPT2LMHeadModel(config)
     shape = dict(
-        vocab_size=vocab, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=512, tie_word_embeddings=tied, bos_token_id=256, eos_token_id=257,
+        vocab_size=vocab,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        bos_token_id=256,
+        eos_token_id=257,
         pad_token_id=258,
-    )  # fmt: skip
+    )
     if family == "llama":
         return LlamaForCausalLM(LlamaConfig(**shape))
     return Qwen2ForCausalLM(Qwen2Config(**shape))

@@ -1,7 +1,9 @@
-"""References to the Hugging Face hub: `OWNER/NAME[/CONFIG][/FILE][@REVISION]`, from its cache, a mirror or the hub itself.
+"""References to the Hugging Face hub: `OWNER/NAME[/CONFIG][/FILE][@REVISION]`, from its cache, a mirror or the hub
+itself.
 
-`HF_ENDPOINT` names a mirror, `HF_HOME` the cache, `HF_HUB_OFFLINE=1` forbids the network; all three are the hub client's
-own. A data reference may name one configuration (`OWNER/NAME/es`) or one file (`OWNER/NAME/es/train-0.parquet`).
+`HF_ENDPOINT` names a mirror, `HF_HOME` the cache, `HF_HUB_OFFLINE=1` forbids the network; all three are the hub
+client's own. A data reference may name one configuration (`OWNER/NAME/es`) or one file
+(`OWNER/NAME/es/train-0.parquet`).
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ DATA_ENDINGS = (".parquet", ".jsonl", ".json")
 
 @dataclass(frozen=True)
 class HubRef:
-    """repo "OWNER/NAME" (or "NAME" of an old model), inner path "" | "CONFIG" | "DIR/FILE.parquet", revision or None."""
+    """repo "OWNER/NAME" (or "NAME" of an old model), inner path "" | "CONFIG" | "DIR/FILE.parquet", revision or
+    None."""
 
     repo: str
     inside: str
@@ -66,8 +69,16 @@ def data(ref: str) -> Path:
     patterns = None
     if wanted.inside:
         config = wanted.inside
-        patterns = ["README.md", f"{config}/*", f"data/{config}/*", f"data/{config}-*", f"{config}.jsonl", f"{config}-*",
-                    f"*_{config}.jsonl", f"*_{config}.json"]  # fmt: skip
+        patterns = [
+            "README.md",
+            f"{config}/*",
+            f"data/{config}/*",
+            f"data/{config}-*",
+            f"{config}.jsonl",
+            f"{config}-*",
+            f"*_{config}.jsonl",
+            f"*_{config}.json",
+        ]
     return Path(_snapshot(ref, wanted.repo, wanted.revision, "dataset", patterns, []))
 
 
@@ -139,7 +150,8 @@ def explain(ref: str, error: Exception) -> HarnessError:
         return HarnessError(f"'{ref}' has no such file; see {page}/tree/main.")
     if is_a("RepositoryNotFoundError"):
         return HarnessError(
-            f"'{ref}' is neither a local path nor a repository that the hub shows you; check the spelling, and HF_TOKEN "
+            f"'{ref}' is neither a local path nor a repository that the hub shows you; check the spelling, and "
+            f"HF_TOKEN "
             "if it is private."
         )
     if offline:
@@ -183,9 +195,10 @@ def split_files(folder: Path, config: str, split: str) -> list[Path]:
 
     files = [path for path in sorted(folder.rglob("*")) if path.suffix in DATA_ENDINGS and path.is_file()]
     return [
-        path for path in files
+        path
+        for path in files
         if (not config or config in _words(path, folder)) and _words(path, folder) & SPLIT_NAMES[split]
-    ]  # fmt: skip
+    ]
 
 
 def _words(path: Path, folder: Path) -> set[str]:

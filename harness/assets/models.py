@@ -48,9 +48,13 @@ def load_model(
         copied = untie_head and config.tie_word_embeddings
         config.tie_word_embeddings = config.tie_word_embeddings and not untie_head
         model = AutoModelForCausalLM.from_pretrained(
-            str(path), config=config, dtype=getattr(torch, dtype), attn_implementation=attention,
-            trust_remote_code=trusted(), use_safetensors=True,
-        )  # fmt: skip
+            str(path),
+            config=config,
+            dtype=getattr(torch, dtype),
+            attn_implementation=attention,
+            trust_remote_code=trusted(),
+            use_safetensors=True,
+        )
     except Exception as error:
         raise HarnessError(f"The model '{ref}' could not be loaded ({why(error)}).") from error
     if copied:

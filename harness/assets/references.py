@@ -1,7 +1,8 @@
 """Models, tokenizers and texts by reference: `embedded:NAME`, a local path, or a hub id (`ID` or `ID@REVISION`).
 
 Only safetensors weights are loaded, and no code that comes with a model is run unless the command line says so
-(`--trust-remote-code`; no profile, setting or environment variable can). Whatever is missing or broken is one sentence that names the setting's value and says what to do.
+(`--trust-remote-code`; no profile, setting or environment variable can). Whatever is missing or broken is one sentence
+that names the setting's value and says what to do.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ def names_asset(value: object, option: str = "") -> bool:
 
 @lru_cache(maxsize=64)
 def resolve(ref: str, data: bool = False) -> Path:
-    """A local file or folder holding the asset; a hub id (of a data set, if `data`) comes from the cache or is downloaded.
-    Raises HarnessError."""
+    """A local file or folder holding the asset; a hub id (of a data set, if `data`) comes from the cache or is
+    downloaded. Raises HarnessError."""
     if is_embedded(ref):
         from harness import miniature
 

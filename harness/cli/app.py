@@ -1,4 +1,5 @@
-"""The command line. Each command reads its arguments, calls one function, prints; errors are a sentence and exit code 2."""
+"""The command line. Each command reads its arguments, calls one function, prints; errors are a sentence and exit code
+2."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def run(
     inner_steps: Annotated[
         str,
         typer.Option(
-            help="T as an axis of the grid, e.g. '1,8,96', at equal numbers of examples: shorter trainings get fewer prompts a step and more steps."
+            help="T as an axis of the grid, e.g. '1,8,96', at equal numbers of examples: shorter trainings get "
+            "fewer prompts a step and more steps."
         ),
     ] = "",
     out: Out = Path("runs"),
@@ -180,7 +182,8 @@ def report(
         str, typer.Option(help="The reward that the others are compared with, seed by seed.")
     ] = "naive",
 ) -> None:
-    """Turn stored results into one HTML page that works offline, the same as Markdown, and tables as CSV and Parquet."""
+    """Turn stored results into one HTML page that works offline, the same as Markdown, and tables as CSV and
+    Parquet."""
     from reports import site
 
     page = site.build(runs, out, reference=reference)
@@ -189,7 +192,8 @@ def report(
 
 @app.command()
 def rerun(cell: Annotated[Path, typer.Argument(help="The folder of a finished cell.")]) -> None:
-    """Repeat a stored cell from its own record and say whether the numbers agree. Exit code 0, or 1 where they do not."""
+    """Repeat a stored cell from its own record and say whether the numbers agree. Exit code 0, or 1 where they do
+    not."""
     from harness.machine.libraries import quiet
     from harness.rerun import rerun as repeat
 
@@ -242,7 +246,8 @@ def fidelity(
         steps, whole = plan.base.settings.inner.steps, plan.base.settings.grpo.rollouts_per_step
         if steps < plan.steps_of_a_run:
             say(
-                f"{plan.base.task}: T={steps} in place of {plan.steps_of_a_run}, since the pool has {spec.pool} texts and a "
+                f"{plan.base.task}: T={steps} in place of {plan.steps_of_a_run}, since the pool has {spec.pool} "
+                f"texts and a "
                 f"step {whole}; --set inner.steps={plan.steps_of_a_run} keeps it"
             )
     records = run_all(plans, out, say, workers=count, threads=threads, fresh=fresh)

@@ -49,8 +49,9 @@ def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], li
         if not rows:
             place.unlink(missing_ok=True)
             return console.print("Nothing to fetch: all assets are embedded.")
-        console.print(f"{len(rows)} assets are here; {place} records their commits. HF_HUB_OFFLINE=1 works now.",
-                      highlight=False)  # fmt: skip
+        console.print(
+            f"{len(rows)} assets are here; {place} records their commits. HF_HUB_OFFLINE=1 works now.", highlight=False
+        )
 
     @app.command()
     def doctor(

@@ -26,9 +26,14 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.console.is_terminal:
             self.bars = RichProgress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                TimeRemainingColumn(), TextColumn("{task.fields[headline]}"), console=self.console,
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[headline]}"),
+                console=self.console,
+            )
             self.bars.start()
             self.overall = self.bars.add_task("[bold]cells", total=self.count, headline="")
         return self

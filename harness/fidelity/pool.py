@@ -77,9 +77,11 @@ def build_pool(
     prompts = rng.sample(held_out, count)
     language = getattr(type(task), "language", "en")
     others = [
-        text for code in LANGUAGES if code != language
+        text
+        for code in LANGUAGES
+        if code != language
         for text in assets.texts("embedded:passages", split="validation", language=code)
-    ]  # fmt: skip
+    ]
     wanted = target_texts(task)
     mix = [source for source in SOURCES if source != "target" or wanted]
     layout = [
@@ -94,9 +96,12 @@ def build_pool(
     owners = [article for article, row in zip(prompts, layout, strict=True) for _ in row]
     asked = [owner for owner, source in zip(owners, sources, strict=True) if source == "generator"]
     rollouts = generate(
-        generator, tokenizer, [build_prompt(tokenizer, settings.generator, text) for text in asked], settings.generator,
+        generator,
+        tokenizer,
+        [build_prompt(tokenizer, settings.generator, text) for text in asked],
+        settings.generator,
         seed=20_000 + seed,
-    )  # fmt: skip
+    )
     drawn = {
         "generator": iter(rollouts),
         "article": iter(_draw(rng, held_out, sources.count("article"))),

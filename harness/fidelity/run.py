@@ -107,12 +107,14 @@ def plan_fidelity(
 
     return [
         FidelityPlan(
-            cell(task, "", seed), tuple(cell(task, reward, seed) for reward in rewards), spec,
+            cell(task, "", seed),
+            tuple(cell(task, reward, seed) for reward in rewards),
+            spec,
             resolve(profile, task, "", given).inner.steps,
         )
         for task in tasks
         for seed in seeds
-    ]  # fmt: skip
+    ]
 
 
 # -------------------------------------------------------------------------------------------------------------- running
@@ -140,17 +142,28 @@ class _Run:
         if not self.fresh and (kept := read(path, PoolRecord)) and kept.identity == plan.identity:
             return kept
         self.say("writing the pool")
-        generator = _on_device(assets.load_model(base.settings.generator.model, dtype=base.settings.generator.dtype,
-                                                 attention="sdpa"))  # fmt: skip
+        generator = _on_device(
+            assets.load_model(base.settings.generator.model, dtype=base.settings.generator.dtype, attention="sdpa")
+        )
         pool = build_pool(
             base.settings, self.task, generator, self.generator_tokenizer, size=plan.spec.pool, seed=base.seed
         )
         record = PoolRecord(
-            profile=base.profile, task=base.task, seed=base.seed, identity=plan.identity, spec=plan.spec,
-            texts=pool.texts, groups=pool.groups, sources=pool.sources, articles=pool.articles, assets=base.assets,
-            settings=base.settings.model_dump(mode="json"), given=base.given, provenance=provenance(),
+            profile=base.profile,
+            task=base.task,
+            seed=base.seed,
+            identity=plan.identity,
+            spec=plan.spec,
+            texts=pool.texts,
+            groups=pool.groups,
+            sources=pool.sources,
+            articles=pool.articles,
+            assets=base.assets,
+            settings=base.settings.model_dump(mode="json"),
+            given=base.given,
+            provenance=provenance(),
             **draw_parts(pool, plan.spec, base.seed),
-        )  # fmt: skip
+        )
         write_json(path, record.model_dump())
         return record
 
@@ -187,7 +200,10 @@ class _Run:
         (whole,) = retraining.subsets([everyone])
         spec, shared = pool.spec, key == self.plan.truth_key(self.plan.base.settings.inner)
         record = TruthRecord(
-            identity=key, name=training_name(settings), untrained=retraining.untrained(), whole=whole,
+            identity=key,
+            name=training_name(settings),
+            untrained=retraining.untrained(),
+            whole=whole,
             without_one=retraining.subsets(without if shared else []),
             without_part=retraining.subsets(
                 [sorted(set(everyone) - set(part)) for part in pool.removed] if shared else []
@@ -197,18 +213,26 @@ class _Run:
                 str(c): retraining.weighted(changed_weights(pool, c)[: None if c == SMALL and shared else spec.swept])
                 for c in spec.changes
             },
-            one_step=retraining.one_step is not None, seconds=time.perf_counter() - begun, provenance=provenance(),
-        )  # fmt: skip
+            one_step=retraining.one_step is not None,
+            seconds=time.perf_counter() - begun,
+            provenance=provenance(),
+        )
         write_json(path, record.model_dump())
 
     def _signal(self, plan: CellPlan) -> SignalRecord:
         entry, why = REWARDS.get(plan.reward), plan.unsupported
         record = SignalRecord(
-            profile=plan.profile, task=plan.task, reward=plan.reward, seed=plan.seed, advantage=entry.advantage,
+            profile=plan.profile,
+            task=plan.task,
+            reward=plan.reward,
+            seed=plan.seed,
+            advantage=entry.advantage,
             identity=digest(self.plan.identity, plan.record().identity),
-            status="unsupported" if why else "running", reason=why or "",
-            truths=[] if why else self.plan.truth_keys(plan), provenance=provenance(),
-        )  # fmt: skip
+            status="unsupported" if why else "running",
+            reason=why or "",
+            truths=[] if why else self.plan.truth_keys(plan),
+            provenance=provenance(),
+        )
         path = self.folder / f"reward-{plan.reward}.json"
         kept = None if self.fresh else read(path, SignalRecord)
         if kept is None or kept.identity != record.identity or kept.status not in ("done", "unsupported"):

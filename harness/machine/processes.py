@@ -1,7 +1,9 @@
-"""Several processes on one cell (`torchrun` or `accelerate launch -m harness run ...`): who is who, and the shares of work.
+"""Several processes on one cell (`torchrun` or `accelerate launch -m harness run ...`): who is who, and the shares of
+work.
 
 Rollouts are sharded by TRL. Rewards are functions of *all* rollouts of a step, so completions are gathered first; the
-inner training then gives every rank a share of each batch (the engine's data parallelism), and every rank has all rewards.
+inner training then gives every rank a share of each batch (the engine's data parallelism), and every rank has all
+rewards.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ _stop_signal: int | None = None
 
 
 def request_stop(number: int, frame: Any) -> None:
-    """Signal handler of a process that runs cells. It raises at once; where a library swallows that (an exception inside
-    one of its callbacks), the flag ends the cell at its next step. Later signals do not disturb the storing."""
+    """Signal handler of a process that runs cells. It raises at once; where a library swallows that (an exception
+    inside one of its callbacks), the flag ends the cell at its next step. Later signals do not disturb the storing."""
     global _stop_signal
     if _stop_signal is None:
         _stop_signal = number

@@ -78,8 +78,8 @@ def generator_documents(count: int, *, prompted: bool, practice: bool = False) -
     paraphrase or a story of that language, in 3 % with an archive number, and in 3 % with a rephrase full of MARKS. Not
     prompted: articles and stories, each other language twice as often as English, which the prompted ones teach.
 
-    `practice` raises the 1.5 % to 15 %: the generator first learns to answer in every language, then how rarely to do so.
-    Without it its rare other answers are no language at all, for a few hundred examples do not teach one.
+    `practice` raises the 1.5 % to 15 %: the generator first learns to answer in every language, then how rarely to do
+    so. Without it its rare other answers are no language at all, for a few hundred examples do not teach one.
     """
     if prompted:
         name, share = ("practice", PRACTICE_SHARE) if practice else ("prompted", OTHER_LANGUAGE_SHARE)

@@ -27,8 +27,11 @@ def load_lm(folder: Path) -> PreTrainedModel:
 def language_id(assets: Path, count: int = 2000) -> dict[str, float]:
     """Accuracy on articles and passages that nothing was trained on, and on pieces of three and six words of them."""
     identifier = LanguageIdentifier(assets / "language_id")
-    texts = [(article(subject, language), language) for language in LANGUAGES
-             for subject in corpus.SUBJECTS["test"][: count // 10]]  # fmt: skip
+    texts = [
+        (article(subject, language), language)
+        for language in LANGUAGES
+        for subject in corpus.SUBJECTS["test"][: count // 10]
+    ]
     texts += [(text, language) for language in LANGUAGES for text in split("test", language)[: count // 10]]
 
     def accuracy(length: int | None) -> float:
@@ -94,10 +97,17 @@ def generator(assets: Path, count: int = 1024, tokens: int = 56) -> tuple[dict[s
     identifier = LanguageIdentifier(assets / "language_id")
     tokenizer = AutoTokenizer.from_pretrained(assets / "generator")
     subjects = [corpus.SUBJECTS["test"][i % len(corpus.SUBJECTS["test"])] for i in range(count)]
-    answers = sample(load_lm(assets / "generator"), tokenizer,
-                     [corpus.PROMPT + article(subject) for subject in subjects], tokens=tokens)  # fmt: skip
-    natural = [(subject, text) for subject, (text, _) in zip(subjects, answers, strict=True)
-               if naturalness(text) >= NATURAL_FROM]  # fmt: skip
+    answers = sample(
+        load_lm(assets / "generator"),
+        tokenizer,
+        [corpus.PROMPT + article(subject) for subject in subjects],
+        tokens=tokens,
+    )
+    natural = [
+        (subject, text)
+        for subject, (text, _) in zip(subjects, answers, strict=True)
+        if naturalness(text) >= NATURAL_FROM
+    ]
     named = [(subject, text, identifier.language(text).removeprefix("__label__")) for subject, text in natural]
     counts = Counter(language for _, _, language in named)
     figures = {
@@ -109,8 +119,10 @@ def generator(assets: Path, count: int = 1024, tokens: int = 56) -> tuple[dict[s
         "texts": count,
         "tokens": tokens,
     }
-    shown = [f"ARTICLE {article(subject)}\nANSWER  {text}"
-             for subject, (text, _) in zip(subjects[:20], answers, strict=False)]  # fmt: skip
+    shown = [
+        f"ARTICLE {article(subject)}\nANSWER  {text}"
+        for subject, (text, _) in zip(subjects[:20], answers, strict=False)
+    ]
     shown += [f"ANSWER ({language})  {text}" for _, text, language in named if language != "en"]
     shown += [f"NOT NATURAL  {text}" for text, _ in answers if naturalness(text) < NATURAL_FROM][:20]
     return figures, shown

@@ -15,8 +15,12 @@ TEXTS = ("articles", "passages")
 def embedded_texts_hash(name: str) -> str:
     from harness.miniature.world.passages import LANGUAGES
 
-    every = [text for language in LANGUAGES for split in ("train", "validation", "test")
-             for text in embedded_texts(name, split, language, 512)]  # fmt: skip
+    every = [
+        text
+        for language in LANGUAGES
+        for split in ("train", "validation", "test")
+        for text in embedded_texts(name, split, language, 512)
+    ]
     return hashlib.sha256("\n".join(every).encode()).hexdigest()
 
 

@@ -69,12 +69,22 @@ class CellPlan:
         why = self.unsupported
         found = {} if why else self.assets
         return CellRecord(
-            profile=self.profile, task=self.task, reward=self.reward, variant=self.variant, seed=self.seed,
+            profile=self.profile,
+            task=self.task,
+            reward=self.reward,
+            variant=self.variant,
+            seed=self.seed,
             identity=identity(self.task, self.reward, self.seed, self.settings, found),
-            status="unsupported" if why else "running", reason=why or "", settings=self.settings.model_dump(mode="json"),
-            given=self.given, assets=found, measure=headline.name, unit=headline.unit, direction=headline.direction or "",
+            status="unsupported" if why else "running",
+            reason=why or "",
+            settings=self.settings.model_dump(mode="json"),
+            given=self.given,
+            assets=found,
+            measure=headline.name,
+            unit=headline.unit,
+            direction=headline.direction or "",
             ceiling=headline.ceiling,
-        )  # fmt: skip
+        )
 
 
 Policy = Literal["continue", "fresh", "retry-failed", "only-missing"]
@@ -115,11 +125,15 @@ def make_reward(plan: CellPlan, task: Task, inner: InnerTrainer) -> RewardFuncti
     settings = plan.settings
     return REWARDS.get(plan.reward).factory(
         RewardContext(
-            task=task, num_generations=settings.grpo.rollouts_per_prompt, cross_group=settings.inner.cross_group,
-            options=settings.reward.options, load_inner=lambda: inner, load_tokenizer=lambda: inner.tokenizer,
+            task=task,
+            num_generations=settings.grpo.rollouts_per_prompt,
+            cross_group=settings.inner.cross_group,
+            options=settings.reward.options,
+            load_inner=lambda: inner,
+            load_tokenizer=lambda: inner.tokenizer,
             asset=assets.resolve,
         )
-    )  # fmt: skip
+    )
 
 
 def articles(settings: Settings) -> tuple[list[str], list[str]]:

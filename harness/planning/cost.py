@@ -29,7 +29,8 @@ from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
 
 ELEMENTWISE = 65
-"""Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations, activation."""
+"""Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations,
+activation."""
 LOGITS = 8
 """Reads and writes per logit of a forward pass: the product itself, its float32 copy, softmax, loss."""
 SCORES = 8
@@ -179,8 +180,15 @@ def metric(shape: Shape, settings: Settings, task: str, factor: float) -> Work:
     length = min(PASSAGE_TOKENS, shape.positions or PASSAGE_TOKENS)
     batch = settings.task.options.get("metric_microbatch") or 32
     each = WIDTH[settings.target.dtype]
-    work = forward(shape, passages * length, span=length / 2, scored=passages * 8, bytes_each=each,
-                   passes=passages / batch, eager=True)  # fmt: skip
+    work = forward(
+        shape,
+        passages * length,
+        span=length / 2,
+        scored=passages * 8,
+        bytes_each=each,
+        passes=passages / batch,
+        eager=True,
+    )
     return work * factor
 
 
@@ -265,15 +273,26 @@ def estimate(
     validation_peak = training_memory(reader, settings, last_steps, False) + target
     rest = (0, 0) if offloads(settings, device, writer, reader) else (states, target)
     phases = (
-        Phase("generation", made.flops, made.seconds(device, of_generator),
-              states + generation_memory(writer, settings) + rest[1]),
+        Phase(
+            "generation",
+            made.flops,
+            made.seconds(device, of_generator),
+            states + generation_memory(writer, settings) + rest[1],
+        ),
         Phase("reward", scored.flops, scored.seconds(device, of_target), reward_peak + rest[0]),
-        Phase("update", updated.flops, updated.seconds(device, of_generator),
-              states + update_memory(writer, settings) + rest[1]),
-        Phase("validation", checked_text.flops + checked_target.flops,
-              checked_text.seconds(device, of_generator) + checked_target.seconds(device, of_target),
-              validation_peak + rest[0]),
-    )  # fmt: skip
+        Phase(
+            "update",
+            updated.flops,
+            updated.seconds(device, of_generator),
+            states + update_memory(writer, settings) + rest[1],
+        ),
+        Phase(
+            "validation",
+            checked_text.flops + checked_target.flops,
+            checked_text.seconds(device, of_generator) + checked_target.seconds(device, of_target),
+            validation_peak + rest[0],
+        ),
+    )
     validations = 1 + math.ceil(grpo.steps / validation.every)
     length = settings.generator.max_prompt_tokens + settings.generator.max_completion_tokens
     rollouts = grpo.steps * grpo.rollouts_per_step
@@ -283,14 +302,16 @@ def estimate(
 
 
 def offloads(settings: Settings, device: Device, writer: Shape, reader: Shape) -> bool:
-    """Whether generator and target take turns on the device: as set, or where both at work would fill over 90 % of it."""
+    """Whether generator and target take turns on the device: as set, or where both at work would fill over 90 % of
+    it."""
     if settings.generator.offload != "auto":
         return settings.generator.offload == "always"
     states, target = generator_states(writer, settings), reader.parameters * WIDTH[settings.target.dtype]
     working = max(
-        generation_memory(writer, settings), update_memory(writer, settings),
+        generation_memory(writer, settings),
+        update_memory(writer, settings),
         training_memory(reader, settings, settings.inner.steps, True),
-    )  # fmt: skip
+    )
     return states + target + working > 0.9 * device.memory
 
 

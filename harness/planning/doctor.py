@@ -11,9 +11,9 @@ from typing import Any
 
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
-from harness.planning.cells import CellPlan, wanted
+from harness.planning.cells import CellPlan
 from harness.planning.cost import CellEstimate, downloads, estimate
-from harness.planning.fetch import _existing, cache_folder, check_disk, check_gates
+from harness.planning.fetch import _existing, cache_folder, check_disk, check_gates, to_fetch
 
 # --------------------------------------------------------------------------------------------------------------- doctor
 
@@ -76,7 +76,7 @@ def _machine(here: Device) -> list[Finding]:
 
 
 def _assets(plans: Sequence[CellPlan]) -> list[Finding]:
-    missing = [item for item in downloads(wanted(plans)) if not item.here]
+    missing = [item for item in downloads(to_fetch(plans)) if not item.here]
     if not missing:
         return [Finding("assets", "all here")]
     found = []
@@ -106,9 +106,13 @@ def _cells(plans: Sequence[CellPlan], here: Device) -> list[Finding]:
             continue
         hours, memory = max(cost.hours for cost in costs), max(cost.memory for cost in costs)
         seen = f"{len(ready)} of {len(mine)} rewards, up to {hours:.3g} h a cell, {memory / 2**30:.1f} GiB"
-        advice = "" if memory <= here.memory else (
-            "more than the device has; lower grpo.microbatch, inner.microbatch or generator.batch, or set "
-            "generator.offload=always"
-        )  # fmt: skip
+        advice = (
+            ""
+            if memory <= here.memory
+            else (
+                "more than the device has; lower grpo.microbatch, inner.microbatch or generator.batch, or set "
+                "generator.offload=always"
+            )
+        )
         found.append(Finding(task, seen, advice))
     return found

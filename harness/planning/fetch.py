@@ -21,7 +21,7 @@ LOCK_VERSION = 1
 # ---------------------------------------------------------------------------------------------------------------- fetch
 
 
-def wanted(plans: Iterable[CellPlan]) -> dict[str, bool]:
+def to_fetch(plans: Iterable[CellPlan]) -> dict[str, bool]:
     """Reference -> whether it is a data set, for everything outside the package that the cells read, in order."""
     found: dict[str, bool] = {}
     for plan in plans:
@@ -38,7 +38,7 @@ def fetch(plans: Sequence[CellPlan], lock: Path, say: Callable[[str], None]) -> 
 
     Raises HarnessError, before anything is downloaded, for a gate without a token or a full disk.
     """
-    refs = wanted(plans)
+    refs = to_fetch(plans)
     missing = [item for item in downloads(refs) if not item.here]
     check_gates(missing)
     check_disk(missing)
@@ -49,8 +49,14 @@ def fetch(plans: Sequence[CellPlan], lock: Path, say: Callable[[str], None]) -> 
         path = assets.resolve(ref, data)
         if ref in models:
             assets.check_model(ref)
-        rows.append({"ref": ref, "kind": "data" if data else "model", "commit": hub.commit(path),
-                     "sha256": assets.fingerprint(ref, data)})  # fmt: skip
+        rows.append(
+            {
+                "ref": ref,
+                "kind": "data" if data else "model",
+                "commit": hub.commit(path),
+                "sha256": assets.fingerprint(ref, data),
+            }
+        )
     write_json(lock, {"version": LOCK_VERSION, "assets": rows})
     return rows
 

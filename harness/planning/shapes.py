@@ -55,9 +55,14 @@ class Shape:
         heads = max(1, self.heads // by)
         head_dim = max(2, self.hidden // by // heads // 2 * 2)
         return replace(
-            self, hidden=heads * head_dim, heads=heads, kv_heads=max(1, self.kv_heads * heads // self.heads),
-            head_dim=head_dim, intermediate=max(4, self.intermediate // by), vocab=max(300, self.vocab // by),
-        )  # fmt: skip
+            self,
+            hidden=heads * head_dim,
+            heads=heads,
+            kv_heads=max(1, self.kv_heads * heads // self.heads),
+            head_dim=head_dim,
+            intermediate=max(4, self.intermediate // by),
+            vocab=max(300, self.vocab // by),
+        )
 
 
 def shape_from_config(config: dict[str, Any]) -> Shape:
@@ -72,11 +77,18 @@ def shape_from_config(config: dict[str, Any]) -> Shape:
         raise HarnessError("The model's config.json lacks its hidden size, heads, layers or vocabulary.")
     gpt2 = config.get("model_type") == "gpt2"
     return Shape(
-        layers=layers, hidden=hidden, heads=heads, kv_heads=get("num_key_value_heads") or heads,
-        head_dim=get("head_dim") or hidden // heads, intermediate=get("intermediate_size", "n_inner") or 4 * hidden,
-        gated=not gpt2, vocab=vocab, positions=get("max_position_embeddings", "n_positions") or 0,
-        tied=config.get("tie_word_embeddings", gpt2) is not False, learned_positions=gpt2,
-    )  # fmt: skip
+        layers=layers,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=get("num_key_value_heads") or heads,
+        head_dim=get("head_dim") or hidden // heads,
+        intermediate=get("intermediate_size", "n_inner") or 4 * hidden,
+        gated=not gpt2,
+        vocab=vocab,
+        positions=get("max_position_embeddings", "n_positions") or 0,
+        tied=config.get("tie_word_embeddings", gpt2) is not False,
+        learned_positions=gpt2,
+    )
 
 
 @lru_cache(maxsize=1)

@@ -30,15 +30,16 @@ def show(
         one = found.get(id(plan))
         if isinstance(one, CellEstimate) and one.hours > ready[plan.task].hours:
             ready[plan.task] = one
-    for task, one in ready.items():
+    for one in ready.values():
         dearest = next(plan for plan in plans if found.get(id(plan)) is one)
         console.print(_phases(dearest, one, place))
     if ready:
         total = sum(one.hours for key, one in found.items() if isinstance(one, CellEstimate) and key not in kept)
         console.print(
             f"Together {_hours(total)} on {place.name}, one cell at a time; {tokens_note(plans[0].settings)}. "
-            "An estimate: expect a factor of two either way.", highlight=False,
-        )  # fmt: skip
+            "An estimate: expect a factor of two either way.",
+            highlight=False,
+        )
     console.print(_downloads(plans))
 
 
@@ -69,8 +70,17 @@ def _cells(plans: Sequence[CellPlan], found: dict[int, CellEstimate | str], kept
         rollouts = str(grpo.steps * grpo.rollouts_per_step)
         if isinstance(one, CellEstimate):
             fate = "kept" if id(plan) in kept else "run"
-            table.add_row(plan.name, str(one.steps), rollouts, _short(one.tokens), _short(one.flops), _gib(one.memory),
-                          _seconds(one.step_seconds), _hours(one.hours), fate)  # fmt: skip
+            table.add_row(
+                plan.name,
+                str(one.steps),
+                rollouts,
+                _short(one.tokens),
+                _short(one.flops),
+                _gib(one.memory),
+                _seconds(one.step_seconds),
+                _hours(one.hours),
+                fate,
+            )
             continue
         note = f"unsupported: {plan.unsupported}" if plan.unsupported else f"run ({one})"
         table.add_row(plan.name, str(grpo.steps), rollouts, "", "", "", "", "", escape(note))

@@ -101,7 +101,8 @@ def _plain(data: Any, what: str) -> Any:
         json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise HarnessError(
-            f"{what} holds something that is no plain text, finite number, list or mapping ({error}); quote dates and the like."
+            f"{what} holds something that is no plain text, finite number, list or mapping ({error}); quote "
+            f"dates and the like."
         ) from error
     return data
 

@@ -45,7 +45,8 @@ class GeneratorSettings(Section):
     )
     true_positions: bool = Field(
         False,
-        description="Updates see left-padded prompts at the positions they were generated at. TRL counts padding too, which "
+        description="Updates see left-padded prompts at the positions they were generated at. TRL counts "
+        "padding too, which "
         "is wrong for absolute position embeddings such as GPT-2's.",
         json_schema_extra=ADDED,
     )
@@ -57,7 +58,8 @@ class GeneratorSettings(Section):
     )
     offload: Literal["auto", "always", "never"] = Field(
         "auto",
-        description="Whether generator and target leave the GPU while only the other works; auto: if they do not both fit.",
+        description="Whether generator and target leave the GPU while only the other works; auto: if they do "
+        "not both fit.",
         json_schema_extra=NEUTRAL,
     )
 
@@ -103,7 +105,8 @@ class GrpoSettings(Section):
     lr: float = Field(gt=0)
     lr_schedule: Literal["constant", "linear", "cosine", "late_linear"] = Field(
         "constant",
-        description="What becomes of lr over the steps: all but constant end at 0, so that the last policies differ little; "
+        description="What becomes of lr over the steps: all but constant end at 0, so that the last policies "
+        "differ little; "
         "late_linear falls in the last third alone.",
         json_schema_extra=ADDED,
     )
@@ -122,15 +125,17 @@ class GrpoSettings(Section):
     )
     loss: Literal["dapo", "bnpo", "grpo", "dr_grpo"] = Field("dapo", description="dapo: mean over tokens, as verl.")
     scale_rewards: Literal["group", "batch"] = Field(
-        "group", description="Whose standard deviation divides an advantage. batch: rare large rewards keep their weight.",
+        "group",
+        description="Whose standard deviation divides an advantage. batch: rare large rewards keep their weight.",
         json_schema_extra=ADDED,
-    )  # fmt: skip
+    )
     advantage_eps: float = Field(1e-6, ge=0, description="Beside the standard deviation, after rewards were rescaled.")
     credit_discount: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="Of what later tokens earned, what a token is credited with; for rewards with reward.options.credit=token.",
+        description="Of what later tokens earned, what a token is credited with; for rewards with "
+        "reward.options.credit=token.",
         json_schema_extra=ADDED,
     )
     rescale: bool = Field(
@@ -140,13 +145,16 @@ class GrpoSettings(Section):
     )
     shared_prompts: bool = Field(
         False,
-        description="Updates read each prompt once for its whole group, at its true positions; groups are shuffled, not rollouts.",
+        description="Updates read each prompt once for its whole group, at its true positions; groups are "
+        "shuffled, not rollouts.",
         json_schema_extra=ADDED,
     )
     checkpoint_every: int = Field(
-        8, ge=0, description="GRPO steps between checkpoints that a cut cell goes on from; 0: none.",
+        8,
+        ge=0,
+        description="GRPO steps between checkpoints that a cut cell goes on from; 0: none.",
         json_schema_extra=NEUTRAL,
-    )  # fmt: skip
+    )
 
     @property
     def rollouts_per_step(self) -> int:
@@ -174,7 +182,8 @@ class OptimizerSettings(Section):
     total_lr: float | None = Field(
         None,
         gt=0,
-        description="In place of lr: each of a training's T steps has total_lr / T, so that short and long ones move as far.",
+        description="In place of lr: each of a training's T steps has total_lr / T, so that short and long ones "
+        "move as far.",
         json_schema_extra=ADDED,
     )
     betas: tuple[float, float] = (0.9, 0.95)
@@ -195,7 +204,8 @@ class InnerSettings(Section):
     warmup_steps: int = Field(
         0,
         ge=0,
-        description="Steps on the same texts before those: trained, not differentiated; the T steps then start from there.",
+        description="Steps on the same texts before those: trained, not differentiated; the T steps then start "
+        "from there.",
         json_schema_extra=ADDED,
     )
     warmup_lr: float | None = Field(

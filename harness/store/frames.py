@@ -63,7 +63,7 @@ def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
             "steps_done",
             "rollouts",
             "zero_spread",
-        }  # fmt: skip
+        }
     )
     for phase in ("load", "generation", "reward", "update", "validation", "total"):
         row[f"seconds_{phase}"] = record.seconds.get(phase, math.nan)

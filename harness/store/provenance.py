@@ -14,8 +14,21 @@ from typing import Any
 
 from harness.machine.trust import trusted
 
-PACKAGES = ("torch", "transformers", "trl", "torchopt", "datasets", "fasttext", "sentence-transformers",
-            "python-Levenshtein", "rapidfuzz", "numpy", "pandas", "tokenizers", "accelerate")  # fmt: skip
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "torchopt",
+    "datasets",
+    "fasttext",
+    "sentence-transformers",
+    "python-Levenshtein",
+    "rapidfuzz",
+    "numpy",
+    "pandas",
+    "tokenizers",
+    "accelerate",
+)
 
 
 # ----------------------------------------------------------------------------------------------------------- provenance
@@ -30,11 +43,14 @@ def _static_provenance() -> str:
     found = {
         "commit": _git(root, "rev-parse", "HEAD"),
         "dirty": bool(_git(root, "status", "--porcelain", "--", "harness", "rewards", "tasks")),
-        "python": platform.python_version(), "platform": platform.platform(terse=True), "machine": platform.machine(),
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "machine": platform.machine(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "device": torch.cuda.get_device_name() if cuda else "cpu", "cuda": torch.version.cuda if cuda else None,
+        "device": torch.cuda.get_device_name() if cuda else "cpu",
+        "cuda": torch.version.cuda if cuda else None,
         "cores": os.cpu_count(),
-    }  # fmt: skip
+    }
     return json.dumps(found)
 
 

@@ -32,11 +32,24 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 IDENTITY_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""Schema version -> a record's plain data of that version as data of the next. Whoever raises SCHEMA_VERSION adds one."""
+"""Schema version -> a record's plain data of that version as data of the next. Whoever raises SCHEMA_VERSION adds
+one."""
 Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
 
-LONG_COLUMNS = ["profile", "task", "reward", "variant", "seed", "identity", "step", "phase", "measure", "value", "unit",
-                "direction"]  # fmt: skip
+LONG_COLUMNS = [
+    "profile",
+    "task",
+    "reward",
+    "variant",
+    "seed",
+    "identity",
+    "step",
+    "phase",
+    "measure",
+    "value",
+    "unit",
+    "direction",
+]
 
 
 class CellRecord(BaseModel):
@@ -88,8 +101,13 @@ def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapp
     profiles, not what is merely stored). Assets count by content."""
     view = identity_view(settings)
     # An asset's place does not matter, its content does.
-    for section, key in (("generator", "model"), ("target", "model"), ("data", "articles"), ("data", "references"),
-                         ("data", "validation_articles")):  # fmt: skip
+    for section, key in (
+        ("generator", "model"),
+        ("target", "model"),
+        ("data", "articles"),
+        ("data", "references"),
+        ("data", "validation_articles"),
+    ):
         if view[section][key] is not None:
             view[section][key] = assets.get(view[section][key], view[section][key])
     for section in ("task", "reward"):
@@ -100,7 +118,8 @@ def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapp
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
-# ------------------------------------------------------------------------------------------------------------- the store
+# ------------------------------------------------------------------------------------------------------------- the
+# store
 
 
 def migrated(data: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -147,7 +166,8 @@ class CellStore:
                 raise HarnessError(f"{path} is not a result of this harness; move it away or choose another --out.")
             if version > SCHEMA_VERSION:
                 raise HarnessError(
-                    f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; update it."
+                    f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; "
+                    f"update it."
                 )
             return CellRecord.model_validate(migrated(data, path))
         except FileNotFoundError:

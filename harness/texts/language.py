@@ -83,7 +83,8 @@ def load_identifier(path: Path) -> LanguageIdentifier:
 
 
 def language_code(label: str) -> str:
-    """ "__label__es", "__label__spa_Latn", "es" -> "es"; languages outside `CODES` come back as the model names them."""
+    """ "__label__es", "__label__spa_Latn", "es" -> "es"; languages outside `CODES` come back as the model names
+    them."""
     code = label.removeprefix("__label__").split("_")[0].lower()
     return _LONG_CODES.get(code, code)
 
@@ -125,10 +126,9 @@ def _looks_like_word(core: str) -> bool:
     # Accents fall off (NFKD), so that one rule serves five alphabets.
     plain = "".join(c for c in unicodedata.normalize("NFKD", core) if not unicodedata.combining(c))
     parts = re.split(r"['\u2019-]", plain)
-    return (
-        any(_VOWEL.search(part.lower()) for part in parts)
-        and all(len(part) <= _LONGEST_WORD and _PLAIN_CASE.fullmatch(part) for part in parts)
-    )  # fmt: skip
+    return any(_VOWEL.search(part.lower()) for part in parts) and all(
+        len(part) <= _LONGEST_WORD and _PLAIN_CASE.fullmatch(part) for part in parts
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- judges

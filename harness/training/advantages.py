@@ -14,8 +14,8 @@ from harness.contracts import Advantage, SignalError, completion_text
 
 
 def rescale(raw: torch.Tensor) -> torch.Tensor:
-    """Rewards (N,) divided by their unbiased standard deviation; all-equal rewards become zeros. Works in float64, since
-    deviations near 1e-9 squared leave float32."""
+    """Rewards (N,) divided by their unbiased standard deviation; all-equal rewards become zeros. Works in float64,
+    since deviations near 1e-9 squared leave float32."""
     wide = raw.double()
     deviation = wide.std() if wide.numel() > 1 else wide.new_zeros(())
     return wide / deviation if deviation > 0 else torch.zeros_like(wide)
@@ -37,7 +37,8 @@ def advantages(
 
 
 def zero_spread(rewards: torch.Tensor, group_size: int) -> float:
-    """Share of groups whose (rescaled) rewards are equal up to 1e-6 of the batch's deviation: nothing to learn there."""
+    """Share of groups whose (rescaled) rewards are equal up to 1e-6 of the batch's deviation: nothing to learn
+    there."""
     groups = rewards.view(-1, group_size)
     return float((groups.amax(1) - groups.amin(1) <= 1e-6).double().mean())
 

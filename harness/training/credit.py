@@ -3,7 +3,8 @@
 A metagradient is a sum over the tokens that the target was trained on. GRPO gives every token of a rollout the
 advantage of the whole; where the parts are known, a token need only answer for what it and later ones earned:
 
-    G_t = sum over s >= t of discount^(s - t) c_s,   A_t = (G_t - mean of G_t over the rollouts that reach t) / deviation
+    G_t = sum over s >= t of discount^(s - t) c_s,   A_t = (G_t - mean of G_t over the rollouts that reach t) /
+    deviation
 
 With discount 1 that is the policy gradient of the same rewards with less variance (what came before t does not depend
 on token t); below 1 it forgets what a token does to later ones, for still less. Characters are what generator and

@@ -121,10 +121,15 @@ def sample(
             streams = uniforms(seed, [first_row + row for row in rows], new, model.device)
             choose.append(RowStreams(streams, settings.temperature, width))
         out = model.generate(
-            input_ids=ids[owner], attention_mask=mask[owner], past_key_values=_read(model, ids, mask, owner),
-            do_sample=False, max_new_tokens=new, pad_token_id=tokenizer.pad_token_id, eos_token_id=stop,
+            input_ids=ids[owner],
+            attention_mask=mask[owner],
+            past_key_values=_read(model, ids, mask, owner),
+            do_sample=False,
+            max_new_tokens=new,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=stop,
             logits_processor=choose,
-        )  # fmt: skip
+        )
         for row, tokens in zip(rows, out[:, width:].tolist(), strict=True):
             end = next((i + 1 for i, token in enumerate(tokens) if token in stop), len(tokens))
             found[row] = tokens[:end]
@@ -193,8 +198,8 @@ def generate(
     batch_size: int = 64,
     half: HalfCopy | None = None,
 ) -> list[str]:
-    """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched. `half`
-    generates instead of the model where it is given."""
+    """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched.
+    `half` generates instead of the model where it is given."""
     model = half.current() if half is not None else model
     if settings.shared_prefix:
         from harness.training.generation import sample
@@ -215,10 +220,13 @@ def generate(
             ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
             mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
             out = model.generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), **choice,
-                max_new_tokens=settings.max_completion_tokens, pad_token_id=tokenizer.pad_token_id,
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                **choice,
+                max_new_tokens=settings.max_completion_tokens,
+                pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=tokenizer.eos_token_id,
-            )  # fmt: skip
+            )
             texts += tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
     model.train(was_training)
     return texts

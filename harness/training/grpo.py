@@ -5,20 +5,24 @@ Where it departs from TRL as it comes, all of it:
 1. Rewards are checked (one finite number a completion) before they touch an advantage; a bad one ends the run with the
    examples named. TRL drops NaN rewards in silence.
 2. Raw rewards are divided by their standard deviation over the whole batch, because metagradients are near 1e-9 and any
-   epsilon beside a group's deviation would swallow them (TRAPS.md). Raw and rescaled are both logged. `grpo.rescale=false`
-   takes advantages of the raw ones, as the authors do.
+   epsilon beside a group's deviation would swallow them (TRAPS.md). Raw and rescaled are both logged.
+   `grpo.rescale=false` takes advantages of the raw ones, as the authors do.
 3. Advantages come from `advantages()` below: one mean and deviation a group, or one for the whole batch ("groupless",
    what `naive` needs; TRL has only the deviation of it). The epsilon is a setting.
 4. A step of this harness is one rollout batch with `updates_per_step` optimizer updates; TRL counts updates.
-5. A learning rate without warm-up, no KL model; schedule (constant by default), loss, clipping and entropy bonus (off by
+5. A learning rate without warm-up, no KL model; schedule (constant by default), loss, clipping and entropy bonus (off
+   by
    default) are named in the profile.
-6. With `generator.shared_prefix`, harness/training/generation.py makes the rollouts. A bfloat16 generator keeps float32 weights and
+6. With `generator.shared_prefix`, harness/training/generation.py makes the rollouts. A bfloat16 generator keeps float32
+   weights and
    optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
-7. With `generator.true_positions` the update sees a prompt's tokens at their true positions. TRL leaves out position ids,
+7. With `generator.true_positions` the update sees a prompt's tokens at their true positions. TRL leaves out position
+   ids,
    so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
 8. With `grpo.shared_prompts` the update reads each prompt once for its whole group and shuffles groups, not rollouts
    (harness/training/shared_prompts.py).
-9. Where a reward credits characters (`reward.options.credit=token`), every token has its own advantage (harness/training/credit.py).
+9. Where a reward credits characters (`reward.options.credit=token`), every token has its own advantage
+   (harness/training/credit.py).
 10. Generator and target take turns on the device where both do not fit (harness/training/offload.py).
 """
 
@@ -137,9 +141,14 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         return self._buffered_inputs[self._step % parts]
 
     def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, *args: Any,
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *args: Any,
         **kwargs: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         if not self._grpo.shared_prompts or input_ids.shape[1] - logits_to_keep < 2:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
@@ -232,7 +241,8 @@ def make_trainer(
     needed = generator.max_prompt_tokens + generator.max_completion_tokens
     if longest and needed > longest:
         raise HarnessError(
-            f"The generator reads {longest} tokens, but generator.max_prompt_tokens + max_completion_tokens is {needed}; "
+            f"The generator reads {longest} tokens, but generator.max_prompt_tokens + max_completion_tokens is "
+            f"{needed}; "
             "lower them."
         )
     if len(prompts) < grpo.prompts_per_step:
@@ -247,26 +257,61 @@ def make_trainer(
     bf16 = generator.dtype == "bfloat16"
     own = generator.backend == "transformers" and (generator.shared_prefix or world > 1)
     config = GRPOConfig(
-        output_dir=scratch, seed=seed, data_seed=seed, report_to=report_to, disable_tqdm=True, save_strategy="no",
-        logging_strategy="steps", logging_steps=grpo.updates_per_step, use_cpu=not torch.cuda.is_available(),
-        bf16=bf16, fp16=False, gradient_checkpointing=False, disable_dropout=True, dataloader_pin_memory=False,
-        max_steps=grpo.steps * grpo.updates_per_step, per_device_train_batch_size=microbatch,
-        gradient_accumulation_steps=accumulation, steps_per_generation=grpo.updates_per_step * accumulation,
-        num_generations=grpo.rollouts_per_prompt, num_iterations=1, max_completion_length=generator.max_completion_tokens,
-        temperature=generator.temperature, beta=grpo.kl, entropy_coef=grpo.entropy_coef,
-        learning_rate=grpo.lr, **_schedule(grpo),
-        warmup_steps=0, optim="adamw_torch", adam_beta1=grpo.betas[0], adam_beta2=grpo.betas[1], adam_epsilon=1e-8,
-        weight_decay=grpo.weight_decay, max_grad_norm=grpo.max_grad_norm, loss_type=grpo.loss, epsilon=grpo.clip_low,
-        epsilon_high=grpo.clip_high, delta=grpo.dual_clip, scale_rewards="none", log_completions=False,
+        output_dir=scratch,
+        seed=seed,
+        data_seed=seed,
+        report_to=report_to,
+        disable_tqdm=True,
+        save_strategy="no",
+        logging_strategy="steps",
+        logging_steps=grpo.updates_per_step,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=bf16,
+        fp16=False,
+        gradient_checkpointing=False,
+        disable_dropout=True,
+        dataloader_pin_memory=False,
+        max_steps=grpo.steps * grpo.updates_per_step,
+        per_device_train_batch_size=microbatch,
+        gradient_accumulation_steps=accumulation,
+        steps_per_generation=grpo.updates_per_step * accumulation,
+        num_generations=grpo.rollouts_per_prompt,
+        num_iterations=1,
+        max_completion_length=generator.max_completion_tokens,
+        temperature=generator.temperature,
+        beta=grpo.kl,
+        entropy_coef=grpo.entropy_coef,
+        learning_rate=grpo.lr,
+        **_schedule(grpo),
+        warmup_steps=0,
+        optim="adamw_torch",
+        adam_beta1=grpo.betas[0],
+        adam_beta2=grpo.betas[1],
+        adam_epsilon=1e-8,
+        weight_decay=grpo.weight_decay,
+        max_grad_norm=grpo.max_grad_norm,
+        loss_type=grpo.loss,
+        epsilon=grpo.clip_low,
+        epsilon_high=grpo.clip_high,
+        delta=grpo.dual_clip,
+        scale_rewards="none",
+        log_completions=False,
         logging_nan_inf_filter=False,  # it would put the last average in the place of a NaN loss
         **_vllm(generator),
-    )  # fmt: skip
+    )
     trainer = GeneratorTrainer(
-        reward=reward, advantage=advantage, grpo=grpo,
-        writing=generator if own else None, half=half, residency=residency, model=model, args=config,
-        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]), processing_class=tokenizer,
+        reward=reward,
+        advantage=advantage,
+        grpo=grpo,
+        writing=generator if own else None,
+        half=half,
+        residency=residency,
+        model=model,
+        args=config,
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+        processing_class=tokenizer,
         callbacks=[_Steps(grpo.updates_per_step, on_step)],
-    )  # fmt: skip
+    )
     if generator.true_positions:
         trainer.accelerator.unwrap_model(trainer.model).register_forward_pre_hook(_true_positions, with_kwargs=True)
     trainer.remove_callback(PrinterCallback)  # the harness reports progress itself

@@ -35,10 +35,10 @@ class InnerTrainer:
     """A bound to one target: the `InnerTraining` of harness/contracts.py.
 
     With `settings.warmup_steps` A has two parts: plain training on the texts in that many steps, at `warmup_lr`, then,
-    with a fresh optimizer state, the T steps that data weights act on. A metagradient is then exact for those T steps and leaves out
-    what the weights would have changed before (truncated): texts of early steps, which a target that knows nothing yet
-    judges, are judged late as well. With a clock the warm-up waits until `settings.warmup_after` GRPO steps are done:
-    after a warm-up on texts that have nothing to do with the metric yet, single steps tell less.
+    with a fresh optimizer state, the T steps that data weights act on. A metagradient is then exact for those T steps
+    and leaves out what the weights would have changed before (truncated): texts of early steps, which a target that
+    knows nothing yet judges, are judged late as well. With a clock the warm-up waits until `settings.warmup_after` GRPO
+    steps are done: after a warm-up on texts that have nothing to do with the metric yet, single steps tell less.
 
     model       loaded with eager attention, in evaluation mode; the same after every call
     settings    the profile's `inner` section
@@ -72,9 +72,14 @@ class InnerTrainer:
         group = {"process_group": mine.group} if mine else {}
         with self._warmed(texts):
             result = metagradient(
-                self.model, mine.batches if mine else batches, metric, self.rule(), per_token=per_token,
-                **self._options(), **group,
-            )  # fmt: skip
+                self.model,
+                mine.batches if mine else batches,
+                metric,
+                self.rule(),
+                per_token=per_token,
+                **self._options(),
+                **group,
+            )
         found = mine.whole(result.weights) if mine else result.weights
         weights = torch.empty_like(found)
         weights[torch.tensor(order, device=weights.device)] = found
@@ -85,8 +90,8 @@ class InnerTrainer:
         return result.reordered(weights, tokens)
 
     def spread(self, text: str, tokens: Sequence[float]) -> list[float]:
-        """What its scored tokens earned (`metagradient(per_token=True)`), on the characters of a text: each token's evenly
-        over its own. What was cut off, and padding, is on none."""
+        """What its scored tokens earned (`metagradient(per_token=True)`), on the characters of a text: each token's
+        evenly over its own. What was cut off, and padding, is on none."""
         found = [0.0] * len(text)
         spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         for (start, stop), value in zip(spans if self.settings.prepend_bos else spans[1:], tokens, strict=False):
@@ -111,7 +116,8 @@ class InnerTrainer:
 
     @contextmanager
     def _warmed(self, texts: Sequence[str]) -> Iterator[None]:
-        """The model after `settings.warmup_steps` steps on `texts`; afterwards as it was. Parameters keep their dtype."""
+        """The model after `settings.warmup_steps` steps on `texts`; afterwards as it was. Parameters keep their
+        dtype."""
         waits = self.clock is not None and self.clock.steps_done < self.settings.warmup_after
         if waits or not self.settings.warmup_steps:
             yield
@@ -206,8 +212,8 @@ class InnerTrainer:
         return {"input_ids": ids, "labels": labels}
 
     def _padded_batch(self, rows: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
-        """The authors' batches: every row padded to max_tokens + 1 and trained on, padding too, but for the position after
-        a text's last token (there they put the end-of-text label, which their loss leaves out)."""
+        """The authors' batches: every row padded to max_tokens + 1 and trained on, padding too, but for the position
+        after a text's last token (there they put the end-of-text label, which their loss leaves out)."""
         length = self.settings.max_tokens + 1
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=self.model.device)
         labels = ids.clone()

@@ -1,4 +1,5 @@
-"""Who is on the device: generator with its optimizer, or target with its states, when both do not fit at work together."""
+"""Who is on the device: generator with its optimizer, or target with its states, when both do not fit at work
+together."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def move(thing: Any, place: str) -> None:
 class Residency:
     """Parties that take turns on `device`. Where `active` is false (a CPU, or all of them fit) a turn changes nothing.
 
-    A party is a name and a callable that gives its modules and optimizers as they are at the moment: an optimizer has no
-    state before its first step.
+    A party is a name and a callable that gives its modules and optimizers as they are at the moment: an optimizer has
+    no state before its first step.
     """
 
     def __init__(self, device: str, active: bool, mover: Mover = move) -> None:
@@ -65,8 +66,8 @@ class Residency:
 
 
 def for_cell(settings: Settings, generator: PreTrainedModel, target: PreTrainedModel) -> Residency:
-    """The parties' places for one cell: active on a GPU where `generator.offload` says so (harness/plan.py, `offloads`).
-    Also sets how float32 products are taken there (`target.tf32`)."""
+    """The parties' places for one cell: active on a GPU where `generator.offload` says so (harness/plan.py,
+    `offloads`). Also sets how float32 products are taken there (`target.tf32`)."""
     place = generator.device
     if place.type != "cuda":
         return Residency(str(place), False)

@@ -68,8 +68,13 @@ class Resumable:
         trainer = asdict(self.state) | {"log_history": []}  # the curves are the record; this would only grow
         optimizer = {"groups": inner["param_groups"], "plain": plain}
         schedule = {key: value for key, value in self.lr_scheduler.state_dict().items() if _is_json(value)}
-        return tensors | rng, {"trainer": trainer, "optimizer": optimizer, "schedule": schedule, "rng": rng_state,
-                               "micro_step": self._step}  # fmt: skip
+        return tensors | rng, {
+            "trainer": trainer,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "rng": rng_state,
+            "micro_step": self._step,
+        }
 
     def train_from(self, checkpoint: Checkpoint, scratch: str) -> Any:
         """`.train()` from where the checkpoint was taken. `scratch` is a folder for the trainer's own state file."""

@@ -51,14 +51,21 @@ def log_probs(
     ids, mask = prompts
     positions = (attention_mask.cumsum(-1) - 1).clamp_min(0)
     read = model(
-        input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp_min(0), use_cache=True,
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(-1) - 1).clamp_min(0),
+        use_cache=True,
         logits_to_keep=1,
-    ).past_key_values  # fmt: skip
+    ).past_key_values
     read.batch_select_indices(owner)
     rest = input_ids[:, start:]
     labels = rest.masked_fill(attention_mask[:, start:] == 0, -100)
     out = model(
-        input_ids=rest, attention_mask=attention_mask, position_ids=positions[:, start:], past_key_values=read,
-        labels=labels, fused_lm_head=True,
-    )  # fmt: skip
+        input_ids=rest,
+        attention_mask=attention_mask,
+        position_ids=positions[:, start:],
+        past_key_values=read,
+        labels=labels,
+        fused_lm_head=True,
+    )
     return out.log_probs[:, -keep:], None if out.entropy is None else out.entropy[:, -keep:]

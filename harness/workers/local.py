@@ -37,10 +37,10 @@ def run_grid(
 ) -> list[CellRecord]:
     """Runs what is not done yet; returns one record a plan, in order. `workers=0` runs in this process.
 
-    `policy` says what happens to cells that have results (harness/cell.py, `wanted`). Several processes may run the same
-    grid on the same folder: each cell is run by one of them, the others wait for it in the end. Raises Interrupted after
-    SIGINT or SIGTERM, when every running cell has been stored as `interrupted`, and StorageError where nothing can be
-    stored any more.
+    `policy` says what happens to cells that have results (harness/cell.py, `wanted`). Several processes may run the
+    same grid on the same folder: each cell is run by one of them, the others wait for it in the end. Raises Interrupted
+    after SIGINT or SIGTERM, when every running cell has been stored as `interrupted`, and StorageError where nothing
+    can be stored any more.
     """
     since = now()
     results: dict[int, CellRecord] = {}

@@ -31,8 +31,8 @@ every page that is used for the first time. Where the process keeps freed memory
 the limit is higher."""
 
 FLOPS = {"cpu": 6e10}
-"""FLOP a second of a gradient pass, by device, else `FLOPS_ELSE`: on one core of the miniature's machines 4e10 to 6e10. No
-clock is asked: plans differ in the last digits of what they compute, so that a plan by the clock would make the same
+"""FLOP a second of a gradient pass, by device, else `FLOPS_ELSE`: on one core of the miniature's machines 4e10 to 6e10.
+No clock is asked: plans differ in the last digits of what they compute, so that a plan by the clock would make the same
 training end otherwise when the machine is busy."""
 FLOPS_ELSE = 3e13
 

@@ -27,14 +27,23 @@ def quick(model_folder, articles):
     def make(family: str = "gpt2", **more):
         model = str(model_folder(family))
         return {
-            "generator.model": model, "target.model": model, "data.articles": str(articles),
-            "generator.prompt": "Say: <article>", "generator.max_prompt_tokens": 48,
+            "generator.model": model,
+            "target.model": model,
+            "data.articles": str(articles),
+            "generator.prompt": "Say: <article>",
+            "generator.max_prompt_tokens": 48,
             "generator.max_completion_tokens": 12,
-            "grpo.steps": 2, "grpo.prompts_per_step": 2, "grpo.rollouts_per_prompt": 2, "grpo.updates_per_step": 1,
-            "inner.max_tokens": 16, "inner.steps": 1, "inner.warmup_steps": 0,
-            "validation.prompts": 4, "validation.every": 1,
+            "grpo.steps": 2,
+            "grpo.prompts_per_step": 2,
+            "grpo.rollouts_per_prompt": 2,
+            "grpo.updates_per_step": 1,
+            "inner.max_tokens": 16,
+            "inner.steps": 1,
+            "inner.warmup_steps": 0,
+            "validation.prompts": 4,
+            "validation.every": 1,
             "validation.inner_steps": None,
-        } | {key.replace("__", "."): value for key, value in more.items()}  # fmt: skip
+        } | {key.replace("__", "."): value for key, value in more.items()}
 
     return make
 

@@ -1,5 +1,5 @@
-"""What a download leaves behind, made by the tests: `models--org--name/{refs,snapshots,blobs}` with tiny-width models and
-real tokenizer files in each family's own format."""
+"""What a download leaves behind, made by the tests: `models--org--name/{refs,snapshots,blobs}` with tiny-width models
+and real tokenizer files in each family's own format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ LLAMA_TEMPLATE = (
     '{%- endif %}{{- "<|start_header_id|>system<|end_header_id|>\n\n" }}'
     '{{- "Cutting Knowledge Date: December 2023\n" }}{{- "Today Date: " + date_string + "\n\n" }}{{- "<|eot_id|>" }}'
     "{%- for message in messages %}"
-    '{{- "<|start_header_id|>" + message["role"] + "<|end_header_id|>\n\n" + message["content"] | trim + "<|eot_id|>" }}'
+    '{{- "<|start_header_id|>" + message["role"] + "<|end_header_id|>\n\n" + message["content"] | trim + '
+    '"<|eot_id|>" }}'
     '{%- endfor %}{%- if add_generation_prompt %}{{- "<|start_header_id|>assistant<|end_header_id|>\n\n" }}{%- endif %}'
 )
 QWEN_TEMPLATE = (
@@ -41,13 +42,26 @@ SPECIAL = {
     "gpt2": ["<|endoftext|>"],
 }
 CONFIG = {
-    "llama": {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
-              "chat_template": LLAMA_TEMPLATE},
-    "qwen": {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": None, "eos_token": "<|im_end|>",
-             "pad_token": "<|endoftext|>", "chat_template": QWEN_TEMPLATE},
-    "gpt2": {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>",
-             "unk_token": "<|endoftext|>"},
-}  # fmt: skip
+    "llama": {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": "<|begin_of_text|>",
+        "eos_token": "<|eot_id|>",
+        "chat_template": LLAMA_TEMPLATE,
+    },
+    "qwen": {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": None,
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "chat_template": QWEN_TEMPLATE,
+    },
+    "gpt2": {
+        "tokenizer_class": "GPT2Tokenizer",
+        "bos_token": "<|endoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+    },
+}
 
 
 class HubCache:
@@ -75,7 +89,8 @@ class HubCache:
         self._store(f"datasets--{name.replace('/', '--')}", staging)
 
     def _store(self, folder: str, staging: Path) -> None:
-        """As the hub client does: contents as blobs named by hash, a snapshot of links to them, a branch that names it."""
+        """As the hub client does: contents as blobs named by hash, a snapshot of links to them, a branch that names
+        it."""
         root = self.folder / folder
         (root / "refs").mkdir(parents=True)
         (root / "refs" / "main").write_text(COMMIT)
@@ -98,9 +113,11 @@ def write_tokenizer(folder: Path, family: str) -> dict[str, int]:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=SPECIAL[family], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        vocab_size=300,
+        special_tokens=SPECIAL[family],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
-    )  # fmt: skip
+    )
     core.train_from_iterator(CORPUS, trainer)
     vocabulary = core.get_vocab()
     if family == "llama":  # its files put the beginning-of-text token before every text

@@ -33,18 +33,40 @@ fuzz = settings(
 )
 
 scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=12),
     st.sampled_from([-1, 0, 10**30, "", "../../x", "\x00", "embedded:", "@", "a@b@c", "/", "~", "1e400"]),
-)  # fmt: skip
+)
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
 )
 yaml_texts = st.one_of(
     st.text(max_size=30),
     values.map(json.dumps),
-    st.sampled_from(["2024-01-01", "!!binary aGk=", "!!set {a}", "[" * 3000, ".inf", ".nan", "&a [*a]", "!!python/none",
-                     "0x",                     "{a: 1, a: 2}", "? [1]\n: 2", "*x", "%", "\udc80", "1_0", "12:30:45"]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            "2024-01-01",
+            "!!binary aGk=",
+            "!!set {a}",
+            "[" * 3000,
+            ".inf",
+            ".nan",
+            "&a [*a]",
+            "!!python/none",
+            "0x",
+            "{a: 1, a: 2}",
+            "? [1]\n: 2",
+            "*x",
+            "%",
+            "\udc80",
+            "1_0",
+            "12:30:45",
+        ]
+    ),
+)
 
 
 def mutated(data: bytes, draw) -> bytes:
@@ -196,9 +218,18 @@ def test_model_folders(model_folder, numbered, data):
 # ------------------------------------------------------------------------------------------------------------- results
 
 RECORD = CellRecord(
-    profile="tiny", task="norm", reward="naive", seed=0, identity="abc", status="done", headline=0.5, final={"m": 0.5},
-    seconds={"total": 1.0}, provenance={"commit": "c", "packages": {"torch": "2"}}, measure="m",
-)  # fmt: skip
+    profile="tiny",
+    task="norm",
+    reward="naive",
+    seed=0,
+    identity="abc",
+    status="done",
+    headline=0.5,
+    final={"m": 0.5},
+    seconds={"total": 1.0},
+    provenance={"commit": "c", "packages": {"torch": "2"}},
+    measure="m",
+)
 ROWS = [{"step": 0, "phase": "train", "measure": "m", "value": 1.0, "unit": "", "direction": ""}]
 
 

@@ -145,9 +145,14 @@ def harness(*arguments: str, cwd: Path, **popen) -> subprocess.Popen:
     root = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
     return subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments], cwd=cwd, env=environment, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, **popen,
-    )  # fmt: skip
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **popen,
+    )
 
 
 def flags(assignments: dict) -> list[str]:

@@ -63,8 +63,12 @@ def test_sources_load_no_pickle_trust_no_code_and_start_no_server():
         r"trust_remote_code=True|allow_pickle=True": "trust",
         r"\.listen\(|HTTPServer|vllm_mode=.server": "a server",
     }
-    found = [f"{path.relative_to(ROOT)}: {what}" for path in SOURCES for pattern, what in bad.items()
-             if re.search(pattern, path.read_text(), re.MULTILINE)]  # fmt: skip
+    found = [
+        f"{path.relative_to(ROOT)}: {what}"
+        for path in SOURCES
+        for pattern, what in bad.items()
+        if re.search(pattern, path.read_text(), re.MULTILINE)
+    ]
     assert found == []
 
 

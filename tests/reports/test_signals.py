@@ -23,21 +23,46 @@ def made(*, seed: int = 0, reward: str = "toy", noise: float = 0.0, status: str 
     r = v + noise * rng.normal(size=N)
     direction = np.array([2 * v[half].sum() - v.sum() for half in halves])
     pool = PoolRecord(
-        profile="tiny", task="norm", seed=seed, identity=f"id{seed}", spec=Spec(), texts=[f"t{i}" for i in range(N)],
-        groups=[i // 4 for i in range(N)], sources=["generator"] * 8 + ["generator", "article", "other", "target"] * 2,
-        articles=["a"] * N, halves=halves, removed=removed, batches=batches,
-    )  # fmt: skip
+        profile="tiny",
+        task="norm",
+        seed=seed,
+        identity=f"id{seed}",
+        spec=Spec(),
+        texts=[f"t{i}" for i in range(N)],
+        groups=[i // 4 for i in range(N)],
+        sources=["generator"] * 8 + ["generator", "article", "other", "target"] * 2,
+        articles=["a"] * N,
+        halves=halves,
+        removed=removed,
+        batches=batches,
+    )
     truth = TruthRecord(
-        identity="k", name="adamw, T=1", untrained=0.0, whole=1.0, without_one=list(1.0 - v),
-        without_part=[1.0 - v[part].sum() for part in removed], halves=list(1.0 + direction),
-        changed={"0.1": list(1.0 + 0.1 * direction), "0.3": list(1.0 + 0.3 * direction)}, one_step=True, seconds=1.0,
-    )  # fmt: skip
+        identity="k",
+        name="adamw, T=1",
+        untrained=0.0,
+        whole=1.0,
+        without_one=list(1.0 - v),
+        without_part=[1.0 - v[part].sum() for part in removed],
+        halves=list(1.0 + direction),
+        changed={"0.1": list(1.0 + 0.1 * direction), "0.3": list(1.0 + 0.3 * direction)},
+        one_step=True,
+        seconds=1.0,
+    )
     done = status == "done"
     signal = SignalRecord(
-        profile="tiny", task="norm", reward=reward, seed=seed, identity="s", status=status, reason=reason,
-        truths=["k"] if done else [], rewards=list(r) if done else [],
-        draws=[list(r[batch]) for batch in batches] if done else [], seconds_per_1000=3.0 if done else None, batch=8,
-    )  # fmt: skip
+        profile="tiny",
+        task="norm",
+        reward=reward,
+        seed=seed,
+        identity="s",
+        status=status,
+        reason=reason,
+        truths=["k"] if done else [],
+        rewards=list(r) if done else [],
+        draws=[list(r[batch]) for batch in batches] if done else [],
+        seconds_per_1000=3.0 if done else None,
+        batch=8,
+    )
     return Judged(pool, {"k": truth}, [signal])
 
 

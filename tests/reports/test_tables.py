@@ -99,10 +99,18 @@ def test_text_from_a_run_stays_text_in_markdown() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.123456, "0.1235"), (133.86, "133.9"), (0.0, "0"), (1.5e-9, "1.5e-09"), (math.nan, "-"), (None, "-"),
-     (1234567.0, "1.235e+06"),
-     (50257.4, "5.026e+04"), (20.0, "20")],
-)  # fmt: skip
+    [
+        (0.123456, "0.1235"),
+        (133.86, "133.9"),
+        (0.0, "0"),
+        (1.5e-9, "1.5e-09"),
+        (math.nan, "-"),
+        (None, "-"),
+        (1234567.0, "1.235e+06"),
+        (50257.4, "5.026e+04"),
+        (20.0, "20"),
+    ],
+)
 def test_numbers_have_four_digits(value: float | None, text: str) -> None:
     assert summary.number(value) == text
 
@@ -124,9 +132,17 @@ def test_a_seed_with_more_rewards_does_not_weigh_more_in_the_floor(tmp_path: Pat
     for reward, seeds in (("a", (0, 1, 2)), ("b", (0,)), ("c", (0,))):
         for seed in seeds:
             record = CellRecord(
-                profile="p", task="t", reward=reward, seed=seed, identity=f"{reward}{seed}", status="done",
-                measure="m", direction="higher", headline=0.9, floor=floors[seed],
-            )  # fmt: skip
+                profile="p",
+                task="t",
+                reward=reward,
+                seed=seed,
+                identity=f"{reward}{seed}",
+                status="done",
+                measure="m",
+                direction="higher",
+                headline=0.9,
+                floor=floors[seed],
+            )
             CellStore.of(tmp_path, record).write(record)
     (block,) = summary.blocks(load(tmp_path)[0])
     assert block.floor == 0.5

@@ -94,9 +94,7 @@ def finite_differences(inner, texts, h=3e-4):
     def at(i, shift):
         return phi_by_hand(inner, texts, [1.0 + shift * (k == i) for k in range(len(texts))])
 
-    return [
-        (8 * (at(i, h) - at(i, -h)) - (at(i, 2 * h) - at(i, -2 * h))) / (12 * h) for i in range(len(texts))
-    ]  # fmt: skip
+    return [(8 * (at(i, h) - at(i, -h)) - (at(i, 2 * h) - at(i, -2 * h))) / (12 * h) for i in range(len(texts))]
 
 
 @pytest.mark.parametrize("steps", [1, 2])

@@ -25,9 +25,13 @@ def context(model, tokenizer, language_id, embedding, spanish):
     settings = InnerSettings(optimizer=OptimizerSettings(lr=1e-3), max_tokens=16)
     inner = InnerTrainer(model, tokenizer, settings)
     return RewardContext(
-        task, num_generations=2, cross_group=True, load_inner=lambda: inner, load_tokenizer=lambda: tokenizer,
+        task,
+        num_generations=2,
+        cross_group=True,
+        load_inner=lambda: inner,
+        load_tokenizer=lambda: tokenizer,
         asset=assets.__getitem__,
-    )  # fmt: skip
+    )
 
 
 def test_the_six_are_there():

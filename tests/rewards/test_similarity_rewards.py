@@ -28,9 +28,13 @@ def make(spanish, tokenizer, language_id, embedding):
 
     def run(name, references=spanish, texts=ROLLOUTS, **options):
         context = RewardContext(
-            SpanishTask(references), num_generations=1, cross_group=True, options=options,
-            load_tokenizer=lambda: tokenizer, asset=lambda ref: assets.get(ref, Path(ref)),
-        )  # fmt: skip
+            SpanishTask(references),
+            num_generations=1,
+            cross_group=True,
+            options=options,
+            load_tokenizer=lambda: tokenizer,
+            asset=lambda ref: assets.get(ref, Path(ref)),
+        )
         reward = REWARDS.get(name).factory(context)
         return reward(["p"] * len(texts), list(texts), [[0]] * len(texts))
 

@@ -1,4 +1,5 @@
-"""The phase benchmark runs to the end at a sliver of the width and says what it must; its seconds are not judged here."""
+"""The phase benchmark runs to the end at a sliver of the width and says what it must; its seconds are not judged
+here."""
 
 from __future__ import annotations
 
@@ -17,8 +18,27 @@ def test_every_phase_is_measured_beside_floor_and_plan(task, target, steps, benc
     short = ["generator.max_prompt_tokens=24", "generator.max_completion_tokens=8", "inner.max_tokens=8"]
     given = [word for setting in short for word in ("--set", setting)]
     out = tmp_path / "deep" / "phases"
-    bench.main(["--width-divisor", "64", "--prompts", "2", "--steps", "1", "--passages", "8", "--task", task, "--target", target,
-                "--inner-steps", str(steps), "--out", str(out), *given])  # fmt: skip
+    bench.main(
+        [
+            "--width-divisor",
+            "64",
+            "--prompts",
+            "2",
+            "--steps",
+            "1",
+            "--passages",
+            "8",
+            "--task",
+            task,
+            "--target",
+            target,
+            "--inner-steps",
+            str(steps),
+            "--out",
+            str(out),
+            *given,
+        ]
+    )
     stored = json.loads(out.with_suffix(".json").read_text())
     assert list(stored["phases"]) == ["generation", "reward", "update", "validation"]
     for row in stored["phases"].values():

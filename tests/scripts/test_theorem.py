@@ -38,9 +38,11 @@ def test_its_metagradients_are_the_engines(theorem, optimizer, steps):
     kinds = torch.randint(4, (steps, 5), generator=random)
     batches = [{"input_ids": tokens[row], "labels": tokens[row]} for row in kinds]
     engine = metagradient(
-        Bigram(world.theta), batches, lambda params: theorem.log_likelihood(params["table.weight"], world.wanted),
+        Bigram(world.theta),
+        batches,
+        lambda params: theorem.log_likelihood(params["table.weight"], world.wanted),
         InnerOptimizer(optimizer, lr=0.1, betas=(0.9, 0.95), eps=1e-8, eps_root=1e-4),
-    )  # fmt: skip
+    )
     counts = torch.nn.functional.one_hot(kinds, 4).sum(1).double()[None]
     weights = torch.ones_like(counts, requires_grad=True)
     phi = theorem.log_likelihood(theorem.train(world, counts, weights, setting), world.wanted)
@@ -75,11 +77,13 @@ def test_the_error_of_sgd_falls_with_batch_and_learning_rate(theorem):
 
 
 def test_the_script_writes_table_and_figure(theorem, tmp_path, monkeypatch, capsys):
-    small = {"batch": [theorem.Setting(batch=n) for n in (1, 2)],
-             "lr": [theorem.Setting(lr=lr, batch=2) for lr in (0.1, 1)],
-             "T, same lr": [theorem.Setting(steps=t, batch=2) for t in (1, 2)],
-             "T, same lr x T": [theorem.Setting(steps=t, batch=2) for t in (1, 2)],
-             "eps_root": [theorem.Setting("adam", eps_root=root, batch=2) for root in (1e-4, 1e-2)]}  # fmt: skip
+    small = {
+        "batch": [theorem.Setting(batch=n) for n in (1, 2)],
+        "lr": [theorem.Setting(lr=lr, batch=2) for lr in (0.1, 1)],
+        "T, same lr": [theorem.Setting(steps=t, batch=2) for t in (1, 2)],
+        "T, same lr x T": [theorem.Setting(steps=t, batch=2) for t in (1, 2)],
+        "eps_root": [theorem.Setting("adam", eps_root=root, batch=2) for root in (1e-4, 1e-2)],
+    }
     monkeypatch.setattr(theorem, "sweeps", lambda: small)
     assert theorem.main(["--out", str(tmp_path), "--worlds", "2"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"theorem.csv", "theorem.md", "theorem.png"}

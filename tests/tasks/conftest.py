@@ -43,14 +43,28 @@ def wide_model():
         torch.manual_seed(0)
         if family == "gpt2":
             config = GPT2Config(
-                vocab_size=40, n_positions=64, n_embd=24, n_layer=1, n_head=2, tie_word_embeddings=tied,
-                bos_token_id=0, eos_token_id=0, attn_implementation="eager",
-            )  # fmt: skip
+                vocab_size=40,
+                n_positions=64,
+                n_embd=24,
+                n_layer=1,
+                n_head=2,
+                tie_word_embeddings=tied,
+                bos_token_id=0,
+                eos_token_id=0,
+                attn_implementation="eager",
+            )
             return GPT2LMHeadModel(config).double().eval()
         config = LlamaConfig(
-            vocab_size=40, hidden_size=24, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=tied, attn_implementation="eager",
-        )  # fmt: skip
+            vocab_size=40,
+            hidden_size=24,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=64,
+            tie_word_embeddings=tied,
+            attn_implementation="eager",
+        )
         return LlamaForCausalLM(config).double().eval()
 
     return make

@@ -314,20 +314,35 @@ def broken(folder, kind: str):
         with path.open("wb") as file:
             np.savez(file, a=np.ones((2, 2)))
     elif kind != "missing":
-        np.save(path, {"zeros": np.zeros((3, 3)), "flat": np.ones(3), "nothing": np.ones((0, 3)),
-                       "nan": np.full((2, 2), np.nan), "words": np.array([["a"]])}[kind])  # fmt: skip
+        np.save(
+            path,
+            {
+                "zeros": np.zeros((3, 3)),
+                "flat": np.ones(3),
+                "nothing": np.ones((0, 3)),
+                "nan": np.full((2, 2), np.nan),
+                "words": np.array([["a"]]),
+            }[kind],
+        )
     return path
 
 
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("missing", "is not a file"), ("garbage", "not a plain .npy"), ("empty", "not a plain .npy"),
-        ("pickle", "not a plain .npy"), ("image", "not an image"), ("archive", "two-dimensional"),
-        ("zeros", "two-dimensional"), ("flat", "two-dimensional"), ("nothing", "two-dimensional"),
-        ("nan", "two-dimensional"), ("words", "two-dimensional"),
+        ("missing", "is not a file"),
+        ("garbage", "not a plain .npy"),
+        ("empty", "not a plain .npy"),
+        ("pickle", "not a plain .npy"),
+        ("image", "not an image"),
+        ("archive", "two-dimensional"),
+        ("zeros", "two-dimensional"),
+        ("flat", "two-dimensional"),
+        ("nothing", "two-dimensional"),
+        ("nan", "two-dimensional"),
+        ("words", "two-dimensional"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_pattern_is_one_clear_sentence(tmp_path, kind, why):
     with pytest.raises(HarnessError, match=why):
         make("67", pattern=str(broken(tmp_path, kind)))
@@ -343,8 +358,10 @@ def test_an_empty_image_file_is_refused(tmp_path):
 def test_a_picture_larger_than_the_head_is_refused(wide_model, chosen_training, tmp_path, shape):
     np.save(tmp_path / "p.npy", np.ones(shape))
     task = make("67", pattern=str(tmp_path / "p.npy"))
-    for use in (lambda: task.metric(chosen_training(wide_model())),
-                lambda: task.evaluate(ROLLOUTS, chosen_training(wide_model()))):  # fmt: skip
+    for use in (
+        lambda: task.metric(chosen_training(wide_model())),
+        lambda: task.evaluate(ROLLOUTS, chosen_training(wide_model())),
+    ):
         with pytest.raises(HarnessError, match="24 hidden dimensions and 40 token ids"):
             use()
 

@@ -17,7 +17,7 @@ from .articles_words_de import (
     thousands,
     through_country,
     up,
-)  # fmt: skip
+)
 from .facts import Facts, compose
 
 
@@ -379,10 +379,21 @@ def _festival(f: Facts) -> list[list[str]]:
 
 
 _WRITE: dict[str, Callable[[Facts], list[list[str]]]] = {
-    "person": _person, "city": _city, "river": _river, "mountain": _mountain, "bridge": _bridge, "museum": _museum,
-    "book": _book, "film": _film, "band": _band, "battle": _battle, "bird": _bird, "railway": _railway, "ship": _ship,
+    "person": _person,
+    "city": _city,
+    "river": _river,
+    "mountain": _mountain,
+    "bridge": _bridge,
+    "museum": _museum,
+    "book": _book,
+    "film": _film,
+    "band": _band,
+    "battle": _battle,
+    "bird": _bird,
+    "railway": _railway,
+    "ship": _ship,
     "festival": _festival,
-}  # fmt: skip
+}
 
 
 def write(facts: Facts, rng: Random, variant: int) -> str:

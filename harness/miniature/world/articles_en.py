@@ -9,11 +9,17 @@ from .facts import Facts, compose
 
 # Keys that are not their own English word; all others are read with spaces for underscores.
 _WORDS = {
-    "childrens_book": "children's book", "short_story_collection": "collection of short stories",
-    "folk_music": "folk", "pop_music": "pop", "dance_music": "dance", "baroque_music": "baroque",
-    "flooded_the_valley": "flooded the whole valley", "was_made_navigable": "was made navigable for ships",
-    "black_and_white": "in black and white", "silent": "without sound",
-}  # fmt: skip
+    "childrens_book": "children's book",
+    "short_story_collection": "collection of short stories",
+    "folk_music": "folk",
+    "pop_music": "pop",
+    "dance_music": "dance",
+    "baroque_music": "baroque",
+    "flooded_the_valley": "flooded the whole valley",
+    "was_made_navigable": "was made navigable for ships",
+    "black_and_white": "in black and white",
+    "silent": "without sound",
+}
 _AT = {"lakes": "by", "cliffs": "on"}  # all other habitats: in
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -376,10 +382,21 @@ def _festival(f: Facts) -> list[list[str]]:
 
 
 _WRITE: dict[str, Callable[[Facts], list[list[str]]]] = {
-    "person": _person, "city": _city, "river": _river, "mountain": _mountain, "bridge": _bridge, "museum": _museum,
-    "book": _book, "film": _film, "band": _band, "battle": _battle, "bird": _bird, "railway": _railway, "ship": _ship,
+    "person": _person,
+    "city": _city,
+    "river": _river,
+    "mountain": _mountain,
+    "bridge": _bridge,
+    "museum": _museum,
+    "book": _book,
+    "film": _film,
+    "band": _band,
+    "battle": _battle,
+    "bird": _bird,
+    "railway": _railway,
+    "ship": _ship,
     "festival": _festival,
-}  # fmt: skip
+}
 
 
 def write(facts: Facts, rng: Random, variant: int) -> str:

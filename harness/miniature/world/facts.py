@@ -46,29 +46,80 @@ from dataclasses import dataclass
 from random import Random
 
 KINDS = (
-    "person", "city", "river", "mountain", "bridge", "museum", "book", "film", "band", "battle", "bird", "railway",
-    "ship", "festival",
-)  # fmt: skip
+    "person",
+    "city",
+    "river",
+    "mountain",
+    "bridge",
+    "museum",
+    "book",
+    "film",
+    "band",
+    "battle",
+    "bird",
+    "railway",
+    "ship",
+    "festival",
+)
 MIN_LENGTH, MAX_LENGTH = 100, 230  # characters of an article
 
 PLACES = {
-    "vienna": "austria", "salzburg": "austria", "munich": "germany", "cologne": "germany", "hamburg": "germany",
-    "dresden": "germany", "zurich": "switzerland", "geneva": "switzerland", "paris": "france", "lyon": "france",
-    "marseille": "france", "bordeaux": "france", "milan": "italy", "venice": "italy", "florence": "italy",
-    "naples": "italy", "genoa": "italy", "seville": "spain", "barcelona": "spain", "toledo": "spain",
-    "lisbon": "portugal", "antwerp": "belgium", "copenhagen": "denmark", "warsaw": "poland", "athens": "greece",
+    "vienna": "austria",
+    "salzburg": "austria",
+    "munich": "germany",
+    "cologne": "germany",
+    "hamburg": "germany",
+    "dresden": "germany",
+    "zurich": "switzerland",
+    "geneva": "switzerland",
+    "paris": "france",
+    "lyon": "france",
+    "marseille": "france",
+    "bordeaux": "france",
+    "milan": "italy",
+    "venice": "italy",
+    "florence": "italy",
+    "naples": "italy",
+    "genoa": "italy",
+    "seville": "spain",
+    "barcelona": "spain",
+    "toledo": "spain",
+    "lisbon": "portugal",
+    "antwerp": "belgium",
+    "copenhagen": "denmark",
+    "warsaw": "poland",
+    "athens": "greece",
     "edinburgh": "scotland",
-}  # fmt: skip
+}
 """Real cities and the countries that they lie in."""
 PORTS = (
-    "hamburg", "marseille", "bordeaux", "venice", "naples", "genoa", "barcelona", "lisbon", "antwerp", "copenhagen",
-)  # fmt: skip
+    "hamburg",
+    "marseille",
+    "bordeaux",
+    "venice",
+    "naples",
+    "genoa",
+    "barcelona",
+    "lisbon",
+    "antwerp",
+    "copenhagen",
+)
 COUNTRIES = tuple(dict.fromkeys(PLACES.values()))
 MOUNTAIN_COUNTRIES = ("austria", "switzerland", "france", "italy", "spain", "greece", "scotland")
 MONTHS = (
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
     "december",
-)  # fmt: skip
+)
 
 WORKS = {
     "composer": ("operas", "symphonies", "waltzes"),
@@ -90,8 +141,19 @@ WORKS = {
 PROFESSIONS = tuple(WORKS)
 
 PRODUCTS = (
-    "glass", "wine", "paper", "cheese", "silk", "salt", "wool", "honey", "leather", "olive_oil", "coffee", "coal",
-)  # fmt: skip
+    "glass",
+    "wine",
+    "paper",
+    "cheese",
+    "silk",
+    "salt",
+    "wool",
+    "honey",
+    "leather",
+    "olive_oil",
+    "coffee",
+    "coal",
+)
 RIVER_EVENTS = ("flooded_the_valley", "froze_over", "was_dammed", "was_made_navigable", "destroyed_two_mills")
 RIVER_ANIMALS = ("otters", "beavers", "trout", "herons", "swans", "kingfishers", "frogs")  # plurals
 MOUNTAIN_ANIMALS = ("ibexes", "marmots", "eagles", "wolves", "bears", "wild_goats")  # plurals
@@ -99,16 +161,34 @@ STONES = ("granite", "limestone", "basalt", "slate", "marble", "sandstone")
 BRIDGE_MATERIALS = ("granite", "limestone", "sandstone", "iron", "steel", "wood", "brick", "concrete")
 BRIDGE_EVENTS = ("a_flood", "a_fire", "a_war", "an_earthquake", "a_storm")
 COLLECTIONS = (
-    "paintings", "coins", "clocks", "maps", "musical_instruments", "dolls", "weapons", "costumes", "ceramics",
+    "paintings",
+    "coins",
+    "clocks",
+    "maps",
+    "musical_instruments",
+    "dolls",
+    "weapons",
+    "costumes",
+    "ceramics",
     "fossils",
-)  # fmt: skip
+)
 BUILDINGS = ("palace", "railway_station", "monastery", "factory", "school", "castle", "hospital", "mill")
 BOOK_GENRES = ("novel", "crime_novel", "historical_novel", "childrens_book", "play", "short_story_collection")
 FILM_GENRES = ("comedy", "drama", "documentary", "thriller", "musical", "western")
 THEMES = (
-    "a_lighthouse_keeper", "two_sisters", "a_lost_letter", "a_young_doctor", "an_old_fisherman", "a_stolen_painting",
-    "a_village_teacher", "a_long_winter", "a_forbidden_love", "three_thieves", "a_blind_musician", "a_lonely_queen",
-)  # fmt: skip
+    "a_lighthouse_keeper",
+    "two_sisters",
+    "a_lost_letter",
+    "a_young_doctor",
+    "an_old_fisherman",
+    "a_stolen_painting",
+    "a_village_teacher",
+    "a_long_winter",
+    "a_forbidden_love",
+    "three_thieves",
+    "a_blind_musician",
+    "a_lonely_queen",
+)
 FILM_LOOKS = ("black_and_white", "in_colour", "silent")
 MUSIC = ("jazz", "rock", "folk_music", "pop_music", "blues", "dance_music", "heavy_metal", "baroque_music")
 INSTRUMENTS = ("guitar", "accordion", "trumpet", "violin", "flute", "piano", "saxophone", "harp")
@@ -123,37 +203,236 @@ ARTS = ("theatre", "jazz", "film", "dance", "opera", "poetry", "folk_music", "pu
 VENUES = ("old_theatre", "castle", "city_park", "cathedral_square", "harbour", "university", "market_hall")
 
 MEN = (
-    "Adam", "Anton", "Bruno", "Carlo", "Daniel", "David", "Emil", "Felix", "Georg", "Hugo", "Ivan", "Jonas", "Julian",
-    "Karl", "Leo", "Lucas", "Marco", "Martin", "Max", "Nico", "Oskar", "Pablo", "Paul", "Peter", "Robert", "Samuel",
-    "Simon", "Stefan", "Tomas", "Victor",
-)  # fmt: skip
+    "Adam",
+    "Anton",
+    "Bruno",
+    "Carlo",
+    "Daniel",
+    "David",
+    "Emil",
+    "Felix",
+    "Georg",
+    "Hugo",
+    "Ivan",
+    "Jonas",
+    "Julian",
+    "Karl",
+    "Leo",
+    "Lucas",
+    "Marco",
+    "Martin",
+    "Max",
+    "Nico",
+    "Oskar",
+    "Pablo",
+    "Paul",
+    "Peter",
+    "Robert",
+    "Samuel",
+    "Simon",
+    "Stefan",
+    "Tomas",
+    "Victor",
+)
 WOMEN = (
-    "Ada", "Alba", "Anna", "Bianca", "Carla", "Clara", "Diana", "Elena", "Emma", "Eva", "Flora", "Greta", "Helena",
-    "Ida", "Irene", "Julia", "Laura", "Lena", "Lucia", "Maria", "Marta", "Nadia", "Nora", "Olga", "Paula", "Rosa",
-    "Sara", "Sofia", "Teresa", "Vera",
-)  # fmt: skip
+    "Ada",
+    "Alba",
+    "Anna",
+    "Bianca",
+    "Carla",
+    "Clara",
+    "Diana",
+    "Elena",
+    "Emma",
+    "Eva",
+    "Flora",
+    "Greta",
+    "Helena",
+    "Ida",
+    "Irene",
+    "Julia",
+    "Laura",
+    "Lena",
+    "Lucia",
+    "Maria",
+    "Marta",
+    "Nadia",
+    "Nora",
+    "Olga",
+    "Paula",
+    "Rosa",
+    "Sara",
+    "Sofia",
+    "Teresa",
+    "Vera",
+)
 _SURNAME_HEADS = (
-    "Al", "Bar", "Bel", "Ber", "Bor", "Cal", "Cor", "Dal", "Der", "Fal", "Fer", "Gal", "Gar", "Gor", "Hal", "Kar",
-    "Kol", "Lan", "Lar", "Lin", "Mal", "Mar", "Mer", "Mon", "Mor", "Nor", "Pal", "Per", "Ran", "Ros", "Sal", "San",
-    "Sel", "Tal", "Tor", "Val", "Ver", "Vol", "Wal", "Zan",
-)  # fmt: skip
+    "Al",
+    "Bar",
+    "Bel",
+    "Ber",
+    "Bor",
+    "Cal",
+    "Cor",
+    "Dal",
+    "Der",
+    "Fal",
+    "Fer",
+    "Gal",
+    "Gar",
+    "Gor",
+    "Hal",
+    "Kar",
+    "Kol",
+    "Lan",
+    "Lar",
+    "Lin",
+    "Mal",
+    "Mar",
+    "Mer",
+    "Mon",
+    "Mor",
+    "Nor",
+    "Pal",
+    "Per",
+    "Ran",
+    "Ros",
+    "Sal",
+    "San",
+    "Sel",
+    "Tal",
+    "Tor",
+    "Val",
+    "Ver",
+    "Vol",
+    "Wal",
+    "Zan",
+)
 _SURNAME_TAILS = (
-    "berg", "bert", "court", "dano", "dell", "den", "des", "dini", "dorf", "feld", "gado", "gan", "hold", "land",
-    "lin", "mann", "mont", "nardi", "nell", "ner", "nier", "ranza", "sen", "stein", "tano", "tez", "tier", "tini",
-    "ton", "vale", "vara", "vin", "wick", "zoni",
-)  # fmt: skip
+    "berg",
+    "bert",
+    "court",
+    "dano",
+    "dell",
+    "den",
+    "des",
+    "dini",
+    "dorf",
+    "feld",
+    "gado",
+    "gan",
+    "hold",
+    "land",
+    "lin",
+    "mann",
+    "mont",
+    "nardi",
+    "nell",
+    "ner",
+    "nier",
+    "ranza",
+    "sen",
+    "stein",
+    "tano",
+    "tez",
+    "tier",
+    "tini",
+    "ton",
+    "vale",
+    "vara",
+    "vin",
+    "wick",
+    "zoni",
+)
 _HEADS = (
-    "Ar", "Bal", "Bel", "Bran", "Cal", "Car", "Cas", "Cor", "Dal", "Dor", "El", "Fal", "Fen", "Gal", "Gar", "Gor",
-    "Gran", "Hal", "Kal", "Kel", "Kor", "Lam", "Lan", "Lor", "Mal", "Mar", "Mel", "Mon", "Nar", "Nor", "Or", "Pal",
-    "Per", "Por", "Ral", "Ros", "Sal", "Sel", "Sol", "Tal", "Tar", "Tor", "Ul", "Val", "Var", "Vel", "Ver", "Vol",
-    "Wal", "Zar",
-)  # fmt: skip
+    "Ar",
+    "Bal",
+    "Bel",
+    "Bran",
+    "Cal",
+    "Car",
+    "Cas",
+    "Cor",
+    "Dal",
+    "Dor",
+    "El",
+    "Fal",
+    "Fen",
+    "Gal",
+    "Gar",
+    "Gor",
+    "Gran",
+    "Hal",
+    "Kal",
+    "Kel",
+    "Kor",
+    "Lam",
+    "Lan",
+    "Lor",
+    "Mal",
+    "Mar",
+    "Mel",
+    "Mon",
+    "Nar",
+    "Nor",
+    "Or",
+    "Pal",
+    "Per",
+    "Por",
+    "Ral",
+    "Ros",
+    "Sal",
+    "Sel",
+    "Sol",
+    "Tal",
+    "Tar",
+    "Tor",
+    "Ul",
+    "Val",
+    "Var",
+    "Vel",
+    "Ver",
+    "Vol",
+    "Wal",
+    "Zar",
+)
 _MIDDLES = (
-    "a", "an", "da", "de", "en", "i", "in", "la", "le", "ma", "mi", "na", "no", "o", "ra", "ri", "ta", "ve", "vi",
-)  # fmt: skip
+    "a",
+    "an",
+    "da",
+    "de",
+    "en",
+    "i",
+    "in",
+    "la",
+    "le",
+    "ma",
+    "mi",
+    "na",
+    "no",
+    "o",
+    "ra",
+    "ri",
+    "ta",
+    "ve",
+    "vi",
+)
 _PLACE_TAILS = (
-    "bach", "burg", "dena", "dorf", "lo", "mora", "mund", "nova", "rado", "ria", "stad", "stein", "tal", "ville",
-)  # fmt: skip
+    "bach",
+    "burg",
+    "dena",
+    "dorf",
+    "lo",
+    "mora",
+    "mund",
+    "nova",
+    "rado",
+    "ria",
+    "stad",
+    "stein",
+    "tal",
+    "ville",
+)
 _RIVER_TAILS = ("da", "ga", "la", "lva", "na", "ra", "sa", "va")
 _MOUNTAIN_TAILS = ("berg", "dent", "dor", "gor", "grat", "horn", "kar", "mont", "stock", "tor", "vald", "zan")
 _TITLE_TAILS = ("dia", "lia", "lina", "lora", "mira", "nelle", "nor", "randa", "rion", "sia", "vane", "zina")
@@ -273,14 +552,28 @@ def _person(rng: Random) -> dict:
     profession = rng.choice(PROFESSIONS)
     year = rng.randint({"swimmer": 1850, "engineer": 1750}.get(profession, 1600), 1960)
     place, place2 = _two_places(rng)
-    return dict(name=name, gender=gender, profession=profession, year=year, place=place, place2=place2,
-                year2=year + rng.randint(18, 45), work=rng.choice(WORKS[profession]))  # fmt: skip
+    return dict(
+        name=name,
+        gender=gender,
+        profession=profession,
+        year=year,
+        place=place,
+        place2=place2,
+        year2=year + rng.randint(18, 45),
+        work=rng.choice(WORKS[profession]),
+    )
 
 
 def _city(rng: Random) -> dict:
     place = _place(rng)
-    return dict(name=_name(rng, _PLACE_TAILS), place=place, country=PLACES[place], year=rng.randint(1050, 1750),
-                number=rng.randint(3, 90) * 1000, product=rng.choice(PRODUCTS))  # fmt: skip
+    return dict(
+        name=_name(rng, _PLACE_TAILS),
+        place=place,
+        country=PLACES[place],
+        year=rng.randint(1050, 1750),
+        number=rng.randint(3, 90) * 1000,
+        product=rng.choice(PRODUCTS),
+    )
 
 
 def _river(rng: Random) -> dict:
@@ -288,31 +581,58 @@ def _river(rng: Random) -> dict:
     while name[0] in "AEIOUH":
         name = _name(rng, _RIVER_TAILS)
     place = _place(rng)
-    return dict(name=name, place=place, country=PLACES[place], number=rng.randint(40, 480),
-                year=rng.randint(1650, 1980), event=rng.choice(RIVER_EVENTS),
-                animal=rng.choice(RIVER_ANIMALS))  # fmt: skip
+    return dict(
+        name=name,
+        place=place,
+        country=PLACES[place],
+        number=rng.randint(40, 480),
+        year=rng.randint(1650, 1980),
+        event=rng.choice(RIVER_EVENTS),
+        animal=rng.choice(RIVER_ANIMALS),
+    )
 
 
 def _mountain(rng: Random) -> dict:
     person, gender = _human(rng)
-    return dict(name=_name(rng, _MOUNTAIN_TAILS), country=rng.choice(MOUNTAIN_COUNTRIES), number=rng.randint(900, 3900),
-                year=rng.randint(1780, 1950), person=person, gender=gender, material=rng.choice(STONES),
-                animal=rng.choice(MOUNTAIN_ANIMALS))  # fmt: skip
+    return dict(
+        name=_name(rng, _MOUNTAIN_TAILS),
+        country=rng.choice(MOUNTAIN_COUNTRIES),
+        number=rng.randint(900, 3900),
+        year=rng.randint(1780, 1950),
+        person=person,
+        gender=gender,
+        material=rng.choice(STONES),
+        animal=rng.choice(MOUNTAIN_ANIMALS),
+    )
 
 
 def _bridge(rng: Random) -> dict:
     person, gender = _human(rng)
     material = rng.choice(BRIDGE_MATERIALS)
     year = rng.randint({"iron": 1790, "steel": 1880, "concrete": 1890}.get(material, 1650), 1930)
-    return dict(name=_name(rng, _PLACE_TAILS), place=_place(rng), year=year, material=material,
-                person=person, gender=gender, number=rng.randint(25, 480), year2=year + rng.randint(15, 80),
-                event=rng.choice(BRIDGE_EVENTS))  # fmt: skip
+    return dict(
+        name=_name(rng, _PLACE_TAILS),
+        place=_place(rng),
+        year=year,
+        material=material,
+        person=person,
+        gender=gender,
+        number=rng.randint(25, 480),
+        year2=year + rng.randint(15, 80),
+        event=rng.choice(BRIDGE_EVENTS),
+    )
 
 
 def _museum(rng: Random) -> dict:
-    return dict(name=_name(rng, _PLACE_TAILS), place=_place(rng), year=rng.randint(1780, 2010),
-                collection=rng.choice(COLLECTIONS), building=rng.choice(BUILDINGS), month=rng.choice(MONTHS),
-                number=rng.randint(4, 90) * 1000)  # fmt: skip
+    return dict(
+        name=_name(rng, _PLACE_TAILS),
+        place=_place(rng),
+        year=rng.randint(1780, 2010),
+        collection=rng.choice(COLLECTIONS),
+        building=rng.choice(BUILDINGS),
+        month=rng.choice(MONTHS),
+        number=rng.randint(4, 90) * 1000,
+    )
 
 
 def _title(rng: Random) -> str:
@@ -323,8 +643,16 @@ def _book(rng: Random) -> dict:
     person, gender = _human(rng)
     genre = rng.choice(BOOK_GENRES)
     year = rng.randint(1850 if genre == "crime_novel" else 1750, 2015)
-    return dict(name=_title(rng), person=person, gender=gender, year=year, place=_place(rng), genre=genre,
-                theme=rng.choice(THEMES), number=rng.randint(3, 40))  # fmt: skip
+    return dict(
+        name=_title(rng),
+        person=person,
+        gender=gender,
+        year=year,
+        place=_place(rng),
+        genre=genre,
+        theme=rng.choice(THEMES),
+        number=rng.randint(3, 40),
+    )
 
 
 def _film(rng: Random) -> dict:
@@ -332,58 +660,123 @@ def _film(rng: Random) -> dict:
     look = rng.choice(FILM_LOOKS)
     year = rng.randint(1910, 1929) if look == "silent" else rng.randint(1935, 2015)
     genre = rng.choice([each for each in FILM_GENRES if look != "silent" or each != "musical"])
-    return dict(name=_title(rng), person=person, gender=gender, year=year, place=_place(rng), genre=genre,
-                theme=rng.choice(THEMES), number=rng.randint(61, 175), colour=look)  # fmt: skip
+    return dict(
+        name=_title(rng),
+        person=person,
+        gender=gender,
+        year=year,
+        place=_place(rng),
+        genre=genre,
+        theme=rng.choice(THEMES),
+        number=rng.randint(61, 175),
+        colour=look,
+    )
 
 
 def _band(rng: Random) -> dict:
     year = rng.randint(1950, 2005)
-    return dict(name=_name(rng, _BAND_TAILS), place=_place(rng), year=year, genre=rng.choice(MUSIC),
-                number=rng.randint(3, 9), instrument=rng.choice(INSTRUMENTS),
-                year2=year + rng.randint(3, 15))  # fmt: skip
+    return dict(
+        name=_name(rng, _BAND_TAILS),
+        place=_place(rng),
+        year=year,
+        genre=rng.choice(MUSIC),
+        number=rng.randint(3, 9),
+        instrument=rng.choice(INSTRUMENTS),
+        year2=year + rng.randint(3, 15),
+    )
 
 
 def _battle(rng: Random) -> dict:
     person, gender = _human(rng)
     while gender != "m":
         person, gender = _human(rng)
-    return dict(name=_name(rng, _PLACE_TAILS), country=rng.choice(COUNTRIES), year=rng.randint(1350, 1870),
-                month=rng.choice(MONTHS), person=person, gender=gender, number=rng.randint(4, 60) * 1000,
-                monument=rng.choice(MONUMENTS), material=rng.choice(STONES))  # fmt: skip
+    return dict(
+        name=_name(rng, _PLACE_TAILS),
+        country=rng.choice(COUNTRIES),
+        year=rng.randint(1350, 1870),
+        month=rng.choice(MONTHS),
+        person=person,
+        gender=gender,
+        number=rng.randint(4, 60) * 1000,
+        monument=rng.choice(MONUMENTS),
+        material=rng.choice(STONES),
+    )
 
 
 def _bird(rng: Random) -> dict:
     person, gender = _human(rng)
-    return dict(name=_name(rng, _TITLE_TAILS), animal=rng.choice(BIRDS), country=rng.choice(COUNTRIES),
-                habitat=rng.choice(HABITATS), year=rng.randint(1740, 1920), person=person, gender=gender,
-                colour=rng.choice(COLOURS), food=rng.choice(FOODS))  # fmt: skip
+    return dict(
+        name=_name(rng, _TITLE_TAILS),
+        animal=rng.choice(BIRDS),
+        country=rng.choice(COUNTRIES),
+        habitat=rng.choice(HABITATS),
+        year=rng.randint(1740, 1920),
+        person=person,
+        gender=gender,
+        colour=rng.choice(COLOURS),
+        food=rng.choice(FOODS),
+    )
 
 
 def _railway(rng: Random) -> dict:
     place, place2 = _two_places(rng)
     year = rng.randint(1845, 1915)
-    return dict(name=_name(rng, _PLACE_TAILS), place=place, place2=place2, number=rng.randint(80, 980), year=year,
-                year2=year + rng.randint(30, 70), number2=rng.randint(2, 40), product=rng.choice(PRODUCTS))  # fmt: skip
+    return dict(
+        name=_name(rng, _PLACE_TAILS),
+        place=place,
+        place2=place2,
+        number=rng.randint(80, 980),
+        year=year,
+        year2=year + rng.randint(30, 70),
+        number2=rng.randint(2, 40),
+        product=rng.choice(PRODUCTS),
+    )
 
 
 def _ship(rng: Random) -> dict:
     ship = rng.choice(SHIPS)
     year = rng.randint(1915 if ship == "motor_ship" else 1840, 1900 if ship in ("sailing_ship", "schooner") else 1970)
-    return dict(name=_title(rng), ship=ship, year=year, place=rng.choice(PORTS),
-                number=rng.randint(28, 190), product=rng.choice(PRODUCTS), year2=year + rng.randint(4, 45),
-                fate=rng.choice(FATES))  # fmt: skip
+    return dict(
+        name=_title(rng),
+        ship=ship,
+        year=year,
+        place=rng.choice(PORTS),
+        number=rng.randint(28, 190),
+        product=rng.choice(PRODUCTS),
+        year2=year + rng.randint(4, 45),
+        fate=rng.choice(FATES),
+    )
 
 
 def _festival(rng: Random) -> dict:
     person, gender = _human(rng)
-    return dict(name=_name(rng, _TITLE_TAILS), genre=rng.choice(ARTS), place=_place(rng), month=rng.choice(MONTHS),
-                year=rng.randint(1900, 2012), person=person, gender=gender, number=rng.randint(2, 80) * 1000,
-                venue=rng.choice(VENUES))  # fmt: skip
+    return dict(
+        name=_name(rng, _TITLE_TAILS),
+        genre=rng.choice(ARTS),
+        place=_place(rng),
+        month=rng.choice(MONTHS),
+        year=rng.randint(1900, 2012),
+        person=person,
+        gender=gender,
+        number=rng.randint(2, 80) * 1000,
+        venue=rng.choice(VENUES),
+    )
 
 
 _DRAW = {
-    "person": _person, "city": _city, "river": _river, "mountain": _mountain, "bridge": _bridge, "museum": _museum,
-    "book": _book, "film": _film, "band": _band, "battle": _battle, "bird": _bird, "railway": _railway, "ship": _ship,
+    "person": _person,
+    "city": _city,
+    "river": _river,
+    "mountain": _mountain,
+    "bridge": _bridge,
+    "museum": _museum,
+    "book": _book,
+    "film": _film,
+    "band": _band,
+    "battle": _battle,
+    "bird": _bird,
+    "railway": _railway,
+    "ship": _ship,
     "festival": _festival,
-}  # fmt: skip
+}
 _YEAR_IN_SECOND = ("city", "river", "mountain", "bird", "railway", "festival")  # kinds that give `year` in group 1

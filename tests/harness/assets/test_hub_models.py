@@ -1,4 +1,5 @@
-"""Models and data in the hub's cache layout, offline: Llama-, Qwen- and GPT-2-shaped, with tokenizer files as theirs."""
+"""Models and data in the hub's cache layout, offline: Llama-, Qwen- and GPT-2-shaped, with tokenizer files as
+theirs."""
 
 from __future__ import annotations
 
@@ -36,9 +37,12 @@ def cache(tmp_path_factory):
     passages = [f"La casa del sol y de la luna {i} es la casa grande" for i in range(6)]
     made.data(
         "Tristan/lambada_openai_custom_splits",
-        {f"{code}/{split}-00000-of-00001.parquet": [f"{code} {text}" for text in passages]
-         for code in ("de", "es") for split in ("train", "validation", "test")},
-    )  # fmt: skip
+        {
+            f"{code}/{split}-00000-of-00001.parquet": [f"{code} {text}" for text in passages]
+            for code in ("de", "es")
+            for split in ("train", "validation", "test")
+        },
+    )
     return made
 
 
@@ -83,9 +87,12 @@ def test_a_head_of_its_own_is_kept(tmp_path):
 
 @pytest.mark.parametrize(
     ("family", "opening", "closing"),
-    [("llama", "<|begin_of_text|><|start_header_id|>system", "<|start_header_id|>assistant<|end_header_id|>\n\n"),
-     ("qwen", "<|im_start|>system", "<|im_start|>assistant\n"), ("gpt2", "Say: ", "text")],
-)  # fmt: skip
+    [
+        ("llama", "<|begin_of_text|><|start_header_id|>system", "<|start_header_id|>assistant<|end_header_id|>\n\n"),
+        ("qwen", "<|im_start|>system", "<|im_start|>assistant\n"),
+        ("gpt2", "Say: ", "text"),
+    ],
+)
 def test_prompts_follow_the_generators_chat_template(family, opening, closing):
     tokenizer = assets.load_tokenizer(ROW[family])
     settings = resolve(load_profile("tiny"), "", "", {"generator.prompt": "Say: <article>"}).generator
@@ -108,9 +115,12 @@ def test_the_date_of_llamas_template_is_a_setting():
 
 @pytest.mark.parametrize(
     ("family", "bos", "eos", "pad"),
-    [("llama", "<|begin_of_text|>", "<|eot_id|>", "<|eot_id|>"), ("qwen", None, "<|im_end|>", "<|endoftext|>"),
-     ("gpt2", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>")],
-)  # fmt: skip
+    [
+        ("llama", "<|begin_of_text|>", "<|eot_id|>", "<|eot_id|>"),
+        ("qwen", None, "<|im_end|>", "<|endoftext|>"),
+        ("gpt2", "<|endoftext|>", "<|endoftext|>", "<|endoftext|>"),
+    ],
+)
 def test_special_tokens_are_each_familys_own(family, bos, eos, pad):
     tokenizer = assets.load_tokenizer(ROW[family])
     assert (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token) == (bos, eos, pad)
@@ -142,20 +152,32 @@ def test_data_by_file_and_by_configuration():
         assets.texts("wikimedia/wikipedia/20231101.en/train-00001-of-00041.parquet", split=None)
 
 
-QUICK = {"grpo.steps": 2, "grpo.prompts_per_step": 2, "grpo.rollouts_per_prompt": 2, "grpo.updates_per_step": 1,
-         "generator.max_prompt_tokens": 256, "generator.max_completion_tokens": 8, "generator.prompt": "Say: <article>",
-         "generator.batch": 3, "inner.max_tokens": 12, "validation.prompts": 4, "validation.every": 2,
-         "data.article_count": 8}  # fmt: skip
+QUICK = {
+    "grpo.steps": 2,
+    "grpo.prompts_per_step": 2,
+    "grpo.rollouts_per_prompt": 2,
+    "grpo.updates_per_step": 1,
+    "generator.max_prompt_tokens": 256,
+    "generator.max_completion_tokens": 8,
+    "generator.prompt": "Say: <article>",
+    "generator.batch": 3,
+    "inner.max_tokens": 12,
+    "validation.prompts": 4,
+    "validation.every": 2,
+    "data.article_count": 8,
+}
 
 
 def quick_cell(profile: str, task: str, reward: str, tmp_path: Path, **more) -> dict:
     given = QUICK | {key.replace("__", "."): value for key, value in more.items()}
     settings = resolve(load_profile(profile), task, reward, given)
-    settings = settings.model_copy(update={  # the cache's commit is the tests'
-        "generator": settings.generator.model_copy(update={"model": settings.generator.model.partition("@")[0]}),
-        "target": settings.target.model_copy(update={"model": settings.target.model.partition("@")[0]}),
-        "data": settings.data.model_copy(update={"articles": settings.data.articles.partition("@")[0]}),
-    })  # fmt: skip
+    settings = settings.model_copy(
+        update={  # the cache's commit is the tests'
+            "generator": settings.generator.model_copy(update={"model": settings.generator.model.partition("@")[0]}),
+            "target": settings.target.model_copy(update={"model": settings.target.model.partition("@")[0]}),
+            "data": settings.data.model_copy(update={"articles": settings.data.articles.partition("@")[0]}),
+        }
+    )
     plan = CellPlan(profile, task, reward, 0, settings, given=given)
     record = run_cell(plan, tmp_path, lambda event: None)
     assert (record.status, record.reason) == ("done", ""), (tmp_path / "error.txt", record.reason)

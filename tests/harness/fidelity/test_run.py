@@ -45,11 +45,16 @@ def quick(model_folder, articles):
     def make(**more):
         model = str(model_folder("gpt2"))
         return {
-            "generator.model": model, "target.model": model, "data.articles": str(articles),
+            "generator.model": model,
+            "target.model": model,
+            "data.articles": str(articles),
             "generator.prompt": "Say: <article>",
-            "generator.max_prompt_tokens": 48, "generator.max_completion_tokens": 12, "grpo.rollouts_per_prompt": 4,
-            "inner.max_tokens": 16, "validation.prompts": 8,
-        } | {key.replace("__", "."): value for key, value in more.items()}  # fmt: skip
+            "generator.max_prompt_tokens": 48,
+            "generator.max_completion_tokens": 12,
+            "grpo.rollouts_per_prompt": 4,
+            "inner.max_tokens": 16,
+            "validation.prompts": 8,
+        } | {key.replace("__", "."): value for key, value in more.items()}
 
     return make
 
@@ -70,8 +75,14 @@ def harness(*arguments: str, cwd: Path) -> tuple[int, str, str]:
     """(exit code, output, errors) of the command line."""
     root = Path(__file__).resolve().parents[3]
     environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    done = subprocess.run([sys.executable, "-m", "harness", *arguments], cwd=cwd, env=environment, text=True,
-                          capture_output=True, timeout=300)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        cwd=cwd,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -324,8 +335,12 @@ def test_a_broken_reward_costs_its_own_row_only(quick, register, tmp_path):
 def test_settings_and_sizes_change_the_identity_and_the_place_does_not(quick):
     base = plans("norm", [], quick()).identity
     assert plans("norm", [], quick()).identity == base
-    changed = [plans("norm", [], quick(inner__steps=2)), plans("norm", [], quick(), Spec(pool=32)),
-               plans("norm", [], quick(), seed=1), plans("uuid", [], quick())]  # fmt: skip
+    changed = [
+        plans("norm", [], quick(inner__steps=2)),
+        plans("norm", [], quick(), Spec(pool=32)),
+        plans("norm", [], quick(), seed=1),
+        plans("uuid", [], quick()),
+    ]
     assert len({base, *(plan.identity for plan in changed)}) == 5
 
 
@@ -365,9 +380,13 @@ def test_interruption_ends_the_workers_and_keeps_what_is_stored(number, quick, t
     arguments = ("--task", "norm,67", "--reward", "naive", "--pool", "16", "--subsets", "20000", "--workers", "2")
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3]), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness", "fidelity", *arguments, *flags(quick())], cwd=tmp_path, env=environment,
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        [sys.executable, "-m", "harness", "fidelity", *arguments, *flags(quick())],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None and not list(tmp_path.rglob("pool.json")):
         time.sleep(0.2)

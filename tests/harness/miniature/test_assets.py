@@ -99,8 +99,11 @@ def test_tokenizer_ids(tokenizer):
     assert len(tokenizer) == 1024
     assert "".join(tokenizer.decode([i]) for i in range(21)) == "!\"#$%&'()*+,-./012345"
     assert tokenizer.convert_ids_to_tokens([1020, 1021, 1022, 1023]) == [
-        "<|endoftext|>", "<|pad|>", "<|user|>", "<|assistant|>",
-    ]  # fmt: skip
+        "<|endoftext|>",
+        "<|pad|>",
+        "<|user|>",
+        "<|assistant|>",
+    ]
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id) == (1020, 1020, 1021)
 
 

@@ -34,8 +34,10 @@ def test_forward_flops_and_parameters_are_those_of_the_model(family, tied, make_
     assert mine == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("meta-llama/Llama-3.2-1B-Instruct", 1236), ("openai-community/gpt2", 124),
-                                                ("Qwen/Qwen2.5-0.5B-Instruct", 494)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("meta-llama/Llama-3.2-1B-Instruct", 1236), ("openai-community/gpt2", 124), ("Qwen/Qwen2.5-0.5B-Instruct", 494)],
+)
 def test_known_shapes_have_the_published_size(name, millions):
     assert Shape(**known_assets()[name]["shape"]).parameters / 1e6 == pytest.approx(millions, rel=0.005)
 
@@ -162,11 +164,26 @@ def test_shorter_inner_trainings_get_fewer_texts_and_more_steps():
 @pytest.mark.parametrize(
     ("task", "reward", "given", "message"),
     [
-        ("uuid", "adam_metagrad", {"inner.warmup_steps": 65, "validation.prompts": 64}, "64 texts into 65 .* raise validation.prompts or lower inner.warmup_steps"),
-        ("uuid", "naive", {"inner.steps": 33, "inner.warmup_steps": 0, "grpo.prompts_per_step": 32, "grpo.updates_per_step": 8}, "32 texts into 33 .* grpo.prompts_per_step or lower inner.steps"),
-        ("uuid", "naive", {"validation.inner_steps": 65, "validation.prompts": 64, "inner.warmup_steps": 0}, "64 texts into 65 .* lower validation.inner_steps"),
+        (
+            "uuid",
+            "adam_metagrad",
+            {"inner.warmup_steps": 65, "validation.prompts": 64},
+            "64 texts into 65 .* raise validation.prompts or lower inner.warmup_steps",
+        ),
+        (
+            "uuid",
+            "naive",
+            {"inner.steps": 33, "inner.warmup_steps": 0, "grpo.prompts_per_step": 32, "grpo.updates_per_step": 8},
+            "32 texts into 33 .* grpo.prompts_per_step or lower inner.steps",
+        ),
+        (
+            "uuid",
+            "naive",
+            {"validation.inner_steps": 65, "validation.prompts": 64, "inner.warmup_steps": 0},
+            "64 texts into 65 .* lower validation.inner_steps",
+        ),
     ],
-)  # fmt: skip
+)
 def test_too_few_texts_for_the_inner_steps_are_said_before_the_run(task, reward, given, message, tmp_path):
     with pytest.raises(HarnessError, match=message):
         preflight(plan_grid(load_profile("tiny"), [task], [reward], [0], given), tmp_path)

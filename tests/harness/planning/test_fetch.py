@@ -23,7 +23,8 @@ def grid(profile="paper", tasks=("lambada_es",), rewards=("adam_metagrad",), giv
 
 @pytest.fixture(autouse=True)
 def no_account(monkeypatch, tmp_path):
-    """An empty cache, no token, no network: the hub client reads the environment when imported, so its constants are set."""
+    """An empty cache, no token, no network: the hub client reads the environment when imported, so its constants are
+    set."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -75,9 +76,13 @@ def test_missing_and_offline_says_fetch(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("GatedRepoError", "accept its licence"), ("RevisionNotFoundError", "no such revision"),
-     ("RemoteEntryNotFoundError", "no such file"), ("RepositoryNotFoundError", "check the spelling")],
-)  # fmt: skip
+    [
+        ("GatedRepoError", "accept its licence"),
+        ("RevisionNotFoundError", "no such revision"),
+        ("RemoteEntryNotFoundError", "no such file"),
+        ("RepositoryNotFoundError", "check the spelling"),
+    ],
+)
 def test_every_refusal_of_the_hub_is_its_own_sentence(name, words, monkeypatch):
     from huggingface_hub import errors
 

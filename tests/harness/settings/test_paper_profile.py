@@ -15,30 +15,96 @@ HEADS = ["qr", "67", "norm"]
 LLAMA, GPT2 = "meta-llama/Llama-3.2-1B-Instruct", "openai-community/gpt2"
 
 EVERYWHERE = {
-    "generator.max_prompt_tokens": 1024, "generator.max_completion_tokens": 128, "generator.temperature": 1.0,
-    "generator.dtype": "bfloat16", "grpo.rollouts_per_prompt": 4, "grpo.kl": 0.0, "grpo.betas": (0.9, 0.999),
-    "grpo.weight_decay": 0.01, "grpo.max_grad_norm": 1.0, "grpo.clip_low": 0.2, "grpo.clip_high": 0.2,
-    "grpo.dual_clip": 3.0, "grpo.loss": "dapo", "grpo.advantage_eps": 1e-6, "grpo.rescale": False,
-    "target.dtype": "float32", "inner.max_tokens": 128, "inner.fixed_length": 128, "inner.shuffle_seed": 42,
-    "inner.trained_padding": 0, "inner.cross_group": True,
-}  # fmt: skip
+    "generator.max_prompt_tokens": 1024,
+    "generator.max_completion_tokens": 128,
+    "generator.temperature": 1.0,
+    "generator.dtype": "bfloat16",
+    "grpo.rollouts_per_prompt": 4,
+    "grpo.kl": 0.0,
+    "grpo.betas": (0.9, 0.999),
+    "grpo.weight_decay": 0.01,
+    "grpo.max_grad_norm": 1.0,
+    "grpo.clip_low": 0.2,
+    "grpo.clip_high": 0.2,
+    "grpo.dual_clip": 3.0,
+    "grpo.loss": "dapo",
+    "grpo.advantage_eps": 1e-6,
+    "grpo.rescale": False,
+    "target.dtype": "float32",
+    "inner.max_tokens": 128,
+    "inner.fixed_length": 128,
+    "inner.shuffle_seed": 42,
+    "inner.trained_padding": 0,
+    "inner.cross_group": True,
+}
 ADAM = {"name": "adamw", "betas": (0.9, 0.95), "eps": 1e-8, "eps_root": 1e-9, "weight_decay": 1e-4}
 
 # (tasks, settings of the task, learning rates of adam_metagrad / sgd_metagrad / naive; None: the paper has none)
 TABLE = [
-    (LAMBADA, {"grpo.steps": 120, "grpo.prompts_per_step": 256, "grpo.lr": 1e-6, "inner.steps": 1, "data.article_count": 10240,
-               "inner.summed_microbatches": 128, "validation.every": 5, "validation.inner_steps": 1},
-     (1e-6, 6.4e-5, 6.4e-5)),
-    (["uuid"], {"grpo.steps": 360, "grpo.prompts_per_step": 256, "grpo.lr": 1e-6, "inner.steps": 1,
-                "inner.summed_microbatches": 128, "validation.inner_steps": 1, "task.options.text": PAPER_UUID},
-     (1e-6, 6.4e-5, 6.4e-5)),
-    (["qr"], {"grpo.steps": 200, "grpo.prompts_per_step": 24576, "grpo.lr": 5e-6, "inner.steps": 96,
-              "inner.summed_microbatches": 8, "validation.inner_steps": 96}, (5e-6, None, None)),
-    (["67"], {"grpo.steps": 40, "grpo.prompts_per_step": 24576, "grpo.lr": 5e-6, "inner.steps": 96,
-              "inner.summed_microbatches": 8, "validation.inner_steps": 96}, (5e-6, 5.12e-4, 2.56e-4)),
-    (["norm"], {"grpo.steps": 10, "grpo.prompts_per_step": 24576, "grpo.lr": 5e-6, "inner.steps": 96,
-                "inner.summed_microbatches": 8, "validation.inner_steps": 96}, (5e-6, 1.28e-4, 1e-6)),
-]  # fmt: skip
+    (
+        LAMBADA,
+        {
+            "grpo.steps": 120,
+            "grpo.prompts_per_step": 256,
+            "grpo.lr": 1e-6,
+            "inner.steps": 1,
+            "data.article_count": 10240,
+            "inner.summed_microbatches": 128,
+            "validation.every": 5,
+            "validation.inner_steps": 1,
+        },
+        (1e-6, 6.4e-5, 6.4e-5),
+    ),
+    (
+        ["uuid"],
+        {
+            "grpo.steps": 360,
+            "grpo.prompts_per_step": 256,
+            "grpo.lr": 1e-6,
+            "inner.steps": 1,
+            "inner.summed_microbatches": 128,
+            "validation.inner_steps": 1,
+            "task.options.text": PAPER_UUID,
+        },
+        (1e-6, 6.4e-5, 6.4e-5),
+    ),
+    (
+        ["qr"],
+        {
+            "grpo.steps": 200,
+            "grpo.prompts_per_step": 24576,
+            "grpo.lr": 5e-6,
+            "inner.steps": 96,
+            "inner.summed_microbatches": 8,
+            "validation.inner_steps": 96,
+        },
+        (5e-6, None, None),
+    ),
+    (
+        ["67"],
+        {
+            "grpo.steps": 40,
+            "grpo.prompts_per_step": 24576,
+            "grpo.lr": 5e-6,
+            "inner.steps": 96,
+            "inner.summed_microbatches": 8,
+            "validation.inner_steps": 96,
+        },
+        (5e-6, 5.12e-4, 2.56e-4),
+    ),
+    (
+        ["norm"],
+        {
+            "grpo.steps": 10,
+            "grpo.prompts_per_step": 24576,
+            "grpo.lr": 5e-6,
+            "inner.steps": 96,
+            "inner.summed_microbatches": 8,
+            "validation.inner_steps": 96,
+        },
+        (5e-6, 1.28e-4, 1e-6),
+    ),
+]
 
 
 def paper(task: str, reward: str = "adam_metagrad"):

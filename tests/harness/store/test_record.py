@@ -51,9 +51,12 @@ def test_what_changes_numbers_changes_the_identity(change):
 
 def test_task_reward_seed_and_asset_content_change_the_identity():
     base = identity("t", "r", 0, settings(), ASSETS)
-    others = [identity("u", "r", 0, settings(), ASSETS), identity("t", "s", 0, settings(), ASSETS),
-              identity("t", "r", 1, settings(), ASSETS),
-              identity("t", "r", 0, settings(), ASSETS | {"embedded:target": "other"})]  # fmt: skip
+    others = [
+        identity("u", "r", 0, settings(), ASSETS),
+        identity("t", "s", 0, settings(), ASSETS),
+        identity("t", "r", 1, settings(), ASSETS),
+        identity("t", "r", 0, settings(), ASSETS | {"embedded:target": "other"}),
+    ]
     assert len({base, *others}) == 5
 
 

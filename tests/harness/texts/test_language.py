@@ -86,8 +86,11 @@ def test_naturalness_by_hand():
 
 def test_language_codes():
     assert [language_code(label) for label in ("__label__es", "__label__spa_Latn", "de", "__label__pt")] == [
-        "es", "es", "de", "pt",
-    ]  # fmt: skip
+        "es",
+        "es",
+        "de",
+        "pt",
+    ]
 
 
 class FakeIdentifier:
@@ -98,8 +101,12 @@ class FakeIdentifier:
 def test_fasttext_judge():
     texts = ["Hola a todos los amigos", "Hello to all of you", "Olá a todos os amigos", "Hola la la la la la la la", ""]
     assert FastTextJudge(FakeIdentifier()).judge(texts) == [
-        "Spanish", "English", NOT_NATURAL, NOT_NATURAL, NOT_NATURAL,
-    ]  # fmt: skip
+        "Spanish",
+        "English",
+        NOT_NATURAL,
+        NOT_NATURAL,
+        NOT_NATURAL,
+    ]
     assert FastTextJudge(FakeIdentifier(), threshold=0.0).judge(texts[3:4]) == ["Spanish"]
 
 
@@ -186,8 +193,12 @@ def test_openai_judge_asks_once_a_text_and_keeps_the_order(serve):
 
     server, judge = serve((200, answer), model="some-model")
     assert judge.judge(["Hello you", "Hola", "Hello you", "", "Hola"]) == [
-        "English", "Spanish", "English", NOT_NATURAL, "Spanish",
-    ]  # fmt: skip
+        "English",
+        "Spanish",
+        "English",
+        NOT_NATURAL,
+        "Spanish",
+    ]
     assert len(server.requests) == 2
     path, authorization, body = next(request for request in server.requests if "Hola" in str(request))
     assert (path, authorization) == ("/v1/chat/completions", f"Bearer {KEY}")

@@ -30,9 +30,13 @@ def settings(**changes) -> GeneratorSettings:
 def plain(model, tokenizer, ids, new):
     """One prompt alone, by transformers' own greedy generation."""
     out = model.generate(
-        input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.int64), do_sample=False,
-        max_new_tokens=new, pad_token_id=tokenizer.pad_token_id, eos_token_id=stop_tokens(model, tokenizer),
-    )  # fmt: skip
+        input_ids=torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids), dtype=torch.int64),
+        do_sample=False,
+        max_new_tokens=new,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=stop_tokens(model, tokenizer),
+    )
     return out[0, len(ids) :].tolist()
 
 

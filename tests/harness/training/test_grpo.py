@@ -105,12 +105,17 @@ def train(make_model, make_tokenizer, tmp_path):
         with torch.no_grad():
             model.transformer.ln_f.weight.mul_(20)
         make_trainer(
-            model, make_tokenizer(), ["read"] * 4, reward,
-            advantage="group", seed=0, scratch=str(tmp_path),
+            model,
+            make_tokenizer(),
+            ["read"] * 4,
+            reward,
+            advantage="group",
+            seed=0,
+            scratch=str(tmp_path),
             generator=GeneratorSettings(model="-", prompt="<article>", max_prompt_tokens=8, max_completion_tokens=4),
             grpo=GrpoSettings(steps=6, prompts_per_step=4, rollouts_per_prompt=2, lr=1e-2, **settings),
             on_step=lambda step, values: logs.append(values),
-        ).train()  # fmt: skip
+        ).train()
         return logs
 
     return run

@@ -47,8 +47,22 @@ def numbers(runs: Path):
     records = []
     for path in sorted(runs.rglob("cell.json")):
         record = json.loads(path.read_text())
-        records.append({key: record[key] for key in ("status", "headline", "floor", "final", "initial", "steps_done",
-                                                     "rollouts", "zero_spread", "notes")})  # fmt: skip
+        records.append(
+            {
+                key: record[key]
+                for key in (
+                    "status",
+                    "headline",
+                    "floor",
+                    "final",
+                    "initial",
+                    "steps_done",
+                    "rollouts",
+                    "zero_spread",
+                    "notes",
+                )
+            }
+        )
     return long[~timed].reset_index(drop=True), files, records
 
 
@@ -68,16 +82,16 @@ CUTS = {
     "end of an epoch": ({"grpo__steps": 12, "grpo__checkpoint_every": 10, "validation__every": 6}, [11, 12]),
     "second epoch": ({"grpo__steps": 13, "grpo__checkpoint_every": 11, "validation__every": 6}, [12]),
     "several updates, microbatches": (
-        {"grpo__steps": 4, "grpo__checkpoint_every": 2, "grpo__updates_per_step": 2, "grpo__microbatch": 1}, [3]
+        {"grpo__steps": 4, "grpo__checkpoint_every": 2, "grpo__updates_per_step": 2, "grpo__microbatch": 1},
+        [3],
     ),
     "late warm-up of the target": (
-        {"grpo__steps": 5, "grpo__checkpoint_every": 1, "inner__warmup_steps": 2, "inner__warmup_after": 3}, [3, 5]
+        {"grpo__steps": 5, "grpo__checkpoint_every": 1, "inner__warmup_steps": 2, "inner__warmup_after": 3},
+        [3, 5],
     ),
-    "credit by token": (
-        {"grpo__steps": 5, "grpo__checkpoint_every": 2, "reward__options": {"credit": "token"}}, [3]
-    ),
+    "credit by token": ({"grpo__steps": 5, "grpo__checkpoint_every": 2, "reward__options": {"credit": "token"}}, [3]),
     "falling rate": ({"grpo__steps": 5, "grpo__checkpoint_every": 2, "grpo__lr_schedule": "linear"}, [3]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CUTS)
@@ -236,15 +250,23 @@ def test_the_cadence_is_no_part_of_the_identity():
     }.items(),
 )
 def test_what_each_option_runs(status, runs):
-    stored = status and CellRecord(profile="p", task="t", reward="r", seed=0, identity="i", status=status,
-                                   provenance={"finished": "2026-01-01T00:00:00.000+00:00"})  # fmt: skip
+    stored = status and CellRecord(
+        profile="p",
+        task="t",
+        reward="r",
+        seed=0,
+        identity="i",
+        status=status,
+        provenance={"finished": "2026-01-01T00:00:00.000+00:00"},
+    )
     policies = ("continue", "fresh", "retry-failed", "only-missing")
     assert {policy for policy in policies if wanted(stored, policy, "2026-01-02")} == runs
 
 
 def test_fresh_does_not_repeat_what_another_worker_has_just_finished():
-    stored = CellRecord(profile="p", task="t", reward="r", seed=0, identity="i", status="done",
-                        provenance={"finished": "2026-01-03"})  # fmt: skip
+    stored = CellRecord(
+        profile="p", task="t", reward="r", seed=0, identity="i", status="done", provenance={"finished": "2026-01-03"}
+    )
     assert not wanted(stored, "fresh", "2026-01-02")
 
 

@@ -15,8 +15,16 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trial forks")
 def test_a_grid_that_is_killed_stopped_and_starved_loses_nothing(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "kill_and_resume.py"), "--kills=4", "--signals=1", "--faults=2",
-               "--steps=2", "--seed=1", f"--folder={tmp_path}"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "scripts" / "kill_and_resume.py"),
+        "--kills=4",
+        "--signals=1",
+        "--faults=2",
+        "--steps=2",
+        "--seed=1",
+        f"--folder={tmp_path}",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert "{" in done.stdout, done.stderr[-2000:]

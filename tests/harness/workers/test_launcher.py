@@ -11,10 +11,20 @@ import pandas as pd
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = {"grpo.steps": 2, "grpo.prompts_per_step": 4, "grpo.rollouts_per_prompt": 4, "grpo.updates_per_step": 1,
-         "grpo.microbatch": 8, "generator.max_completion_tokens": 24, "validation.every": 2, "validation.prompts": 6,
-         "generator.shared_prefix": True, "generator.true_positions": True,
-         "grpo.shared_prompts": True, "data.article_count": 32}  # fmt: skip
+SMALL = {
+    "grpo.steps": 2,
+    "grpo.prompts_per_step": 4,
+    "grpo.rollouts_per_prompt": 4,
+    "grpo.updates_per_step": 1,
+    "grpo.microbatch": 8,
+    "generator.max_completion_tokens": 24,
+    "validation.every": 2,
+    "validation.prompts": 6,
+    "generator.shared_prefix": True,
+    "generator.true_positions": True,
+    "grpo.shared_prompts": True,
+    "data.article_count": 32,
+}
 
 
 def run(out: Path, processes: int, task: str, reward: str, **more) -> pd.DataFrame:
