@@ -32,7 +32,7 @@ from metagradient_methods import METHODS, ROOT, SIZES, Setting, engine, torch, t
 from metagradient_report import write
 
 from rewards.metagradient import InnerOptimizer, keep_freed_memory, metagradient, train
-from rewards.metagradient.plan import host_free
+from rewards.metagradient.checkpointing import host_free
 
 GRAPHS, LEAN, TIGHT = 12_000_000_000, 750_000_000, 300_000_000
 """Memory budgets in bytes: room for graphs; for most of those of eight steps; for a few dozen states."""

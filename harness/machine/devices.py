@@ -85,7 +85,7 @@ def measured_device() -> Device:
         flops["bfloat16"] = _matmul_rate(size, torch.bfloat16, place)
         memory, name, call = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), 4e-4
     else:
-        from rewards.metagradient.plan import host_free
+        from rewards.metagradient.checkpointing import host_free
 
         memory, name, call = host_free(), f"CPU, {torch.get_num_threads()} thread(s)", 5e-4
     data = torch.empty(2**26 if cuda else 2**23, dtype=torch.float32, device=place).fill_(1.0)

@@ -5,7 +5,7 @@ Counted per GRPO step with texts at their full allowed length, so every number i
     forward of n tokens             F(n) = 2 * body * n + 4 * layers * heads * head_dim * span * n + 2 * head * scored
     training (forward and backward) 3 F
     metagradient, step t > 0        12 F: the gradient on the way forward 3, differentiated once more on the way back 9
-                                    (rewards.metagradient.passes); step 0 needs forward mode only: 6 F
+                                    (rewards.metagradient.gradients); step 0 needs forward mode only: 6 F
     generation                      F of each prompt (once a group with shared_prefix) and of each new token
     update                          3 F of each prompt (once a group with shared_prompts) and of each completion, and F
                                     again for the old log-probabilities if there are several updates

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from rewards.metagradient import thrift
+from rewards.metagradient import recompute
 
 aten = torch.ops.aten
 BLOCK = 1 << 16
@@ -38,7 +38,9 @@ class _LayerNorm(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         y, mean, rstd = aten.native_layer_norm(x, weight.shape, weight, bias, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
-        thrift.offer(y, lambda x, w, b: aten.native_layer_norm(x, w.shape, w, b, eps)[0], x, weight, bias, forward=True)
+        recompute.offer(
+            y, lambda x, w, b: aten.native_layer_norm(x, w.shape, w, b, eps)[0], x, weight, bias, forward=True
+        )
         return y
 
     @staticmethod
@@ -88,7 +90,7 @@ class _RMSNorm(Function):
         rstd = x.square().mean(-1, keepdim=True, dtype=torch.float64).add_(eps).rsqrt_().to(x.dtype)
         ctx.save_for_backward(x, weight, rstd)
         y = (x * rstd).mul_(weight)
-        thrift.offer(y, lambda x, w, r: (x * r).mul_(w), x, weight, rstd, forward=True)
+        recompute.offer(y, lambda x, w, r: (x * r).mul_(w), x, weight, rstd, forward=True)
         return y
 
     @staticmethod
@@ -134,7 +136,7 @@ def rms_norm(module: nn.Module, x: Tensor) -> Tensor:
 
 class _Curve:
     """[f(x), f'(x), f''(x)] of one call of an activation, made together and kept: a graph that holds recipes
-    (thrift.py) needs all three within one pass, and their common part, tanh or the like, is what costs."""
+    (recompute.py) needs all three within one pass, and their common part, tanh or the like, is what costs."""
 
     def __init__(self, x: Tensor, kind: str) -> None:
         self.x, self.kind = x.detach(), kind
@@ -150,9 +152,9 @@ class _Activation(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kind: str) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.kind, ctx.curve = kind, _Curve(x, kind) if thrift.on() else None
+        ctx.kind, ctx.curve = kind, _Curve(x, kind) if recompute.on() else None
         y = F.silu(x) if kind == "silu" else F.gelu(x, approximate=kind)
-        thrift.offer(y, lambda curve=ctx.curve: curve.make()[0], forward=True)
+        recompute.offer(y, lambda curve=ctx.curve: curve.make()[0], forward=True)
         return y
 
     @staticmethod
@@ -168,7 +170,7 @@ class _ActivationBackward(Function):
         if curve is not None and curve.made is not None:
             return g * curve.made[1]
         gx = aten.silu_backward(g, x) if kind == "silu" else aten.gelu_backward(g, x, approximate=kind)
-        thrift.offer(gx, lambda g: g * curve.make()[1], g, forward=False)
+        recompute.offer(gx, lambda g: g * curve.make()[1], g, forward=False)
         return gx
 
     @staticmethod
@@ -333,7 +335,7 @@ class _TokenNLL(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(logits, targets)
-        ctx.softmax = _Softmax(logits) if thrift.on() else None
+        ctx.softmax = _Softmax(logits) if recompute.on() else None
         nll = logits.new_empty(len(logits))
         for cut in _blocks(*logits.shape, logits.device):
             nll[cut] = -torch.log_softmax(logits[cut], -1).gather(1, targets[cut, None])[:, 0]
@@ -352,7 +354,7 @@ class _TokenNLLBackward(Function):
         ctx.save_for_backward(g, logits, targets)
         ctx.softmax = softmax
         gz = _nll_gradient(g, logits, targets, softmax)
-        thrift.offer(gz, lambda g, y: _nll_gradient(g, softmax.make(), y, softmax), g, targets, forward=False)
+        recompute.offer(gz, lambda g, y: _nll_gradient(g, softmax.make(), y, softmax), g, targets, forward=False)
         return gz
 
     @staticmethod

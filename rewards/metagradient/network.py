@@ -15,9 +15,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rewards.metagradient import kernels
+from rewards.metagradient.directional import Recorder
 from rewards.metagradient.errors import MetagradientError
 from rewards.metagradient.loss import Rows
-from rewards.metagradient.rates import Recorder
 
 
 class Layout:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 
-from rewards.metagradient.plan import GRAPHS_AT_MOST
+from rewards.metagradient.checkpointing import GRAPHS_AT_MOST
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""

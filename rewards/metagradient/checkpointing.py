@@ -4,7 +4,8 @@ Step t needs its state (theta_t, optimizer) and gradient g_t again on the way ba
 replayed by the optimizer's update alone, which is cheap; without them, the gradient pass runs once more. So the choice
 is: a checkpoint of the state every `segment` steps; gradients kept or recomputed; both in memory, or spilled to host
 memory or disk. Memory left over, up to `GRAPHS_AT_MOST`, keeps the differentiable graphs of the last steps: each saves
-one gradient pass. So does a recording of the first step's backward pass (rates.py), which needs no second derivative.
+one gradient pass. So does a recording of the first step's backward pass (directional.py), which needs no second
+derivative.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ GRAPHS_AT_MOST = {"cpu": 2 << 30}
 """Bytes of graphs of several steps that are worth their memory, where there is a limit. Measured on the miniature on a
 machine of 24 GB that other programs used as well, beside states kept alone: 1.3 GB of graphs (8 steps) saved a fifth of
 the time, 6 GB (34 of 96) nothing, and 12 GB (81 of 96) cost two fifths, presumably because a host has to find and zero
-every page that is used for the first time. Where the process keeps freed memory (memory.py) that happens once, and
+every page that is used for the first time. Where the process keeps freed memory (allocator.py) that happens once, and
 the limit is higher."""
 
 FLOPS = {"cpu": 6e10}
@@ -71,7 +72,7 @@ class Tier:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """How a metagradient was computed.
 
     strategy       "unrolled" (every graph kept), "kept" (every state), "replayed" (gradients kept, states replayed),
@@ -108,7 +109,7 @@ def pass_seconds(parameters: int, tokens: float, device: str) -> float:
     return 6 * parameters * tokens / FLOPS.get(device, FLOPS_ELSE)
 
 
-def choose(steps: int, costs: Costs, tiers: list[Tier]) -> Plan:
+def choose(steps: int, costs: Costs, tiers: list[Tier]) -> MemoryPlan:
     """The cheapest plan that fits; among equals the smallest. The first tier is "memory", its `free` the budget.
 
     Raises MemoryBudgetError where none fits.
@@ -130,7 +131,7 @@ def choose(steps: int, costs: Costs, tiers: list[Tier]) -> Plan:
 
 def _evaluate(
     steps: int, costs: Costs, tiers: list[Tier], segment: int, checkpoints: str, gradients: str, recorded: bool
-) -> tuple[Plan, bool]:
+) -> tuple[MemoryPlan, bool]:
     """(plan, whether it fits)."""
     used = {tier.name: 0 for tier in tiers}
     memory, state = tiers[0], (1 + costs.slots) * costs.vector
@@ -158,7 +159,7 @@ def _evaluate(
     seconds = again * costs.gradient_seconds + (steps * costs.update_seconds if segment > 1 else 0.0)
     seconds += sum(2 * used[tier.name] * tier.seconds_per_byte for tier in tiers)
     spilled = sum(used[tier.name] for tier in tiers[1:])
-    plan = Plan(
+    plan = MemoryPlan(
         strategy=_name(segment, gradients, graphs + recorded == steps, spilled > 0),
         steps=steps,
         segment=segment,
