@@ -8,7 +8,6 @@ dPhi/dw_i = d . d(g_t)/dw_i and the Hessian-vector product H d, which joins u_th
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +16,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from rewards.metagradient.checkpointing import GRAPHS_AT_MOST, Costs, MemoryPlan, Tier, choose, free_tiers, pass_seconds
+from rewards.metagradient.checkpointing import (
+    Costs,
+    MemoryPlan,
+    Tier,
+    choose,
+    free_tiers,
+    graphs_at_most,
+    pass_seconds,
+    update_seconds,
+)
 from rewards.metagradient.errors import MetricError, NonFiniteError, SecondDerivativeError
 from rewards.metagradient.gradients import Objective
 from rewards.metagradient.loss import IGNORED, LossConvention, check_batches
@@ -168,10 +176,9 @@ class _Walk:
             # and its theta, its gradient; a single step needs no graph
             graph=graph * max(sizes) // max(sizes[0], 1) + 2 * vector if several else tiers[0].free + 1,
             gradient_seconds=pass_seconds(layout.size, sum(sizes) / len(sizes), layout.device.type),
-            # It reads and writes some 8 vectors; its time matters only against recomputation and spilling.
-            update_seconds=8 * vector / 5e9,
+            update_seconds=update_seconds(vector),
             single_pass=objective.single_pass,
-            graphs_at_most=GRAPHS_AT_MOST.get(layout.device.type, math.inf),
+            graphs_at_most=graphs_at_most(layout.device.type),
             recording=None if kept is None else sum(piece.nbytes() for piece in kept),
         )
         plan = choose(self.steps, *objective.agree(costs, tiers))

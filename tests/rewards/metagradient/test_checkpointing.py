@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from small_models import build, lm_metric, make_batches
 
-from rewards.metagradient import InnerOptimizer, MemoryBudgetError, checkpointing, metagradient
+from rewards.metagradient import InnerOptimizer, MemoryBudgetError, allocator, checkpointing, metagradient
 from rewards.metagradient.checkpointing import Costs, Tier, choose
 from rewards.metagradient.gradients import Objective
 
@@ -39,9 +39,16 @@ def test_the_engine_asks_for_no_more_graphs_than_pay(monkeypatch):
     model = build("gpt2")
     batches, metric = make_batches(3), lm_metric(model)
     kept = metagradient(model, batches, metric, OPTIMIZER).plan
-    monkeypatch.setitem(checkpointing.GRAPHS_AT_MOST, "cpu", 1)
+    monkeypatch.setattr(checkpointing, "GRAPHS_AT_MOST", 1)
     few = metagradient(model, batches, metric, OPTIMIZER).plan
     assert (kept.graphs, few.graphs) == (2, 0) and kept.recorded and few.recorded  # a recording is no such graph
+
+
+def test_more_graphs_pay_where_freed_memory_stays(monkeypatch):
+    before = checkpointing.graphs_at_most("cpu")
+    monkeypatch.setattr(allocator, "_keeps_freed_memory", True)
+    assert before == 2 << 30 and checkpointing.graphs_at_most("cpu") == 8 << 30
+    assert checkpointing.graphs_at_most("cuda") == float("inf")
 
 
 def test_the_first_step_keeps_its_recording_where_that_is_smaller_than_a_graph():
