@@ -186,8 +186,8 @@ class _Cell:
                 scratch=scratch,
                 on_step=lambda step, logs: self._step(step, logs, trainer, mark),
                 report_to=self.report_to,
-                half=self.half,
-                residency=self.residency,
+                bfloat16_copy=self.bfloat16_copy,
+                offloader=self.offloader,
             )
             self.trainer = trainer
             mark.update(time=time.perf_counter(), **trainer.seconds)
@@ -197,14 +197,14 @@ class _Cell:
 
     def _load(self) -> None:
         from harness.training import offload
-        from harness.training.generation import HalfCopy
+        from harness.training.generation import Bfloat16Copy
         from harness.training.inner import Clock, InnerTrainer
         from harness.training.prompts import bind_template, build_prompt
 
         settings = self.settings
         # A bfloat16 generator trains float32 weights and generates with a bfloat16 copy of them.
         self.generator = assets.load_model(settings.generator.model, dtype="float32", attention="sdpa")
-        self.half = HalfCopy(self.generator) if settings.generator.dtype == "bfloat16" else None
+        self.bfloat16_copy = Bfloat16Copy(self.generator) if settings.generator.dtype == "bfloat16" else None
         self.tokenizer = assets.load_tokenizer(settings.generator.model)
         bind_template(self.tokenizer, settings.generator.template_values)
         to_device(self.generator)
@@ -218,9 +218,9 @@ class _Cell:
         )
         to_device(target)
         self.trainer: Any = None
-        self.residency = offload.for_cell(settings, self.generator, target)
-        self.residency.add("generator", self._writing)
-        self.residency.add("target", lambda: [target])
+        self.offloader = offload.offloader_for_cell(settings, self.generator, target)
+        self.offloader.add("generator", self._writing)
+        self.offloader.add("target", lambda: [target])
         target_tokenizer = assets.load_tokenizer(settings.target.model)
         self.clock = Clock(self.record.steps_done)
         self.inner = InnerTrainer(target, target_tokenizer, settings.inner, clock=self.clock)
@@ -230,7 +230,7 @@ class _Cell:
 
     def _writing(self) -> list[Any]:
         """What the generator takes up on the device."""
-        copy = self.half.copy if self.half else None
+        copy = self.bfloat16_copy.copy if self.bfloat16_copy else None
         optimizer = self.trainer.optimizer if self.trainer else None
         return [thing for thing in (self.generator, copy, optimizer) if thing is not None]
 
@@ -280,7 +280,7 @@ class _Cell:
 
         self.at = f"the validation after step {step}"
         with self._phase("validation"):
-            self.residency.turn("generator")
+            self.offloader.activate("generator")
             rollouts = generate(
                 self.generator,
                 self.tokenizer,
@@ -288,11 +288,11 @@ class _Cell:
                 self.settings.generator,
                 seed=10_000 * (self.plan.seed + 1) + step,
                 greedy=getattr(type(self.task), "greedy_validation", False),
-                half=self.half,
+                bfloat16_copy=self.bfloat16_copy,
             )
-            self.residency.turn("target")
+            self.offloader.activate("target")
             found = self.task.evaluate(rollouts, self.validation_inner)
-            self.residency.turn("generator")
+            self.offloader.activate("generator")
         declared = {measure.name: measure for measure in (self.task.headline, *self.task.measures)}
         for name, value in found.values.items():
             if name not in declared:

@@ -35,10 +35,10 @@ from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
 from harness.settings.schema import Settings
 from harness.store.atomic import write_atomic, write_json
-from harness.training.generation import HalfCopy, generate
+from harness.training.generation import Bfloat16Copy, generate
 from harness.training.grpo import GeneratorTrainer, make_trainer
 from harness.training.inner import InnerTrainer
-from harness.training.offload import for_cell
+from harness.training.offload import offloader_for_cell
 
 NAMES = {
     "llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct",
@@ -162,8 +162,8 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
             asset=assets.resolve,
         )
     )
-    half = HalfCopy(writer) if settings.generator.dtype == "bfloat16" else None
-    residency = for_cell(settings, writer, reader)
+    bfloat16_copy = Bfloat16Copy(writer) if settings.generator.dtype == "bfloat16" else None
+    offloader = offloader_for_cell(settings, writer, reader)
     seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
     mark: dict[str, float] = {}
 
@@ -189,22 +189,29 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
             seed=0,
             scratch=scratch,
             on_step=on_step,
-            half=half,
-            residency=residency,
+            bfloat16_copy=bfloat16_copy,
+            offloader=offloader,
         )
-        parties = lambda: [thing for thing in (writer, half and half.copy, trainer.optimizer) if thing is not None]
-        residency.add("generator", parties)
-        residency.add("target", lambda: [reader])
+        held = lambda: [
+            thing for thing in (writer, bfloat16_copy and bfloat16_copy.copy, trainer.optimizer) if thing is not None
+        ]
+        offloader.add("generator", held)
+        offloader.add("target", lambda: [reader])
         watched = Watch(trainer)
         mark.update(time=clock(), **watched.seconds)
         trainer.train()
     for _ in range(min(2, options.steps)):
         start = clock()
-        residency.turn("generator")
+        offloader.activate("generator")
         rollouts = generate(
-            writer, tokens, prompts[: settings.validation.prompts // 4] * 4, settings.generator, seed=1, half=half
+            writer,
+            tokens,
+            prompts[: settings.validation.prompts // 4] * 4,
+            settings.generator,
+            seed=1,
+            bfloat16_copy=bfloat16_copy,
         )
-        residency.turn("target")
+        offloader.activate("target")
         task.evaluate(rollouts, inner.with_steps(settings.validation.inner_steps))
         synchronise()
         seconds["validation"].append(clock() - start)

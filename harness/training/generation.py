@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from harness.training.generation import HalfCopy
-
-
 @dataclass(frozen=True)
 class Piece:
     """Rows of one prompt that are generated together: their places in the result."""
@@ -148,7 +140,7 @@ def _read(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, owner: 
     return out.past_key_values
 
 
-class HalfCopy:
+class Bfloat16Copy:
     """A bfloat16 copy of a float32 model to generate with: training keeps float32 weights and optimizer state."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -160,10 +152,10 @@ class HalfCopy:
         """The copy with the source's weights of this moment."""
         if self.copy is None:
             # Parameters are replaced by their bfloat16 selves while copying, so that no float32 copy is ever made.
-            half = {
+            narrow = {
                 id(p): torch.nn.Parameter(p.detach().bfloat16(), requires_grad=False) for p in self.source.parameters()
             }
-            self.copy = copy.deepcopy(self.source, memo=dict(half)).eval()
+            self.copy = copy.deepcopy(self.source, memo=dict(narrow)).eval()
         else:
             for mine, theirs in zip(self.copy.parameters(), self.source.parameters(), strict=True):
                 mine.data = mine.data.to(theirs.device)
@@ -196,14 +188,12 @@ def generate(
     seed: int,
     greedy: bool = False,
     batch_size: int = 64,
-    half: HalfCopy | None = None,
+    bfloat16_copy: Bfloat16Copy | None = None,
 ) -> list[str]:
     """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched.
-    `half` generates instead of the model where it is given."""
-    model = half.current() if half is not None else model
+    `bfloat16_copy` generates instead of the model where it is given."""
+    model = bfloat16_copy.current() if bfloat16_copy is not None else model
     if settings.shared_prefix:
-        from harness.training.generation import sample
-
         rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
         found = sample(model, tokenizer, rows, settings, seed=seed, greedy=greedy)
         return tokenizer.batch_decode(found, skip_special_tokens=True)

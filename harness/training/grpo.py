@@ -54,8 +54,8 @@ from harness.training.shared_prompts import group_order, log_probs, reorder
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.training.generation import HalfCopy
-    from harness.training.offload import Residency
+    from harness.training.generation import Bfloat16Copy
+    from harness.training.offload import Offloader
 # ------------------------------------------------------------------------------------------------------------- trainer
 
 
@@ -69,13 +69,13 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         advantage: Advantage,
         grpo: GrpoSettings,
         writing: GeneratorSettings | None = None,
-        half: HalfCopy | None = None,
-        residency: Residency | None = None,
+        bfloat16_copy: Bfloat16Copy | None = None,
+        offloader: Offloader | None = None,
         **kwargs: Any,
     ) -> None:
         self._reward_name = getattr(reward, "__name__", "reward")
         self._advantage, self._grpo = advantage, grpo
-        self._writing, self._half, self._residency = writing, half, residency
+        self._writing, self._bfloat16_copy, self._offloader = writing, bfloat16_copy, offloader
         self.seconds = {"generation": 0.0, "reward": 0.0}
         self.rollout_stats: dict[str, float] = {}
         self._credits: Sequence[Sequence[float]] | None = None
@@ -110,13 +110,13 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
                 torch.cuda.synchronize()
             self.seconds[phase] += time.perf_counter() - start
 
-    def _turn(self, name: str) -> None:
-        if self._residency is not None:
-            self._residency.turn(name)
+    def _activate(self, name: str) -> None:
+        if self._offloader is not None:
+            self._offloader.activate(name)
 
     def _generate(self, prompts: list) -> Any:
         with self._timed("generation"):
-            self._turn("generator")
+            self._activate("generator")
             return super()._generate(prompts)
 
     def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> Any:
@@ -124,7 +124,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         from harness.training.generation import sample
 
-        model = self._half.current() if self._half else self.accelerator.unwrap_model(self.model)
+        model = self._bfloat16_copy.current() if self._bfloat16_copy else self.accelerator.unwrap_model(self.model)
         first = self.accelerator.process_index * len(prompt_ids)
         seed = self.args.seed * 1_000_003 + self.state.global_step
         rows = sample(model, self.processing_class, prompt_ids, self._writing, seed=seed, first_row=first)
@@ -164,9 +164,9 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         with self._timed("reward"):
-            self._turn("target")
+            self._activate("target")
             stored = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-            self._turn("generator")
+            self._activate("generator")
         # TRL stores float32, which would round away what tells naive's training sets apart: gather the floats as given.
         raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
         self._gathered, self._rewards = raw, rescale(raw)
@@ -229,11 +229,12 @@ def make_trainer(
     scratch: str,
     on_step: Callable[[int, dict[str, float]], None],
     report_to: str = "none",
-    half: HalfCopy | None = None,
-    residency: Residency | None = None,
+    bfloat16_copy: Bfloat16Copy | None = None,
+    offloader: Offloader | None = None,
 ) -> GeneratorTrainer:
     """A trainer ready for `.train()`. `on_step(step, logs)` is called after each GRPO step with TRL's averaged logs.
-    `half`: of a bfloat16 generator, whose `model` is float32. `residency` knows the parties "generator" and "target".
+    `bfloat16_copy` is given of a bfloat16 generator, whose `model` is float32. `offloader` knows the roles "generator"
+    and "target".
 
     Raises HarnessError if the model cannot hold prompt + completion or the settings do not divide.
     """
@@ -304,8 +305,8 @@ def make_trainer(
         advantage=advantage,
         grpo=grpo,
         writing=generator if own else None,
-        half=half,
-        residency=residency,
+        bfloat16_copy=bfloat16_copy,
+        offloader=offloader,
         model=model,
         args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
