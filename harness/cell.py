@@ -198,7 +198,7 @@ class _Cell:
     def _load(self) -> None:
         from harness.training import offload
         from harness.training.generation import Bfloat16Copy
-        from harness.training.inner import Clock, InnerTrainer
+        from harness.training.inner import InnerTrainer, StepCounter
         from harness.training.prompts import bind_template, build_prompt
 
         settings = self.settings
@@ -219,17 +219,17 @@ class _Cell:
         to_device(target)
         self.trainer: Any = None
         self.offloader = offload.offloader_for_cell(settings, self.generator, target)
-        self.offloader.add("generator", self._writing)
+        self.offloader.add("generator", self._of_generator)
         self.offloader.add("target", lambda: [target])
         target_tokenizer = assets.load_tokenizer(settings.target.model)
-        self.clock = Clock(self.record.steps_done)
-        self.inner = InnerTrainer(target, target_tokenizer, settings.inner, clock=self.clock)
+        self.step_counter = StepCounter(self.record.steps_done)
+        self.inner = InnerTrainer(target, target_tokenizer, settings.inner, step_counter=self.step_counter)
         self.validation_inner = self.inner.with_steps(settings.validation.inner_steps or settings.inner.steps)
         self.advantage = REWARDS.get(self.plan.reward).advantage
         self.reward = make_reward(self.plan, self.task, self.inner)
 
-    def _writing(self) -> list[Any]:
-        """What the generator takes up on the device."""
+    def _of_generator(self) -> list[Any]:
+        """What belongs to the generator on the device: weights, their bfloat16 copy, the optimizer's state."""
         copy = self.bfloat16_copy.copy if self.bfloat16_copy else None
         optimizer = self.trainer.optimizer if self.trainer else None
         return [thing for thing in (self.generator, copy, optimizer) if thing is not None]
@@ -246,7 +246,7 @@ class _Cell:
         spent["update"] = now - mark["time"] - sum(spent.values())
         for phase, seconds in spent.items():
             self.record.seconds[phase] += seconds
-        self.record.steps_done = self.clock.steps_done = step
+        self.record.steps_done = self.step_counter.steps_done = step
         self.record.rollouts += int(trainer.rollout_stats["rollouts"])
         self.zero_spread.append(trainer.rollout_stats["zero_spread"])
         self.record.zero_spread = sum(self.zero_spread) / len(self.zero_spread)
@@ -268,7 +268,9 @@ class _Cell:
         else:
             self.at = f"step {step + 1}"
             self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
-        every = self.settings.grpo.checkpoint_every if processes.world() == 1 else 0  # it holds one process's state
+        every = (
+            self.settings.grpo.checkpoint_every if processes.world_size() == 1 else 0
+        )  # it holds one process's state
         if every and step % every == 0 and step < total:
             with self._phase("storing"):
                 self._checkpoint(step, trainer)
@@ -319,7 +321,7 @@ class _Cell:
 
     def _checkpoint(self, step: int, trainer: Any) -> None:
         """After validation, so that nothing of the step is left to do. Everything but times is exact."""
-        self._clock()
+        self._update_totals()
         tensors, state = trainer.snapshot()
         state["cell"] = {
             "record": self.record.model_dump(include=set(CARRIED)),
@@ -376,14 +378,14 @@ class _Cell:
         finally:
             self.record.seconds[name] += time.perf_counter() - start
 
-    def _clock(self) -> None:
+    def _update_totals(self) -> None:
         self.record.seconds["total"] = time.perf_counter() - self.started
         peaks = [peak for peak in (self.record.peak_memory_bytes, peak_memory()) if peak]
         self.record.peak_memory_bytes = max(peaks, default=None)
 
     def flush(self) -> None:
         """Stores what there is."""
-        self._clock()
+        self._update_totals()
         self.record.provenance["finished"] = now()
         if self.rows:
             self.store.write_curves(self.record, self.rows)

@@ -28,7 +28,7 @@ import torch
 from transformers import set_seed
 
 from harness.contracts import RewardContext, TaskContext
-from harness.machine.devices import Device, clock, measured_device, own_seconds
+from harness.machine.devices import Device, measured_device, stopwatch, stopwatch_counts_own_seconds
 from harness.planning.cost import PASSAGE_TOKENS, CellEstimate, estimate
 from harness.planning.shapes import Shape, known_assets
 from harness.registry import REWARDS, TASKS
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "device": device.name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "clock": "CPU seconds" if own_seconds() else "seconds",
+        "clock": "CPU seconds" if stopwatch_counts_own_seconds() else "seconds",
         "flops_per_second": device.flops,
         "bandwidth": device.bandwidth,
         "rollouts": settings.grpo.rollouts_per_step,
@@ -169,13 +169,13 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
 
     def on_step(step: int, logs: dict[str, float]) -> None:
         synchronise()
-        now, inside = clock(), dict(watched.seconds)
+        now, inside = stopwatch(), dict(watched.seconds)
         spent = {phase: inside[phase] - mark[phase] for phase in ("generation", "reward")}
         spent["update"] = now - mark["time"] - sum(spent.values())
         if step > 1:
             for phase, value in spent.items():
                 seconds[phase].append(value)
-        mark.update(time=clock(), **inside)
+        mark.update(time=stopwatch(), **inside)
 
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(
@@ -198,10 +198,10 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
         offloader.add("generator", held)
         offloader.add("target", lambda: [reader])
         watched = Watch(trainer)
-        mark.update(time=clock(), **watched.seconds)
+        mark.update(time=stopwatch(), **watched.seconds)
         trainer.train()
     for _ in range(min(2, options.steps)):
-        start = clock()
+        start = stopwatch()
         offloader.activate("generator")
         rollouts = generate(
             writer,
@@ -214,7 +214,7 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
         offloader.activate("target")
         task.evaluate(rollouts, inner.with_steps(settings.validation.inner_steps))
         synchronise()
-        seconds["validation"].append(clock() - start)
+        seconds["validation"].append(stopwatch() - start)
     return seconds, watched.peaks
 
 
@@ -283,12 +283,12 @@ class Watch:
         def wrapped(*arguments: Any, **keywords: Any) -> Any:
             self._peak("update")
             synchronise()
-            start = clock()
+            start = stopwatch()
             try:
                 return inside(*arguments, **keywords)
             finally:
                 synchronise()
-                self.seconds[phase] += clock() - start
+                self.seconds[phase] += stopwatch() - start
                 self._peak(phase)
 
         setattr(self.trainer, method, wrapped)

@@ -101,7 +101,7 @@ def run(
         from harness.planning.view import show
 
         return show(plans, console, on, out, policy)
-    if processes.launched() > 1:
+    if processes.launched_count() > 1:
         from harness.workers.launcher import run_from_launcher
 
         if not run_from_launcher(plans, out, console, policy, track):

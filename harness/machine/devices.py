@@ -105,21 +105,22 @@ def _fastest(work: Any, cuda: bool, repeats: int = 8) -> float:
 
     best = float("inf")
     for _ in range(repeats + 1):  # the first warms up, and is never the fastest
-        start = clock()
+        start = stopwatch()
         work()
         if cuda:
             torch.cuda.synchronize()
-        best = min(best, clock() - start)
+        best = min(best, stopwatch() - start)
     return best
 
 
-def clock() -> float:
-    """Seconds; on a CPU with one thread those of this process, which other processes do not lengthen."""
-    return time.process_time() if own_seconds() else time.perf_counter()
+def stopwatch() -> float:
+    """Seconds, of which only differences mean something; on a CPU with one thread those of this process, which other
+    processes do not lengthen."""
+    return time.process_time() if stopwatch_counts_own_seconds() else time.perf_counter()
 
 
-def own_seconds() -> bool:
-    """Whether `clock` counts the seconds of this process alone."""
+def stopwatch_counts_own_seconds() -> bool:
+    """Whether `stopwatch` counts the seconds of this process alone."""
     import torch
 
     return not torch.cuda.is_available() and torch.get_num_threads() == 1

@@ -21,7 +21,7 @@ def owned(folder: Path, *, wait: bool) -> Iterator[bool]:
     is done or dead. The lock's file is gone afterwards. Raises StorageError where no file can be made.
 
     Of several ranks that a launcher started for one cell, the first owns the folder for all."""
-    if processes.number() > 0:
+    if processes.rank() > 0:
         yield True
         return
     try:

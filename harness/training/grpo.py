@@ -82,9 +82,11 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
 
         def checked(prompts: Any, completions: Any, **columns: Any) -> list[float]:
             count = len(completions)
-            if processes.world() > 1:  # a reward is a function of all rollouts of the step
+            if processes.world_size() > 1:  # a reward is a function of all rollouts of the step
                 rows = {"prompts": prompts, "completions": completions, **columns}
-                whole = {k: processes.gathered(v) for k, v in rows.items() if isinstance(v, list) and len(v) == count}
+                whole = {
+                    k: processes.gather_rows(v) for k, v in rows.items() if isinstance(v, list) and len(v) == count
+                }
                 columns |= whole
                 prompts, completions = columns.pop("prompts"), columns.pop("completions")
             self._credits = None
@@ -171,8 +173,8 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
         self._gathered, self._rewards = raw, rescale(raw)
         texts, ids = [completion_text(completion) for completion in completions], completion_ids_list
-        if processes.world() > 1:
-            texts, ids = processes.gathered(texts), processes.gathered(ids)
+        if processes.world_size() > 1:
+            texts, ids = processes.gather_rows(texts), processes.gather_rows(ids)
         if self._credits is not None:
             check_credits(self._reward_name, self._credits, texts)
             self._credits = token_credits(self.processing_class, ids, texts, self._credits)

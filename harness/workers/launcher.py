@@ -30,8 +30,8 @@ def run_together(
     """
     import torch.distributed as dist
 
-    processes.join()
-    first = processes.number() == 0
+    processes.join_group()
+    first = processes.rank() == 0
     tell = observe if first else lambda plan, event: None
     with tempfile.TemporaryDirectory() as scratch:
         for plan in plans:
@@ -52,7 +52,7 @@ def run_together(
             record = run_cell(plan, place, lambda event, p=plan: tell(p, event), policy="fresh", **options)
             tell(plan, {"event": "end", "record": record})
             if record.status == "failed":
-                print(f"rank {processes.number()}: {record.reason}", flush=True)
+                print(f"rank {processes.rank()}: {record.reason}", flush=True)
                 raise SystemExit(1)
     dist.barrier()
 
@@ -68,7 +68,7 @@ def run_from_launcher(plans: Sequence[CellPlan], runs: Path, console: Any, polic
 
     preflight(plans, runs)
     quiet()
-    first = processes.number() == 0
+    first = processes.rank() == 0
     if not first:
         run_together(plans, runs, lambda plan, event: None, needed)
         return False
