@@ -23,6 +23,7 @@ from harness.store.checkpoint import Checkpoint, Checkpoints
 from harness.store.provenance import now, provenance
 from harness.store.record import CellRecord, CellStore
 from harness.training import checks
+from harness.training.seeds import validation_seed
 
 Notify = Callable[[dict[str, Any]], None]
 """Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
@@ -268,9 +269,8 @@ class _Cell:
         else:
             self.at = f"step {step + 1}"
             self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
-        every = (
-            self.settings.grpo.checkpoint_every if processes.world_size() == 1 else 0
-        )  # it holds one process's state
+        # A checkpoint holds one process's state.
+        every = self.settings.grpo.checkpoint_every if processes.world_size() == 1 else 0
         if every and step % every == 0 and step < total:
             with self._phase("storing"):
                 self._checkpoint(step, trainer)
@@ -288,7 +288,7 @@ class _Cell:
                 self.tokenizer,
                 self.validation_prompts,
                 self.settings.generator,
-                seed=10_000 * (self.plan.seed + 1) + step,
+                seed=validation_seed(self.plan.seed, step),
                 greedy=getattr(type(self.task), "greedy_validation", False),
                 bfloat16_copy=self.bfloat16_copy,
             )

@@ -28,7 +28,7 @@ def advantages(
 
     `scale` "batch" takes the deviation of the whole batch for either: groups in which nothing much differs then weigh
     little, while the paper's scaling by each group's own blows their noise up to full size. The deviation is
-    unbiased, as in verl and TRL (PAPER.md, Generator settings).
+    unbiased, as in TRL and in verl, whose defaults the paper takes (Appendix E).
     """
     groups = rewards.view(-1, group_size) if kind == "group" else rewards.view(1, -1)
     centred = groups - groups.mean(dim=1, keepdim=True)

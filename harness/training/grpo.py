@@ -4,21 +4,18 @@ Where it departs from TRL as it comes, all of it:
 
 1. Rewards are checked (one finite number a completion) before they touch an advantage; a bad one ends the run with the
    examples named. TRL drops NaN rewards in silence.
-2. Raw rewards are divided by their standard deviation over the whole batch, because metagradients are near 1e-9 and any
-   epsilon beside a group's deviation would swallow them (TRAPS.md). Raw and rescaled are both logged.
+2. Raw rewards are divided by their standard deviation over the whole batch, because metagradients are near 1e-9 and
+   the advantage's epsilon (1e-6 in verl) would swallow them. Raw and rescaled are both logged.
    `grpo.rescale=false` takes advantages of the raw ones, as the authors do.
-3. Advantages come from `advantages()` below: one mean and deviation a group, or one for the whole batch ("groupless",
-   what `naive` needs; TRL has only the deviation of it). The epsilon is a setting.
+3. Advantages come from harness/training/advantages.py: one mean and deviation a group, or one for the whole batch
+   ("groupless", what `naive` needs; TRL has only the deviation of it). The epsilon is a setting.
 4. A step of this harness is one rollout batch with `updates_per_step` optimizer updates; TRL counts updates.
 5. A learning rate without warm-up, no KL model; schedule (constant by default), loss, clipping and entropy bonus (off
-   by
-   default) are named in the profile.
+   by default) are named in the profile.
 6. With `generator.shared_prefix`, harness/training/generation.py makes the rollouts. A bfloat16 generator keeps float32
-   weights and
-   optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
+   weights and optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
 7. With `generator.true_positions` the update sees a prompt's tokens at their true positions. TRL leaves out position
-   ids,
-   so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
+   ids, so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
 8. With `grpo.shared_prompts` the update reads each prompt once for its whole group and shuffles groups, not rollouts
    (harness/training/shared_prompts.py).
 9. Where a reward credits characters (`reward.options.credit=token`), every token has its own advantage
@@ -49,6 +46,7 @@ from harness.training.checks import check_advantages
 from harness.training.credit import check_credits, token_advantages, token_credits
 from harness.training.prompts import Prompt
 from harness.training.resume import Resumable
+from harness.training.seeds import rollout_seed
 from harness.training.shared_prompts import group_order, log_probs, reorder
 
 if TYPE_CHECKING:
@@ -128,7 +126,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
 
         model = self._bfloat16_copy.current() if self._bfloat16_copy else self.accelerator.unwrap_model(self.model)
         first = self.accelerator.process_index * len(prompt_ids)
-        seed = self.args.seed * 1_000_003 + self.state.global_step
+        seed = rollout_seed(self.args.seed, self.state.global_step)
         rows = sample(model, self.processing_class, prompt_ids, self._writing, seed=seed, first_row=first)
         return rows, None
 

@@ -1,7 +1,8 @@
 """The learning algorithm A: texts -> batches -> a trained target, or the metagradient through that training.
 
 One walk for both: training and metagradients call the engine (`rewards.metagradient`) on the same batches, so what a
-reward differentiates is what a validation trains. Model and optimizer state start afresh at every call (PAPER.md).
+reward differentiates is what a validation trains. Model and optimizer state start afresh at every call
+(Algorithm 1 of the paper).
 """
 
 from __future__ import annotations
