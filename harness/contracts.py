@@ -93,7 +93,7 @@ Metric = Callable[["Mapping[str, torch.Tensor]"], "torch.Tensor"]
 
 @runtime_checkable
 class InnerTraining(Protocol):
-    """The learning algorithm A (PAPER.md, Method) bound to one target, one optimizer and one T.
+    """The learning algorithm A (section 3.1 of the paper) bound to one target, one optimizer and one T.
 
     Model and optimizer state start afresh at every call. Texts are re-tokenised with the target's tokenizer, cut to
     `max_tokens`, and split in order into at most T batches of equal size (the last may be short).

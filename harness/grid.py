@@ -22,7 +22,7 @@ def plan_grid(
     """Every cell of the grid, in the order tasks, variants, rewards, seeds. Raises HarnessError for bad settings.
 
     With `inner_steps` every variant sees the settings' total number of examples, in inner batches of one size
-    (PAPER.md, Generator settings): the longest T has the settings' prompts a step and number of steps, a shorter one
+    (Appendix E of the paper): the longest T has the settings' prompts a step and number of steps, a shorter one
     fewer prompts and more steps. Validation comes after as many examples and trains for the longest T, unless the
     settings name another.
     """

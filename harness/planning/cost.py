@@ -36,7 +36,7 @@ LOGITS = 8
 SCORES = 8
 """Reads and writes per attention score where attention is eager (targets)."""
 PASSAGE_TOKENS, PASSAGES = 110, 2320
-"""LAMBADA's train split (PAPER.md); tokens per passage as BPE makes them of the translations, about."""
+"""LAMBADA's train split (section 4.4 of the paper); tokens per passage as BPE makes them of the translations, about."""
 
 
 @dataclass(frozen=True)

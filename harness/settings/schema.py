@@ -26,7 +26,7 @@ class GeneratorSettings(Section):
 
     model: str = Field(description="Asset: embedded:NAME, a local Hugging Face folder, or a hub id (ID@REVISION).")
     dtype: Literal["float32", "bfloat16"] = "float32"
-    prompt: str = Field(description="The user message; <article> is replaced by the article (PAPER.md, Appendix G).")
+    prompt: str = Field(description="The user message; <article> is replaced by the article (Appendix G).")
     max_prompt_tokens: int = Field(1024, ge=8, description="The article is cut so that the whole prompt fits.")
     max_completion_tokens: int = Field(128, ge=1)
     temperature: float = Field(1.0, gt=0)
