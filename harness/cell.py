@@ -113,7 +113,7 @@ def _run(
         record.status, record.reason = "interrupted", f"stopped by the user after step {record.steps_done}"
         raise Interrupted(*error.args) from error
     except StorageError:
-        raise  # what is stored is as whole as it was; the cell's next run goes on from there
+        raise  # what is stored is as whole as it was; the cell's next run resumes there
     except (SignalError, MetagradientError) as error:
         record.status, record.reason = "failed", f"In {cell.at}: {error}"
     except HarnessError as error:
@@ -152,7 +152,7 @@ class _Cell:
         self.at = "loading"
         self.resumed, self.damaged = checkpoints.newest()
         if self.resumed:
-            self._carry_on(self.resumed.state["cell"])
+            self._resume(self.resumed.state["cell"])
         else:
             record.provenance.pop("resumed")
 
@@ -343,8 +343,8 @@ class _Cell:
             if name in states:
                 part.load_state_dict(states[name])
 
-    def _carry_on(self, stored: dict[str, Any]) -> None:
-        """Takes over the record, curves and samples of a cut run, and notes who goes on with it."""
+    def _resume(self, stored: dict[str, Any]) -> None:
+        """Takes over the record, curves and samples of an interrupted run, and notes what resumes it."""
         for name in CARRIED:
             setattr(self.record, name, stored["record"][name])
         self.rows, self.samples, self.zero_spread = stored["rows"], stored["samples"], stored["zero_spread"]

@@ -25,7 +25,7 @@ Direction = Literal["higher", "lower"]
 
 
 class HarnessError(Exception):
-    """A mistake the user can mend: one sentence that says what to do. The command line ends with exit code 2 on it."""
+    """A mistake the user can fix: one sentence that says what to do. The command line ends with exit code 2 on it."""
 
 
 class SignalError(HarnessError):

@@ -1,5 +1,4 @@
-"""The cross product tasks x rewards x variants x seeds, and where it executes: worker processes that take cell by
-cell."""
+"""The cross product tasks x rewards x variants x seeds, and where it executes."""
 
 from __future__ import annotations
 

@@ -58,12 +58,15 @@ def run(
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
     on: Annotated[str, typer.Option(help="With --dry-run: plan for h200, h100, a100, l4 or rtx4090.")] = "",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start every cell anew, finished and cut ones too.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start every cell again, finished and interrupted ones too.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Go on with failed cells too, from their last checkpoint.")
     ] = False,
     only_missing: Annotated[
-        bool, typer.Option("--only-missing", help="Run only cells that have no results at all, not even cut ones.")
+        bool,
+        typer.Option("--only-missing", help="Run only cells that have no results at all, not even interrupted ones."),
     ] = False,
     track: Annotated[str, typer.Option(help="none, or TRL's own reporting: tensorboard, wandb, trackio.")] = "none",
     trust: Annotated[
@@ -119,7 +122,7 @@ def run(
     console.print(tables.rich(ours, long[long["identity"].isin(set(ours["identity"]))]))
     console.print(f"Results: {folder} (table.md, wide.csv, long.csv, one folder a cell)", highlight=False)
     if (ours["status"] == "failed").any():
-        console.print("Failed cells are kept; --retry-failed goes on with them.")
+        console.print("Failed cells are kept; --retry-failed resumes them.")
         raise typer.Exit(1)
 
 

@@ -64,8 +64,7 @@ class Retraining:
         return [self._value(self.inner.train([self.texts[i] for i in part])) for part in parts]
 
     def weighted(self, weights: Tensor) -> list[float]:
-        """Phi after training on all texts with data weights, (M, N): the loss is mean_i w_i l_i, as in a metagradient's
-        definition."""
+        """Phi after training on all texts with data weights (M, N): the loss is a metagradient's, mean_i w_i l_i."""
         if self.one_step is not None:
             return [self._value(params) for params in self.one_step.trained(weights)]
         return [self._value(self.inner.train(self.texts, weights=row)) for row in weights]

@@ -29,8 +29,7 @@ from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
 
 ELEMENTWISE = 65
-"""Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations,
-activation."""
+"""Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations, MLP."""
 LOGITS = 8
 """Reads and writes per logit of a forward pass: the product itself, its float32 copy, softmax, loss."""
 SCORES = 8
@@ -53,8 +52,7 @@ SCORE_COPIES = 3
 """Copies of the attention scores that an eager layer keeps: before and after softmax, and masked."""
 TRAINING_STATES, METAGRADIENT_STATES = 3, 4
 """Parameter-sized vectors resident in inner training (weights before and after an update, gradient), and those that a
-metagradient adds (adjoint, direction, Hessian-vector product, a checkpoint's weights); the optimizer's slots come to
-each."""
+metagradient adds (adjoint, direction, Hessian-vector product, a checkpoint's weights). To each come the optimizer's."""
 ADAM_SLOTS = 2
 """Moments of Adam."""
 GRAPH_FACTOR = 2.5

@@ -152,7 +152,7 @@ class GrpoSettings(Section):
     checkpoint_every: int = Field(
         8,
         ge=0,
-        description="GRPO steps between checkpoints that a cut cell goes on from; 0: none.",
+        description="GRPO steps between checkpoints that an interrupted cell resumes from; 0: none.",
         json_schema_extra=NEUTRAL,
     )
 

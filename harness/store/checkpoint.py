@@ -1,4 +1,4 @@
-"""Checkpoints within a cell: everything a cut run needs to go on and end bit for bit as if it had not been cut.
+"""Checkpoints within a cell: all that an interrupted run needs to end bit for bit as if it had not been.
 
     <cell>/checkpoints/step-00000008-<sha256, 16 digits>.safetensors
 

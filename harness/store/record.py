@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 IDENTITY_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""Schema version -> a record's plain data of that version as data of the next. Whoever raises SCHEMA_VERSION adds
-one."""
+"""Schema version -> a record's plain data of that version as data of the next; one for each rise of SCHEMA_VERSION."""
 Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
 
 LONG_COLUMNS = [

@@ -83,8 +83,7 @@ def load_identifier(path: Path) -> LanguageIdentifier:
 
 
 def language_code(label: str) -> str:
-    """ "__label__es", "__label__spa_Latn", "es" -> "es"; languages outside `CODES` come back as the model names
-    them."""
+    """ "__label__es", "__label__spa_Latn", "es" -> "es"; a language outside `CODES` keeps the model's name."""
     code = label.removeprefix("__label__").split("_")[0].lower()
     return _LONG_CODES.get(code, code)
 

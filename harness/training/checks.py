@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.settings.schema import Settings
+
 FEW = 0.05
 """Of the validation rollouts, at most this share different: flagged as all but identical."""
 
@@ -79,7 +80,7 @@ def memory_advice(error: Exception, settings: Settings) -> str | None:
         what = "while generating; set a lower grpo.prompts_per_step or generator.max_completion_tokens"
     elif "_calculate_rewards" in names or "evaluate" in names:
         what = (
-            "in the target's training; set a lower inner.memory_budget (the same cell, --retry-failed goes on with it) "
+            "in the target's training; set a lower inner.memory_budget (the same cell, --retry-failed resumes it) "
             "or a lower inner.microbatch"
         )
     elif size > 1:

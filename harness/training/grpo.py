@@ -29,6 +29,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,11 +55,67 @@ if TYPE_CHECKING:
 
     from harness.training.generation import Bfloat16Copy
     from harness.training.offload import Offloader
+
 # ------------------------------------------------------------------------------------------------------------- trainer
 
 
+@dataclass(frozen=True)
+class RewardCall:
+    """What one call of the reward gave.
+
+    raw      rewards of this process's completions, as the reward gave them
+    credits  what every character of every completion of all processes earned; None where the reward does not say
+    """
+
+    raw: list[float]
+    credits: Sequence[Sequence[float]] | None
+
+
+@dataclass(frozen=True)
+class ScoredRollouts:
+    """Rewards of a rollout batch, of all processes.
+
+    raw, rescaled  (N,) float64
+    token_credits  what every token of every completion earned; None where a rollout has one advantage
+    """
+
+    raw: torch.Tensor
+    rescaled: torch.Tensor
+    token_credits: list[list[float]] | None
+
+
+class CheckedReward:
+    """The reward as TRL calls it: a function of all rollouts of the step, checked. TRL rounds what it returns to
+    float32; `last` is what the last call gave."""
+
+    def __init__(self, reward: RewardFunction) -> None:
+        self._function = reward
+        self.__name__ = getattr(reward, "__name__", "reward")
+        self.last: RewardCall | None = None
+
+    def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        count, first = len(completions), 0
+        if processes.world_size() > 1:
+            rows = {"prompts": prompts, "completions": completions, **columns}
+            columns |= {
+                name: processes.gather_rows(column)
+                for name, column in rows.items()
+                if isinstance(column, list) and len(column) == count
+            }
+            prompts, completions = columns.pop("prompts"), columns.pop("completions")
+            first = count * processes.rank()
+        credits: list[Sequence[Sequence[float]]] = []  # a reward that credits characters calls its `append` once
+        values = self._function(prompts=prompts, completions=completions, credit_characters=credits.append, **columns)
+        raw = check_rewards(self.__name__, values, completions)[first : first + count]
+        self.last = RewardCall(raw, credits[-1] if credits else None)
+        return raw
+
+
 class GeneratorTrainer(Resumable, GRPOTrainer):
-    """See the module's docstring for every departure from TRL."""
+    """See the module's docstring for every departure from TRL.
+
+    sampling  the generator's settings where the harness draws the rollouts itself; None: TRL does
+    """
 
     def __init__(
         self,
@@ -66,39 +123,18 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         reward: RewardFunction,
         advantage: Advantage,
         grpo: GrpoSettings,
-        writing: GeneratorSettings | None = None,
+        sampling: GeneratorSettings | None = None,
         bfloat16_copy: Bfloat16Copy | None = None,
         offloader: Offloader | None = None,
         **kwargs: Any,
     ) -> None:
-        self._reward_name = getattr(reward, "__name__", "reward")
         self._advantage, self._grpo = advantage, grpo
-        self._writing, self._bfloat16_copy, self._offloader = writing, bfloat16_copy, offloader
+        self._sampling, self._bfloat16_copy, self._offloader = sampling, bfloat16_copy, offloader
         self.seconds = {"generation": 0.0, "reward": 0.0}
         self.rollout_stats: dict[str, float] = {}
-        self._credits: Sequence[Sequence[float]] | None = None
-
-        def checked(prompts: Any, completions: Any, **columns: Any) -> list[float]:
-            count = len(completions)
-            if processes.world_size() > 1:  # a reward is a function of all rollouts of the step
-                rows = {"prompts": prompts, "completions": completions, **columns}
-                whole = {
-                    k: processes.gather_rows(v) for k, v in rows.items() if isinstance(v, list) and len(v) == count
-                }
-                columns |= whole
-                prompts, completions = columns.pop("prompts"), columns.pop("completions")
-            self._credits = None
-            values = reward(prompts=prompts, completions=completions, credit_characters=self._credited, **columns)
-            first = count * self.accelerator.process_index
-            self._raw = check_rewards(self._reward_name, values, completions)[first : first + count]
-            return self._raw
-
-        checked.__name__ = self._reward_name
-        super().__init__(reward_funcs=checked, **kwargs)
-
-    def _credited(self, credits: Sequence[Sequence[float]]) -> None:
-        """What a reward calls to say what every character of every completion earned of its reward, on every rank."""
-        self._credits = credits
+        self._reward = CheckedReward(reward)
+        self._scored: ScoredRollouts | None = None
+        super().__init__(reward_funcs=self._reward, **kwargs)
 
     @contextmanager
     def _timed(self, phase: str) -> Any:
@@ -120,14 +156,14 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
             return super()._generate(prompts)
 
     def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> Any:
-        if self._writing is None:
+        if self._sampling is None:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         from harness.training.generation import sample
 
         model = self._bfloat16_copy.current() if self._bfloat16_copy else self.accelerator.unwrap_model(self.model)
         first = self.accelerator.process_index * len(prompt_ids)
         seed = rollout_seed(self.args.seed, self.state.global_step)
-        rows = sample(model, self.processing_class, prompt_ids, self._writing, seed=seed, first_row=first)
+        rows = sample(model, self.processing_class, prompt_ids, self._sampling, seed=seed, first_row=first)
         return rows, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -168,44 +204,47 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
             stored = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
             self._activate("generator")
         # TRL stores float32, which would round away what tells naive's training sets apart: gather the floats as given.
-        raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
-        self._gathered, self._rewards = raw, rescale(raw)
+        call = self._reward.last
+        raw = gather(torch.tensor(call.raw, dtype=torch.float64, device=stored.device))
+        rescaled, credits = rescale(raw), call.credits
         texts, ids = [completion_text(completion) for completion in completions], completion_ids_list
         if processes.world_size() > 1:
             texts, ids = processes.gather_rows(texts), processes.gather_rows(ids)
-        if self._credits is not None:
-            check_credits(self._reward_name, self._credits, texts)
-            self._credits = token_credits(self.processing_class, ids, texts, self._credits)
+        if credits is not None:
+            check_credits(self._reward.__name__, credits, texts)
+            credits = token_credits(self.processing_class, ids, texts, credits)
+        self._scored = ScoredRollouts(raw, rescaled, credits)
         texts = [text.strip() for text in texts]
         self.rollout_stats = {
             "reward_raw_mean": float(raw.mean()),
             "reward_raw_std": float(raw.std()),
-            "reward_scaled_mean": float(self._rewards.mean()),
-            "reward_scaled_std": float(self._rewards.std()),
-            "zero_spread": zero_spread(self._rewards, self.num_generations),
-            "rollouts": float(len(self._rewards)),
+            "reward_scaled_mean": float(rescaled.mean()),
+            "reward_scaled_std": float(rescaled.std()),
+            "zero_spread": zero_spread(rescaled, self.num_generations),
+            "rollouts": float(len(rescaled)),
             "empty_fraction": sum(not text for text in texts) / len(texts),
             "distinct_fraction": len(set(texts)) / len(texts),
         }
-        return self._rewards.to(stored.dtype).unsqueeze(1)
+        return rescaled.to(stored.dtype).unsqueeze(1)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
-        grpo = self._grpo
+        output = super()._generate_and_score_completions(inputs)  # calls `_calculate_rewards`
+        grpo, scored = self._grpo, self._scored
         count, rank = len(inputs), self.accelerator.process_index
-        if self._credits is not None:
+        if scored.token_credits is not None:
             width = output["completion_ids"].shape[1]
-            widest = max(width, *map(len, self._credits))  # each rank pads to its own longest completion
-            everyone = token_advantages(self._credits, widest, grpo.credit_discount, grpo.advantage_eps)[:, :width]
+            widest = max(width, *map(len, scored.token_credits))  # each rank pads to its own longest completion
+            everyone = token_advantages(scored.token_credits, widest, grpo.credit_discount, grpo.advantage_eps)
+            everyone = everyone[:, :width]
         else:
-            source = self._rewards if grpo.rescale else self._gathered
+            source = scored.rescaled if grpo.rescale else scored.raw
             everyone = advantages(source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards)
             check_advantages(everyone)
         output["advantages"] = everyone[rank * count : (rank + 1) * count].to(output["advantages"])
         return output
 
 
-class _Steps(TrainerCallback):
+class StepCallback(TrainerCallback):
     """Turns TRL's update log into one call a GRPO step."""
 
     def __init__(self, updates: int, on_step: Callable[[int, dict[str, float]], None]) -> None:
@@ -243,8 +282,7 @@ def make_trainer(
     if longest and needed > longest:
         raise HarnessError(
             f"The generator reads {longest} tokens, but generator.max_prompt_tokens + max_completion_tokens is "
-            f"{needed}; "
-            "lower them."
+            f"{needed}; lower them."
         )
     if len(prompts) < grpo.prompts_per_step:
         raise HarnessError(
@@ -252,7 +290,7 @@ def make_trainer(
             "add articles or lower it."
         )
     per_update = grpo.rollouts_per_step // grpo.updates_per_step
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    world = processes.world_size()
     microbatch = grpo.backward_size(world)
     accumulation = per_update // (microbatch * world)
     bf16 = generator.dtype == "bfloat16"
@@ -304,14 +342,14 @@ def make_trainer(
         reward=reward,
         advantage=advantage,
         grpo=grpo,
-        writing=generator if own else None,
+        sampling=generator if own else None,
         bfloat16_copy=bfloat16_copy,
         offloader=offloader,
         model=model,
         args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
         processing_class=tokenizer,
-        callbacks=[_Steps(grpo.updates_per_step, on_step)],
+        callbacks=[StepCallback(grpo.updates_per_step, on_step)],
     )
     if generator.true_positions:
         trainer.accelerator.unwrap_model(trainer.model).register_forward_pre_hook(_true_positions, with_kwargs=True)

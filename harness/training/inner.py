@@ -119,8 +119,7 @@ class InnerTrainer:
 
     @contextmanager
     def _warmed(self, texts: Sequence[str]) -> Iterator[None]:
-        """The model after `settings.warmup_steps` steps on `texts`; afterwards as it was. Parameters keep their
-        dtype."""
+        """The model after `settings.warmup_steps` steps on `texts`, in its dtype; afterwards as it was."""
         waits = self.step_counter is not None and self.step_counter.steps_done < self.settings.warmup_after
         if waits or not self.settings.warmup_steps:
             yield

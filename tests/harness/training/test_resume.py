@@ -1,4 +1,4 @@
-"""A cut cell goes on from its last whole checkpoint and ends bit for bit as if it had not been cut."""
+"""An interrupted cell resumes from its last whole checkpoint and ends bit for bit as if nothing had happened."""
 
 from __future__ import annotations
 
