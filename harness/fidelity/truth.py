@@ -23,10 +23,13 @@ from rewards.metagradient.optimizer import updated
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 MOST_BYTES = 2 << 30
 """Of per-example gradients; above it every training is done in full."""
 BLOCK = 8
 """Trainings whose gradients are summed at once: the per-example gradients are read from memory once a block."""
+AGREEMENT = 1e-7
+"""Relative to how far a training moves the weights: float64 rounds the short way and the long otherwise."""
 
 
 def in_float64(inner: InnerTrainer) -> InnerTrainer:
@@ -113,4 +116,4 @@ class OneStep:
         (ours,) = self.trained(torch.ones(1, len(self.gradients), dtype=torch.float64))
         move = self.layout.flatten(trained) - self.theta
         off = self.layout.flatten(ours) - self.theta - move
-        return bool(off.norm() <= 1e-7 * move.norm())
+        return bool(off.norm() <= AGREEMENT * move.norm())

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+HELD_OUT_BATCH = 64
+"""Held-out prompts that `generate` samples together from one stream: another number gives other rollouts."""
+SEED_BYTES = 7
+"""Of a hash that seeds a row's stream: torch takes 64 bits, signed, so 56 are safe."""
+
+
 @dataclass(frozen=True)
 class Piece:
     """Rows of one prompt that are generated together: their places in the result."""
@@ -70,7 +76,7 @@ def uniforms(seed: int, rows: Sequence[int], count: int, device: torch.device) -
     """(len(rows), count) float64: row r's stream depends on (seed, r) alone."""
     made = []
     for row in rows:
-        key = int.from_bytes(hashlib.sha256(f"{seed}:{row}".encode()).digest()[:7], "big")
+        key = int.from_bytes(hashlib.sha256(f"{seed}:{row}".encode()).digest()[:SEED_BYTES], "big")
         made.append(torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(key)))
     return torch.stack(made).to(device)
 
@@ -187,7 +193,6 @@ def generate(
     *,
     seed: int,
     greedy: bool = False,
-    batch_size: int = 64,
     bfloat16_copy: Bfloat16Copy | None = None,
 ) -> list[str]:
     """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched.
@@ -204,8 +209,8 @@ def generate(
     texts = []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for start in range(0, len(prompts), batch_size):
-            rows = [encode_prompt(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
+        for start in range(0, len(prompts), HELD_OUT_BATCH):
+            rows = [encode_prompt(tokenizer, prompt) for prompt in prompts[start : start + HELD_OUT_BATCH]]
             width = max(map(len, rows))
             ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
             mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])

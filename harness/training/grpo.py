@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 
 # ------------------------------------------------------------------------------------------------------------- trainer
 
+ADAM_EPSILON = 1e-8
+"""Of the generator's AdamW: torch's default; the paper (Appendix E) names no other."""
+
 
 @dataclass(frozen=True)
 class RewardCall:
@@ -326,7 +329,7 @@ def make_trainer(
         optim="adamw_torch",
         adam_beta1=grpo.betas[0],
         adam_beta2=grpo.betas[1],
-        adam_epsilon=1e-8,
+        adam_epsilon=ADAM_EPSILON,
         weight_decay=grpo.weight_decay,
         max_grad_norm=grpo.max_grad_norm,
         loss_type=grpo.loss,

@@ -42,6 +42,8 @@ GRAPHS_AT_MOST_IF_KEPT = 8 << 30
 """The same where the process keeps freed memory, so that pages are new in the first call alone (reports/metagradient,
 T = 96)."""
 
+PASS_FLOPS = 6
+"""FLOP a parameter and token: a multiplication and an addition, forward and twice backward."""
 FLOPS = {"cpu": 6e10}
 """FLOP a second of a gradient pass, by device, else `FLOPS_ELSE`: on one core of the miniature's machines 4e10 to 6e10.
 No clock is asked: plans differ in the last digits of what they compute, so that a plan by the clock would make the same
@@ -129,8 +131,8 @@ def update_seconds(vector: int) -> float:
 
 
 def pass_seconds(parameters: int, tokens: float, device: str) -> float:
-    """Expected seconds of a gradient pass: 6 FLOP a parameter and token, attention's own products left out."""
-    return 6 * parameters * tokens / FLOPS.get(device, FLOPS_ELSE)
+    """Expected seconds of a gradient pass; attention's own products are left out."""
+    return PASS_FLOPS * parameters * tokens / FLOPS.get(device, FLOPS_ELSE)
 
 
 def choose(steps: int, costs: Costs, tiers: list[Tier]) -> MemoryPlan:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rewards.metagradient.kernels import RMS_NORMS, is_conv1d
+from rewards.metagradient.kernels import RMS_NORMS, few_rows, is_conv1d
 from rewards.metagradient.loss import Rows
 
 
@@ -127,8 +127,8 @@ def _contribution(part: nn.Module, x: Tensor, g: Tensor, own: dict[str, Tensor])
         return total
     if kind in ("linear", "conv1d"):
         weight = weight if kind == "linear" else weight.T
-        rows = weight.any(1).nonzero()[:, 0]
-        if len(rows) * 8 < len(weight):
+        rows = few_rows(weight)
+        if rows is not None:
             weight, g = weight[rows], g.index_select(-1, rows)
         return total + sum_product(F.linear(x, weight), g)
     if kind == "embedding":

@@ -50,6 +50,14 @@ REBUILT_TOKENS = {"cpu": 1024}
 """Tokens of a graph that is built anew only to be differentiated at once: on a CPU it then stays in cache. Elsewhere a
 whole microbatch."""
 
+DISAGREEMENT, NARROW_DISAGREEMENT = 0.01, 0.3
+"""What two ways to the same sum may differ by, relative to it, before a missing second derivative is to blame; in
+float16 and bfloat16 rounding alone is that coarse."""
+RECORDED_ROUNDING, NARROW_ROUNDING = 1e3, 0.01
+"""The same where both sums come from one backward pass: units of the dtype's eps, or the share in narrow dtypes."""
+SECOND_PASS_ROUNDING = 100
+"""Units of eps, relative to |direction| |gradient|, by which a second pass rounds otherwise than the first."""
+
 
 class Objective:
     """Loss of each step's batch, factor * sum_i w_i l_i(theta), summed over the ranks of a process group.
@@ -297,8 +305,11 @@ class Objective:
         # What rounding may do to the passes, and to the dot product over all parameters.
         noise = float(torch.linalg.vector_norm(direction) * torch.linalg.vector_norm(grad))
         eps = torch.finfo(self.layout.dtype).eps
-        share = (0.01 if narrow else 1e3 * eps) if recorded else 0.3 if narrow else 1e-2
-        allowed = share * max(sums[1], abs(expected)) + (1 if recorded else 100) * eps * noise
+        if recorded:
+            share = NARROW_ROUNDING if narrow else RECORDED_ROUNDING * eps
+        else:
+            share = NARROW_DISAGREEMENT if narrow else DISAGREEMENT
+        allowed = share * max(sums[1], abs(expected)) + (1 if recorded else SECOND_PASS_ROUNDING) * eps * noise
         return abs(sums[0] - expected) <= allowed, f"{sums[0]:.6g} against {expected:.6g}"
 
     def _check(self, step: int, theta: Tensor, losses: Tensor, grad: Tensor) -> None:

@@ -230,6 +230,16 @@ def activation(x: Tensor, kind: str) -> Tensor:
 # --------------------------------------------------------------------------------------------------------------- linear
 
 
+FEW_ROWS = 1 / 8
+"""Share of a weight's rows below which gathering them is cheaper than multiplying all."""
+
+
+def few_rows(direction: Tensor) -> Tensor | None:
+    """Numbers of the rows of (O, I) that are not zero; None where they are not few."""
+    rows = direction.any(1).nonzero()[:, 0]
+    return rows if len(rows) < FEW_ROWS * len(direction) else None
+
+
 class Lean:
     """While `on`, backward passes form no weight gradients, a third of their work: their graph is wanted, which is to
     be differentiated again, and not their values."""
@@ -282,10 +292,8 @@ class _LinearBackward(Function):
             w_adjoint = p.T @ g if conv else g.T @ p
         x_adjoint = None
         if d is not None:
-            d, rows = d.T if conv else d, None  # (O, I)
-            if ctx.rows:
-                rows = d.any(1).nonzero()[:, 0]
-                rows = rows if len(rows) * 8 < len(d) else None
+            d = d.T if conv else d  # (O, I)
+            rows = few_rows(d) if ctx.rows else None
             part, taken = (d, g) if rows is None else (d[rows], g[:, rows])
             if need_g:
                 if rows is None:
