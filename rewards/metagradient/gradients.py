@@ -136,7 +136,7 @@ class Objective:
     ) -> tuple[Tensor, Graph | None]:
         """(losses (n,), the gradient's Graph if it is to be kept); the gradient is added to `into` (P,).
 
-        While `network.lean` is on, the gradients of linear layers are not formed and only the Graph is of use.
+        While `network.graph_only` is on, the gradients of linear layers are not formed and only the Graph is of use.
         """
         leaves = {k: v.detach().requires_grad_() for k, v in self.layout.views(theta).items()}
         with torch.enable_grad():
@@ -274,11 +274,11 @@ class Objective:
         return derivatives
 
     def _rebuild(self, step: int, theta: Tensor, where: slice, rows: Rows) -> Graph:
-        self.network.lean.on = True
+        self.network.graph_only.on = True
         try:
             return self._build(step, theta, where, rows, None, keep=True)[1]
         finally:
-            self.network.lean.on = False
+            self.network.graph_only.on = False
 
     def _forward_mode(self, theta: Tensor, rows: Rows, tangents: dict[str, Tensor]) -> Tensor:
         """(n,) direction . grad l_i."""

@@ -152,7 +152,7 @@ class _Activation(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kind: str) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.kind, ctx.curve = kind, _Curve(x, kind) if recompute.on() else None
+        ctx.kind, ctx.curve = kind, _Curve(x, kind) if recompute.is_saving() else None
         y = F.silu(x) if kind == "silu" else F.gelu(x, approximate=kind)
         recompute.offer(y, lambda curve=ctx.curve: curve.make()[0], forward=True)
         return y
@@ -240,7 +240,7 @@ def few_rows(direction: Tensor) -> Tensor | None:
     return rows if len(rows) < FEW_ROWS * len(direction) else None
 
 
-class Lean:
+class GraphOnly:
     """While `on`, backward passes form no weight gradients, a third of their work: their graph is wanted, which is to
     be differentiated again, and not their values."""
 
@@ -254,9 +254,11 @@ class _Linear(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, conv: bool, rows: bool, lean: Lean) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, conv: bool, rows: bool, graph_only: GraphOnly
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.how = bias is not None, conv, rows, lean
+        ctx.how = bias is not None, conv, rows, graph_only
         return F.linear(x, weight.T if conv else weight, bias)
 
     @staticmethod
@@ -269,16 +271,26 @@ class _LinearBackward(Function):
     that asks for gA alone skips the half that belongs to gx."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, biased: bool, conv: bool, rows: bool, lean: Lean, need):
+    def forward(
+        ctx: Any,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        biased: bool,
+        conv: bool,
+        rows: bool,
+        graph_only: GraphOnly,
+        need,
+    ):
         ctx.save_for_backward(g, x, weight)
         ctx.set_materialize_grads(False)
         ctx.conv, ctx.rows = conv, rows
         gx = g @ (weight.T if conv else weight) if need[0] else None
         gw, gb = None, None
         if need[1]:
-            gw = weight.new_zeros(()).expand_as(weight) if lean.on else x.T @ g if conv else g.T @ x
+            gw = weight.new_zeros(()).expand_as(weight) if graph_only.on else x.T @ g if conv else g.T @ x
         if biased and need[2]:
-            gb = g.new_zeros(()).expand(g.shape[1]) if lean.on else g.sum(0)
+            gb = g.new_zeros(()).expand(g.shape[1]) if graph_only.on else g.sum(0)
         return gx, gw, gb
 
     @staticmethod
@@ -308,10 +320,10 @@ class _LinearBackward(Function):
         return g_adjoint, x_adjoint, w_adjoint, None, None, None, None, None
 
 
-def linear(module: nn.Module, x: Tensor, lean: Lean, *, rows: bool = False) -> Tensor:
+def linear(module: nn.Module, x: Tensor, graph_only: GraphOnly, *, rows: bool = False) -> Tensor:
     """nn.Linear or Conv1D on (..., I)."""
     conv = type(module) is not nn.Linear
-    y = _Linear.apply(x.reshape(-1, x.shape[-1]), module.weight, module.bias, conv, rows, lean)
+    y = _Linear.apply(x.reshape(-1, x.shape[-1]), module.weight, module.bias, conv, rows, graph_only)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -343,7 +355,7 @@ class _TokenNLL(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(logits, targets)
-        ctx.softmax = _Softmax(logits) if recompute.on() else None
+        ctx.softmax = _Softmax(logits) if recompute.is_saving() else None
         nll = logits.new_empty(len(logits))
         for cut in _blocks(*logits.shape, logits.device):
             nll[cut] = -torch.log_softmax(logits[cut], -1).gather(1, targets[cut, None])[:, 0]
@@ -402,13 +414,13 @@ def is_conv1d(part: nn.Module) -> bool:
     return type(part).__name__ == "Conv1D" and hasattr(part, "nf")
 
 
-def fit(module: nn.Module, lm_head: nn.Module | None, lean: Lean) -> None:
+def fit(module: nn.Module, lm_head: nn.Module | None, graph_only: GraphOnly) -> None:
     """Give the modules of a private copy that these kernels cover their forward. Classes are matched exactly, by
     their Hugging Face names where they are not torch's, so that a subclass with other arithmetic keeps its own."""
     for part in module.modules():
         name = type(part).__name__
         if type(part) is nn.Linear or is_conv1d(part):
-            part.forward = lambda x, part=part: linear(part, x, lean, rows=part is lm_head)
+            part.forward = lambda x, part=part: linear(part, x, graph_only, rows=part is lm_head)
         elif type(part) is nn.LayerNorm and part.weight is not None and part.bias is not None:
             if part.weight.dim() == 1:
                 part.forward = lambda x, part=part: layer_norm(part, x)
