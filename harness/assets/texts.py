@@ -19,8 +19,8 @@ def texts(ref: str, *, split: str | None, limit: int | None = None, language: st
     split   "train", "validation" or "test"; None: all texts (of a hub data set: its train split). `embedded:articles`
             and `embedded:passages` know splits. A JSON-lines file holds objects with a `text` field; it may say `split`
             in each, else of every five lines the fourth is validation, the fifth test and the rest train, so that no
-            split shares a line with another. A hub data set, or a folder laid out as one (see harness/hub.py), has its
-            own.
+            split shares a line with another. A hub data set, or a folder laid out as one (harness/assets/hub.py), has
+            its own.
     """
     if is_embedded(ref):
         found = embedded_texts(ref.removeprefix(EMBEDDED), split, language, limit)

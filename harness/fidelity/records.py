@@ -1,4 +1,4 @@
-"""What is stored of a comparison of signals: the records of `harness/fidelity.py`, and how they are read back."""
+"""What is stored of a comparison of signals: the records of `harness/fidelity/run.py`, and how they are read back."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness import assets
-from harness.contracts import HarnessError
 from harness.machine.devices import Device
 from harness.planning.shapes import Shape, known_assets, shape_of
 from harness.registry import REWARDS, TASKS
@@ -123,6 +122,7 @@ class CellEstimate:
 
 
 WIDTH = {"bfloat16": 2, "float32": 4, "float64": 8}
+"""Bytes of a number."""
 
 
 def forward(
@@ -376,6 +376,3 @@ def downloads(refs: Iterable[str]) -> list[Download]:
 def tokens_note(settings: Settings) -> str:
     g = settings.generator
     return f"texts of full length: prompts of {g.max_prompt_tokens}, rollouts of {g.max_completion_tokens} tokens"
-
-
-__all__ = ["CellEstimate", "Download", "HarnessError", "Phase", "downloads", "estimate", "offloads", "tokens_note"]

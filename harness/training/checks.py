@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from harness.settings.schema import Settings
 
-FEW = 0.05
+FEW_DIFFERENT = 0.05
 """Of the validation rollouts, at most this share different: flagged as all but identical."""
 
 
@@ -56,7 +56,7 @@ def flags(rollouts: Sequence[str]) -> list[str]:
     different = len(set(rollouts))
     if 2 * empty >= count:
         return [f"{empty} of {count} rollouts are empty"]
-    if count > 1 and different <= max(1, FEW * count):
+    if count > 1 and different <= max(1, FEW_DIFFERENT * count):
         return [f"{count} rollouts are only {different} different texts"]
     return []
 

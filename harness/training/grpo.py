@@ -237,13 +237,15 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         if scored.token_credits is not None:
             width = output["completion_ids"].shape[1]
             widest = max(width, *map(len, scored.token_credits))  # each rank pads to its own longest completion
-            everyone = token_advantages(scored.token_credits, widest, grpo.credit_discount, grpo.advantage_eps)
-            everyone = everyone[:, :width]
+            of_all_ranks = token_advantages(scored.token_credits, widest, grpo.credit_discount, grpo.advantage_eps)
+            of_all_ranks = of_all_ranks[:, :width]
         else:
             source = scored.rescaled if grpo.rescale else scored.raw
-            everyone = advantages(source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards)
-            check_advantages(everyone)
-        output["advantages"] = everyone[rank * count : (rank + 1) * count].to(output["advantages"])
+            of_all_ranks = advantages(
+                source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards
+            )
+            check_advantages(of_all_ranks)
+        output["advantages"] = of_all_ranks[rank * count : (rank + 1) * count].to(output["advantages"])
         return output
 
 

@@ -1,7 +1,7 @@
 """Several processes on one cell: what a launcher (`torchrun`, `accelerate launch`) started works on cell after cell,
-all ranks on the same one. Rank 0 stores and prints; the others keep their copy of the books in a scratch folder.
+all ranks on the same one. Rank 0 stores and prints; the others store in a scratch folder.
 
-A cut cell starts anew here: checkpoints hold one process's state.
+An interrupted cell starts again here: checkpoints hold one process's state.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def test_the_command_line_alone_lets_it_run_and_the_record_says_so(
     model_with_code, quick, make_plan, tmp_path, monkeypatch
 ):
     folder, mark = model_with_code
-    monkeypatch.setitem(trust._trust, "remote_code", False)
+    monkeypatch.setattr(trust, "_trusts_remote_code", False)
     trust.trust_remote_code()
     with pytest.raises(HarnessError):  # the weights are empty
         assets.load_model(str(folder))
