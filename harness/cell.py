@@ -60,7 +60,7 @@ CARRIED = (
     "peak_memory_bytes",
     "device_memory_bytes",
 )
-"""What of the record a checkpoint brings back; the rest is known anew."""
+"""What of the record a checkpoint brings back; the rest is found again."""
 
 
 def run_cell(
@@ -395,7 +395,7 @@ class _Cell:
 
 
 def resetpeak_memory() -> None:
-    """Starts the process's high-water mark anew (Linux), so that each cell of a worker reports its own peak."""
+    """Starts the process's high-water mark again (Linux), so that each cell of a worker reports its own peak."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -350,7 +350,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt, Interrupted) as stop:
         number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else 2
         again = escape(shlex.join(["python", "-m", "harness", *sys.argv[1:]]))
-        errors.print(f"Interrupted; what was measured is stored. Run it again to go on: {again}", highlight=False)
+        errors.print(f"Interrupted; what was measured is stored. Run it again to resume: {again}", highlight=False)
         sys.exit(128 + number)
     except Exception as error:
         # A usage error of click, which typer brings along under a name of its own.

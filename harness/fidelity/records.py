@@ -128,7 +128,7 @@ def read(path: Path, kind: type[Record]) -> Record | None:
             raise HarnessError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update the harness.")
         return kind.model_validate(data)
     except (OSError, ValueError, ValidationError) as error:
-        raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it anew.") from error
+        raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it again.") from error
 
 
 @dataclass(frozen=True)

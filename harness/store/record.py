@@ -173,7 +173,7 @@ class CellStore:
             return None
         except (OSError, ValueError, ValidationError, RecursionError) as error:
             raise HarnessError(
-                f"{path} is damaged ({type(error).__name__}); remove its folder to run it anew."
+                f"{path} is damaged ({type(error).__name__}); remove its folder to run it again."
             ) from error
 
     def clear(self, stale: Iterable[str] | None = None) -> None:

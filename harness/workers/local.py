@@ -180,7 +180,7 @@ class _Pool:
         record = store.read() or record
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
         record.status = "failed"
-        record.reason = f"the worker process ended with code {code}{hint}; --retry-failed goes on"
+        record.reason = f"the worker process ended with code {code}{hint}; --retry-failed resumes it"
         record.provenance = record.provenance or provenance()
         store.write(record)
         return record

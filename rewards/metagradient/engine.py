@@ -3,8 +3,7 @@
 With s_t = (theta_t, o_t) parameters and optimizer state, g_t = grad of step t's loss and s_{t+1} = U(s_t, g_t), the
 adjoint u_t = dPhi/ds_t goes back through a step in two moves. The optimizer's own vector-Jacobian product gives
 d = dPhi/dg_t and what reaches s_t directly; one directional pass over the batch gives the rewards
-dPhi/dw_i = d . d(g_t)/dw_i and the Hessian-vector product H d, which joins u_theta (section 3.1 of the
-paper).
+dPhi/dw_i = d . d(g_t)/dw_i and the Hessian-vector product H d, which joins u_theta (section 3.1).
 """
 
 from __future__ import annotations
