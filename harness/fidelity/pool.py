@@ -20,6 +20,7 @@ from harness.training.seeds import pool_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 SOURCES = ("generator", "article", "other", "target")
 LANGUAGES = ("de", "es", "fr", "it")
 

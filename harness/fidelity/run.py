@@ -37,6 +37,7 @@ from harness.store.record import identity
 
 if TYPE_CHECKING:
     from harness.training.inner import InnerTrainer
+
 Say = Callable[[str], None]
 
 

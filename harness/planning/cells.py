@@ -88,7 +88,7 @@ class CellPlan:
 
 
 Policy = Literal["continue", "fresh", "retry-failed", "only-missing"]
-"""What `run` does with a stored cell: `continue` keeps finished and failed ones resumes interrupted ones."""
+"""What `run` does with a stored cell: `continue` keeps finished and failed ones, resumes interrupted ones."""
 
 
 def wanted(stored: CellRecord | None, policy: Policy, since: str = "") -> bool:

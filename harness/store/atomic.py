@@ -13,6 +13,7 @@ from harness.contracts import HarnessError
 
 if TYPE_CHECKING:
     import pandas
+
 # -------------------------------------------------------------------------------------------------------------- writing
 
 

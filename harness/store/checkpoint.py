@@ -23,6 +23,7 @@ from harness.store.atomic import cannot_write, sync_folder
 
 if TYPE_CHECKING:
     import torch
+
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.safetensors")
 

@@ -29,6 +29,7 @@ from harness.store.atomic import write_atomic, write_json
 
 if TYPE_CHECKING:
     import pandas
+
 SCHEMA_VERSION = 1
 IDENTITY_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}

@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from harness.training.generation import Bfloat16Copy
     from harness.training.offload import Offloader
 
-# ------------------------------------------------------------------------------------------------------------- trainer
-
 ADAM_EPSILON = 1e-8
 """Of the generator's AdamW: torch's default; the paper (Appendix E) names no other."""
 
