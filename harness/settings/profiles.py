@@ -94,7 +94,7 @@ class Profile:
 
 def profile_names() -> list[str]:
     """The built-in profiles, sorted."""
-    return sorted(item.name for item in _built_in().iterdir() if item.is_dir())
+    return sorted(path.parent.name for path in _built_in().glob("*/base.yaml"))
 
 
 def load_profile(name: str) -> Profile:
@@ -105,7 +105,7 @@ def load_profile(name: str) -> Profile:
         path = Path(name)
         return profile_from(_read_file(path), {key: f"{path.name}, {key}" for key in KEYS}, f"The profile {name}")
     if os.path.isdir(name):
-        return _read_folder(Path(name))
+        return _read_folder(Path(name).resolve())
     raise HarnessError(unknown("profile", name, profile_names()))
 
 
@@ -140,6 +140,10 @@ def _read_folder(folder: Path) -> Profile:
     """A profile of several files; all but base.yaml may be missing."""
     data: dict[str, Any] = {}
     what = f"The profile {folder.name}"
+    if not (folder / "base.yaml").is_file():
+        raise HarnessError(
+            f"{what} is a folder without a file base.yaml; add one with {', '.join(FILES['base.yaml'])}."
+        )
     for path in sorted(folder.glob("*.y*ml")):
         if path.name not in FILES:
             raise HarnessError(f"{what} holds the file {path.name}, but takes only {', '.join(FILES)}.")
@@ -199,11 +203,15 @@ def _values(tree: Any, where: str) -> Values:
     tree = dict(_mapping(tree, where))
     waiting = _mapping(tree.pop(CONDITION, None), f"{where}, {CONDITION}")
     found: dict[tuple[int, str], Any] = {}
-    for at_least, part in [(1, tree), *waiting.items()]:
-        if part is not tree and (type(at_least) is not int or at_least < 2):
-            raise HarnessError(f"In {where}: {CONDITION} takes whole numbers from 2 on, not '{_short(at_least)}'.")
-        for key, value in _flat(_mapping(part, f"{where}, {CONDITION}"), where):
-            _add(found, {(at_least, key): value}, where)
+    for key, value in _flat(tree, where):
+        _add(found, {(1, key): value}, where)
+    for steps, part in waiting.items():
+        text = str(steps)  # a text where the profile was written as JSON
+        if not (text.isdecimal() and len(text) < 10 and int(text) > 1):
+            raise HarnessError(f"In {where}: {CONDITION} takes whole numbers from 2 on, not '{_short(steps)}'.")
+        inside = f"{where}, {CONDITION}, {text}"
+        for key, value in _flat(_mapping(part, inside), inside):
+            _add(found, {(int(text), key): value}, inside)
     return found
 
 

@@ -142,7 +142,8 @@ def test_assignments_of_any_type(assignments):
     survives(resolve, load_profile("tiny"), "lambada_es", "sgd_metagrad", assignments)
 
 
-PROFILE = (resources.files("harness") / "profiles" / "tiny.yaml").read_text(encoding="utf-8")
+TINY = sorted((resources.files("harness") / "profiles" / "tiny").iterdir(), key=lambda file: file.name)
+PROFILE = "".join(file.read_text(encoding="utf-8") for file in TINY)
 
 
 @fuzz
