@@ -17,13 +17,13 @@ from harness.registry import REWARDS, TASKS
 from harness.settings.options import check_options
 from harness.settings.profiles import (
     Profile,
-    known_keys,
     load_profile,
     origins,
     parse_assignment,
     profile_names,
     resolve,
 )
+from harness.settings.schema import known_keys
 
 
 def add_to(app: typer.Typer, console: Console) -> None:

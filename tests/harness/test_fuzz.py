@@ -158,7 +158,7 @@ def test_profiles(tmp_path, data):
     elif kind == "text":
         path.write_bytes(data.draw(yaml_texts).encode("utf-8", "surrogatepass"))
     else:
-        path.write_text(json.dumps(edited(yaml.safe_load(PROFILE), data.draw)))
+        path.write_text(json.dumps(edited(json.loads(json.dumps(yaml.safe_load(PROFILE))), data.draw)))
     profile = survives(load_profile, str(path))
     if profile:
         for plan in survives(plan_grid, profile, ["lambada_es"], ["embedding"], [0], {}) or []:

@@ -21,10 +21,16 @@ def value(settings: Settings, key: str):
     return found
 
 
-def plain_layers(profile: str, task: str, reward: str) -> dict[str, dict]:
+@pytest.fixture(scope="module", params=profile_names())
+def both(request):
+    """A built-in profile as it is loaded, and the plain contents of its files."""
+    folder = resources.files("harness") / "profiles" / request.param
+    return load_profile(request.param), [yaml.safe_load((folder / name).read_text()) for name in LAYERS.values()]
+
+
+def plain_layers(files: list[dict], task: str, reward: str) -> dict[str, dict]:
     """Layer -> dotted key -> value, without what waits for long trainings."""
-    folder = resources.files("harness") / "profiles" / profile
-    base, tasks, rewards, pairs = (yaml.safe_load((folder / name).read_text()) for name in LAYERS.values())
+    base, tasks, rewards, pairs = files
 
     def entries(layer, name):
         return [entry for names, entry in layer.items() if name in str(names).split(", ")]
@@ -45,11 +51,11 @@ def plain_layers(profile: str, task: str, reward: str) -> dict[str, dict]:
     }
 
 
-@pytest.mark.parametrize("profile", profile_names())
 @pytest.mark.parametrize("task", [*TASKS.names(), "another"])
 @pytest.mark.parametrize("reward", [*REWARDS.names(), "another"])
-def test_each_value_is_the_one_of_its_origin(profile, task, reward):
-    layers, loaded = plain_layers(profile, task, reward), load_profile(profile)
+def test_each_value_is_the_one_of_its_origin(both, task, reward):
+    loaded, files = both
+    layers = plain_layers(files, task, reward)
     given = {"inner.steps": 1, "validation.inner_steps": 1, "grpo.kl": 0.25}
     settings, found = resolve(loaded, task, reward, given), origins(loaded, task, reward, given)
     options = {key for layer in layers.values() for key in layer if key.startswith(OPTIONS)}
@@ -61,7 +67,7 @@ def test_each_value_is_the_one_of_its_origin(profile, task, reward):
         elif not naming:
             assert origin == Origin("default")
         else:
-            assert origin == Origin(naming[-1], f"{profile}/{LAYERS[naming[-1]]}")
+            assert origin == Origin(naming[-1], f"{loaded.name}/{LAYERS[naming[-1]]}")
             told, said = value(settings, key), layers[naming[-1]][key]
             assert told == (tuple(said) if isinstance(told, tuple) else said)
 

@@ -311,8 +311,8 @@ def test_the_built_in_settings_are_pinned():
     tasks = ["67", "lambada_de", "lambada_es", "lambada_fr", "lambada_it", "norm", "qr", "uuid"]
     rewards = ["adam_metagrad", "embedding", "fasttext", "levenshtein", "naive", "sgd_metagrad"]
     found = [
-        identity(task, reward, 0, resolve(load_profile(profile), task, reward, given), {})
-        for profile in ("paper", "small", "tiny")
+        identity(task, reward, 0, resolve(profile, task, reward, given), {})
+        for profile in map(load_profile, ["paper", "small", "tiny"])
         for task in tasks
         for reward in rewards
         for given in ({}, {"inner.steps": 1}, {"inner.steps": 8}, {"inner.steps": 96})
