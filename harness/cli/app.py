@@ -122,6 +122,9 @@ def run(
         raise typer.Exit(1)
 
 
+listing.add_to(app, console)
+
+
 @app.command()
 def table(runs: Annotated[Path, typer.Argument(help="A results folder.")] = Path("runs")) -> None:
     """Print the standard table of stored results again."""
@@ -280,7 +283,6 @@ def _check_tracker(track: str) -> None:
         raise HarnessError(f"--track {track} needs the package {track}; install it with `pip install {track}`.")
 
 
-listing.add_to(app, console)
 assets.add_to(app, console, _names)
 
 

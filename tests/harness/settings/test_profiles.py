@@ -177,7 +177,7 @@ def test_a_setting_can_wait_for_a_long_training():
 
 @pytest.mark.parametrize("layer", ["settings", "tasks", "rewards", "pairs"])
 def test_a_setting_waits_for_so_many_inner_steps_and_no_fewer(layer):
-    waiting = {"inner_steps_at_least": {9: {"grpo.steps": 3}, 90: {"grpo.steps": 4}}}
+    waiting = {"inner_steps_at_least": {90: {"grpo.steps": 4}, 9: {"grpo.steps": 3}}}
     entry = {"tasks": {"norm": waiting}, "rewards": {"naive": waiting}, "pairs": {"norm": {"naive": waiting}}}
     profile = own(**{layer: entry.get(layer, waiting)})
     assert [resolve(profile, "norm", "naive", {"inner.steps": t}).grpo.steps for t in (1, 8, 9, 96)] == [9, 9, 3, 4]
