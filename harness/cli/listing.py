@@ -94,11 +94,11 @@ def _rows(profile: Profile, task: str, reward: str, given: dict[str, Any]) -> It
         "reward.options": (REWARDS.get(reward).options if reward else None) or {},
     }
     for key in known_keys():
-        under = [each for each in found if each == key or each.startswith(f"{key}.")]
-        for each in under:
-            yield each, str(_value(view, each)), str(found[each])
+        for each in found:
+            if each == key or each.startswith(f"{key}."):
+                yield each, str(_value(view, each)), str(found[each])
         for name, line in declared.get(key, {}).items():
-            if f"{key}.{name}" not in under and key not in under:
+            if f"{key}.{name}" not in found:
                 yield f"{key}.{name}", line, UNSET
 
 

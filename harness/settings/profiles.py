@@ -292,7 +292,9 @@ def _resolved(profile: Profile, task: str, reward: str, given: Mapping[str, Any]
         said = [*_said(profile, task, reward, longest), *((Origin("--set"), key, given[key]) for key in given)]
         for origin, key, value in said:
             _assign(tree, key, value)
-            found = {old: each for old, each in found.items() if not old.startswith(f"{key}.")} | {key: origin}
+            names = [f"{key}.{name}" for name in value] if key in OPTIONS and isinstance(value, Mapping) else [key]
+            found = {old: each for old, each in found.items() if not old.startswith(f"{key}.")}
+            found |= dict.fromkeys(names, origin)
         return _validated(tree), found
 
     settings, found = with_conditions(1)

@@ -49,6 +49,12 @@ def test_values_and_what_is_not_set():
         assert " ".join([key, words]).split() == line.split()
 
 
+def test_options_given_as_a_whole():
+    lines = [line.split() for line in shown(120, "tiny", "67", "", {"task.options": {"lambda": 3}})]
+    assert ["task.options.lambda", "3", "--set"] in lines
+    assert [line[-2:] for line in lines if line[:1] == ["task.options.first_token"]] == [["not", "set"]]
+
+
 def test_the_command(capsys):
     app.app(
         ["list", "--settings", "--profile", "paper", "--task", "norm", "--set", "grpo.steps=7"], standalone_mode=False

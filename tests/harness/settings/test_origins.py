@@ -107,10 +107,14 @@ def test_set_and_what_it_implies():
         "inner.optimizer.lr",
         "inner.optimizer.total_lr",  # would make the rate meaningless
     }
-    found = origins(load_profile("tiny"), "67", "", {"task.options": {"lambda": 3}, "task.options.first_token": 3})
+
+
+def test_options_that_are_set_as_a_whole_replace_the_profiles():
+    tiny = load_profile("tiny")
+    assert str(origins(tiny, "67", "")["task.options.first_token"]) == "tiny/tasks.yaml"
+    found = origins(tiny, "67", "", {"task.options": {"lambda": 3}})
     assert {key: str(each) for key, each in found.items() if key.startswith(OPTIONS)} == {
-        "task.options": "--set",  # the profile's options are gone as a whole
-        "task.options.first_token": "--set",
+        "task.options.lambda": "--set"
     }
 
 
