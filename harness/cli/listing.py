@@ -102,7 +102,9 @@ def _rows(profile: Profile, task: str, reward: str, given: dict[str, Any]) -> It
                 yield f"{key}.{name}", line, UNSET
 
 
-def _value(view: Any, key: str) -> Any:
-    for part in key.split("."):
-        view = view[part]
-    return view
+def _value(view: dict[str, Any], key: str) -> Any:
+    """What stands at a dotted key; a task's or a reward's own name may hold dots itself."""
+    if key in view:
+        return view[key]
+    part, _, rest = key.partition(".")
+    return _value(view[part], rest)

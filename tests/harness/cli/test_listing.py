@@ -55,6 +55,11 @@ def test_options_given_as_a_whole():
     assert [line[-2:] for line in lines if line[:1] == ["task.options.first_token"]] == [["not", "set"]]
 
 
+def test_names_of_options_may_hold_dots():
+    lines = [line.split() for line in shown(120, "tiny", "", "", {"task.options": {"a.b": 3}, "task.options.c.d": 4})]
+    assert ["task.options.a.b", "3", "--set"] in lines and ["task.options.c.d", "4", "--set"] in lines
+
+
 def test_the_command(capsys):
     app.app(
         ["list", "--settings", "--profile", "paper", "--task", "norm", "--set", "grpo.steps=7"], standalone_mode=False
