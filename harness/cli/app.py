@@ -13,13 +13,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from harness.cli import assets
+from harness.cli import assets, listing
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.registry import REWARDS, TASKS
-from harness.settings.profiles import known_keys, load_profile, parse_assignment, profile_names
+from harness.settings.profiles import load_profile, parse_assignment
 
 app = typer.Typer(
     add_completion=False,
@@ -38,7 +37,7 @@ Out = Annotated[Path, typer.Option("--out", help="Where results are kept; a seco
 def run(
     task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
     reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",
-    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, or a YAML file.")] = "tiny",
+    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, a YAML file or a folder.")] = "tiny",
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'.")] = "0",
     assignments: Annotated[
         list[str] | None,
@@ -126,44 +125,7 @@ def run(
         raise typer.Exit(1)
 
 
-@app.command("list")
-def list_(
-    settings: Annotated[
-        bool, typer.Option("--settings", help="Every setting that --set takes, with a profile's values.")
-    ] = False,
-    profile: Annotated[str, typer.Option(help="With --settings: the profile.")] = "tiny",
-    task: Annotated[str, typer.Option(help="With --settings: as this task gets them.")] = "",
-    reward: Annotated[str, typer.Option(help="With --settings: as this reward gets them.")] = "",
-) -> None:
-    """Tasks, rewards and profiles, a line each."""
-    if settings:
-        from harness.settings.profiles import resolve
-
-        asked = [("task.options", TASKS.get(task))] if task else []
-        asked += [("reward.options", REWARDS.get(reward))] if reward else []
-        chosen = load_profile(profile)
-        view = resolve(chosen, task, reward).model_dump()
-        table = Table("setting", chosen.name, title="Settings (--set KEY=VALUE)", title_justify="left")
-        for key in known_keys():
-            value = view
-            for part in key.split("."):
-                value = value[part]
-            table.add_row(key, escape(str(value)))
-        for prefix, entry in asked:
-            for name, line in (entry.options or {}).items():
-                table.add_row(f"{prefix}.{name}", escape(line), style="dim")
-        return console.print(table)
-    blocks = {
-        "Tasks": [(entry.name, entry.summary) for entry in TASKS],
-        "Rewards": [(entry.name, entry.summary) for entry in REWARDS],
-        "Profiles": [(name, load_profile(name).summary) for name in profile_names()],
-    }
-    for title, rows in blocks.items():
-        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
-        for name, summary in rows:
-            table.add_row(f"[bold]{escape(name)}[/bold]", escape(summary))
-        console.print(table)
-        console.print()
+listing.add_to(app, console)
 
 
 @app.command()
@@ -215,7 +177,7 @@ def rerun(cell: Annotated[Path, typer.Argument(help="The folder of a finished ce
 def fidelity(
     task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
     reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",
-    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, or a YAML file.")] = "tiny",
+    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, a YAML file or a folder.")] = "tiny",
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'; each writes a pool of its own.")] = "0",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting (repeatable).")

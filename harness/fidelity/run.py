@@ -46,7 +46,7 @@ class FidelityPlan:
     """One task and seed with the signals that are to be judged on it."""
 
     base: CellPlan
-    """Settings of the task without any reward's overrides: the training that the truth repeats."""
+    """Settings of the task without what a reward changes: the training that the truth repeats."""
     rewards: tuple[CellPlan, ...]
     spec: Spec = Spec()
     steps_of_a_run: int = 1

@@ -1,12 +1,11 @@
-"""Settings: one YAML profile, `--set a.b=c` on top, resolved per cell and validated before anything loads.
+"""Settings: every number and name that a cell depends on, with types, ranges and defaults.
 
-A profile holds `settings` (what every cell starts from) and `overrides` (a list of `{when: {task, reward, inner_steps},
-set: {...}}`, applied in order): shell-style patterns, and how many inner steps a training must have at least, which is
-read without such overrides. What the command line says with `--set` comes last and wins.
+Values come from a profile (harness/settings/profiles.py says how its layers go over each other) and from `--set`.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -265,6 +264,30 @@ class Settings(Section):
     validation: ValidationSettings = ValidationSettings()
     task: TaskSettings = TaskSettings()
     reward: RewardSettings = RewardSettings()
+
+
+OPTIONS = ("task.options", "reward.options")
+"""Where the names are the task's and the reward's own: they declare them (harness/registry.py)."""
+
+
+@cache
+def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> tuple[str, ...]:
+    """Every dotted key that `--set` takes, in the order of the schema."""
+    keys: list[str] = []
+    for name, info in model.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            keys += known_keys(annotation, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return tuple(keys)
+
+
+@cache
+def groups() -> frozenset[str]:
+    """Every dotted name that stands for several settings, such as `inner.optimizer`."""
+    parts = (key.split(".") for key in known_keys())
+    return frozenset(OPTIONS) | {".".join(part[:n]) for part in parts for n in range(1, len(part))}
 
 
 def identity_view(section: BaseModel) -> dict[str, Any]:
