@@ -15,7 +15,8 @@ from harness.contracts import HarnessError, Measure, SignalError
 from harness.machine import processes
 from harness.machine.devices import peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
-from harness.planning.cells import CellPlan, Policy, articles, make_reward, make_task, wanted
+from harness.planning.cells import CellPlan, articles, make_reward, make_task
+from harness.planning.policy import Policy, kept
 from harness.registry import REWARDS
 from harness.store import locks
 from harness.store.atomic import StorageError, write_atomic
@@ -73,8 +74,8 @@ def run_cell(
     wait: bool = True,
 ) -> CellRecord | None:
     """Runs the cell, or goes on with it from its last checkpoint, and stores it whatever happens: `done`, `failed`
-    (with the reason) or `interrupted`, the last with all that was measured until then. A cell that needs no run (see
-    `wanted`) is returned as stored. None: another process runs it now and `wait` is off.
+    (with the reason) or `interrupted`, the last with all that was measured until then. A cell that needs no run
+    (harness/planning/policy.py) is returned as stored. None: another process runs it now and `wait` is off.
 
     Raises Interrupted, and StorageError where nothing can be stored.
     """
@@ -83,13 +84,13 @@ def run_cell(
     with locks.owned(store.folder, wait=wait) as ours:
         if not ours:
             return None
-        stored = store.read()
         checkpoints = Checkpoints(store.folder / "checkpoints")
         locks.sweep(store.folder)
-        if not wanted(stored, policy, since):
-            if stored.status == "done":
+        if (stays := kept(store, policy, since)) is not None:
+            if stays.status == "done":
                 checkpoints.clear()
-            return stored
+            return stays
+        stored = store.read()
         if policy == "fresh":
             store.clear()
         record.provenance = provenance() | {"revisions": plan.revisions()}
