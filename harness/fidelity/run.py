@@ -356,8 +356,10 @@ def run_all(
         if event["event"] == "note":
             say(f"{job.name}: {event['text']}")
         elif event["event"] == "end":
-            failed = [record.reason for record in event["record"] if record.status == "failed"]
-            say(f"{job.name}: {f'{len(failed)} rewards failed: {failed[0]}' if failed else 'done'}")
+            records = event["record"]
+            failed = [record.reason for record in records if record.status == "failed"]
+            how = f"{len(failed)} of {len(records)} rewards failed: {failed[0]}" if failed else "done"
+            say(f"{job.name}: {how}")
 
     found = executor.run([FidelityJob(plan, out, fresh) for plan in plans], observe)
     return [record for records in found for record in records]

@@ -50,6 +50,7 @@ from harness.training.credit import check_credits, token_advantages, token_credi
 from harness.training.prompts import Prompt
 from harness.training.resume import Resumable
 from harness.training.shared_prompts import group_order, log_probs, reorder
+from harness.training.steps import RolloutStats, StepReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -77,7 +78,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         self._advantage, self._grpo = advantage, grpo
         self._writing, self._half, self._residency = writing, half, residency
         self.seconds = {"generation": 0.0, "reward": 0.0}
-        self.rollout_stats: dict[str, float] = {}
+        self.rollout_stats: RolloutStats | None = None
         self._credits: Sequence[Sequence[float]] | None = None
 
         def checked(prompts: Any, completions: Any, **columns: Any) -> list[float]:
@@ -177,16 +178,16 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
             check_credits(self._reward_name, self._credits, texts)
             self._credits = token_credits(self.processing_class, ids, texts, self._credits)
         texts = [text.strip() for text in texts]
-        self.rollout_stats = {
-            "reward_raw_mean": float(raw.mean()),
-            "reward_raw_std": float(raw.std()),
-            "reward_scaled_mean": float(self._rewards.mean()),
-            "reward_scaled_std": float(self._rewards.std()),
-            "zero_spread": zero_spread(self._rewards, self.num_generations),
-            "rollouts": float(len(self._rewards)),
-            "empty_fraction": sum(not text for text in texts) / len(texts),
-            "distinct_fraction": len(set(texts)) / len(texts),
-        }
+        self.rollout_stats = RolloutStats(
+            rollouts=len(self._rewards),
+            reward_raw_mean=float(raw.mean()),
+            reward_raw_std=float(raw.std()),
+            reward_scaled_mean=float(self._rewards.mean()),
+            reward_scaled_std=float(self._rewards.std()),
+            zero_spread=zero_spread(self._rewards, self.num_generations),
+            empty_fraction=sum(not text for text in texts) / len(texts),
+            distinct_fraction=len(set(texts)) / len(texts),
+        )
         return self._rewards.to(stored.dtype).unsqueeze(1)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
@@ -206,14 +207,21 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
 
 
 class _Steps(TrainerCallback):
-    """Turns TRL's update log into one call a GRPO step."""
+    """Turns TRL's update log into one report a GRPO step. What is done with a report is no part of a step's time."""
 
-    def __init__(self, updates: int, on_step: Callable[[int, dict[str, float]], None]) -> None:
-        self.updates, self.on_step = updates, on_step
+    def __init__(self, trainer: GeneratorTrainer, updates: int, on_step: Callable[[StepReport], None]) -> None:
+        self.trainer, self.updates, self.on_step = trainer, updates, on_step
+        self._begin()
+
+    def _begin(self) -> None:
+        self.begun, self.before = time.perf_counter(), dict(self.trainer.seconds)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs and state.global_step % self.updates == 0:
-            self.on_step(state.global_step // self.updates, logs)
+            seconds = {phase: self.trainer.seconds[phase] - before for phase, before in self.before.items()}
+            seconds["update"] = time.perf_counter() - self.begun - sum(seconds.values())
+            self.on_step(StepReport(state.global_step // self.updates, self.trainer.rollout_stats, logs, seconds))
+            self._begin()
 
 
 def make_trainer(
@@ -227,12 +235,12 @@ def make_trainer(
     grpo: GrpoSettings,
     seed: int,
     scratch: str,
-    on_step: Callable[[int, dict[str, float]], None],
+    on_step: Callable[[StepReport], None],
     report_to: str = "none",
     half: HalfCopy | None = None,
     residency: Residency | None = None,
 ) -> GeneratorTrainer:
-    """A trainer ready for `.train()`. `on_step(step, logs)` is called after each GRPO step with TRL's averaged logs.
+    """A trainer ready for `.train()`. `on_step(report)` is called after each GRPO step.
     `half`: of a bfloat16 generator, whose `model` is float32. `residency` knows the parties "generator" and "target".
 
     Raises HarnessError if the model cannot hold prompt + completion or the settings do not divide.
@@ -310,10 +318,10 @@ def make_trainer(
         args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
         processing_class=tokenizer,
-        callbacks=[_Steps(grpo.updates_per_step, on_step)],
     )
     if generator.true_positions:
         trainer.accelerator.unwrap_model(trainer.model).register_forward_pre_hook(_true_positions, with_kwargs=True)
+    trainer.add_callback(_Steps(trainer, grpo.updates_per_step, on_step))
     trainer.remove_callback(PrinterCallback)  # the harness reports progress itself
     return trainer
 

@@ -219,7 +219,7 @@ def test_a_fidelity_on_a_third_executor_gives_the_same_records(quick, tmp_path):
     first = run_all(plans, tmp_path / "there", said.append, Threads(dying=(0,)))
     assert [record.status for record in first] == ["failed", "unsupported", "done", "unsupported"]
     assert first[0].reason.startswith("the thread is gone")
-    assert any(text.startswith("norm seed 0: 1 rewards failed: the thread is gone") for text in said)
+    assert any(text.startswith("norm seed 0: 1 of 2 rewards failed: the thread is gone") for text in said)
     run_all(plans, tmp_path / "there", said.append, Threads())
     assert stored(tmp_path / "here") == stored(tmp_path / "there")
 
