@@ -10,7 +10,8 @@ the same for all of them and stands here. What is left for an executor to know i
     stop     end what runs, early
 
 harness/workers/local.py runs jobs in this process or in processes on this machine, harness/workers/launcher.py on all
-ranks of a launcher. For another place (a cluster) a class with these four methods is enough; its workers call `work`.
+ranks of a launcher. For another place (a cluster) a class with these four methods is enough; its workers call
+`prepare` once and `work` for each job.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from harness.contracts import HarnessError
+from harness.machine.libraries import quiet
+from harness.machine.trust import trust_remote_code
 
 Event = dict[str, Any]
 """What happened to a job, by `event`:
@@ -71,6 +74,22 @@ def work(job: Job, tell: Tell, *, wait: bool) -> None:
     except HarnessError as error:
         return tell({"event": "error", "error": error})
     tell({"event": "elsewhere"} if record is None else {"event": "end", "record": record})
+
+
+def prepare(threads: int, trust: bool) -> None:
+    """What a worker process does before its first job: libraries are quiet and have `threads` CPU threads, freed memory
+    is kept where there is no GPU, and code that comes with a model runs (`trust`) where it may in the parent."""
+    quiet()
+    if trust:
+        trust_remote_code()
+    import torch
+
+    from harness.machine.devices import cuda_devices
+    from rewards.metagradient import keep_freed_memory
+
+    torch.set_num_threads(threads)
+    if not cuda_devices():
+        keep_freed_memory()
 
 
 class Executor:

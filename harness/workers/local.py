@@ -8,13 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import wait as ready
 from typing import Any
 
-from harness.machine.libraries import quiet
 from harness.machine.stopping import Interrupted, request_stop
-from harness.machine.trust import trust_remote_code, trusted
-from harness.workers.executor import FINAL, Event, Executor, Job, Observer, work
+from harness.machine.trust import trusted
+from harness.workers.executor import FINAL, Event, Executor, Job, Observer, prepare, work
 
 PATIENCE = 60
 """Seconds that a worker has to store its job as interrupted before it is killed."""
@@ -50,8 +50,8 @@ class Processes(Executor):
 
     While jobs run, SIGINT and SIGTERM to this process raise Interrupted: it alone decides, and stops its workers."""
 
-    def __init__(self, workers: int, threads: int = 1) -> None:
-        self.slots, self.threads = workers, threads
+    def __init__(self, workers: int, threads: int = 1, prepare: Callable[[int, bool], None] = prepare) -> None:
+        self.slots, self.threads, self.prepare = workers, threads, prepare
         self.context = multiprocessing.get_context("spawn")
         self.busy: dict[Any, tuple[Any, int]] = {}  # pipe -> (process, number of its job)
         self.idle: dict[Any, Any] = {}  # pipe -> process
@@ -109,7 +109,8 @@ class Processes(Executor):
         os.environ.update({name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_worker, args=(theirs, self.threads, trusted()), daemon=True)
+        first = partial(self.prepare, self.threads, trusted())
+        process = self.context.Process(target=_worker, args=(theirs, first), daemon=True)
         process.start()
         theirs.close()
         return ours, process
@@ -136,23 +137,13 @@ def _how_it_ended(code: int | None) -> str:
     return f"the worker process ended with code {code}{hint}"
 
 
-def _worker(pipe: Any, threads: int, trust: bool) -> None:
-    """A worker's life: receive a job (and whether to wait for its present owner), do it, report; None ends it."""
+def _worker(pipe: Any, prepare: Callable[[], None]) -> None:
+    """A worker's life: receive a job (and whether to wait for its present owner), do it, tell; None ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal sends Ctrl-C to all of us
     signal.signal(signal.SIGTERM, request_stop)
     # Raised inside some object's __del__ it is lost there, with a traceback; the flag behind request_stop serves then.
     sys.unraisablehook = lambda lost: None if lost.exc_type is Interrupted else sys.__unraisablehook__(lost)
-    quiet()
-    if trust:
-        trust_remote_code()
-    import torch
-
-    from harness.machine.devices import cuda_devices
-    from rewards.metagradient import keep_freed_memory
-
-    torch.set_num_threads(threads)
-    if not cuda_devices():
-        keep_freed_memory()
+    prepare()
 
     def tell(event: Event) -> None:
         try:
