@@ -1,5 +1,5 @@
 """One cell, task x reward x seed, from start to finish. Reads top to bottom: whether it runs and how it ends, then the
-run itself: load, floor, steps, validation; then what is stored, and how a cut run goes on.
+run itself: load, floor, validation, steps; then what is stored, and how an interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ CARRIED = (
     "peak_memory_bytes",
     "device_memory_bytes",
 )
-"""What a run fills in, in the record, on its way: a checkpoint brings it back. The rest (settings, assets, provenance)
-is known anew by whoever goes on."""
+"""The fields of the record that are filled in while the cell runs, so a checkpoint has to bring them back. The others
+(settings, assets, provenance) come from the plan and the process that resumes the cell."""
 
 
 def run_cell(
@@ -61,7 +61,7 @@ def run_cell(
     since: str = "",
     wait: bool = True,
 ) -> CellRecord | None:
-    """Runs the cell, or goes on with it from its last checkpoint, and stores it whatever happens: `done`, `failed`
+    """Runs the cell, or resumes it from its last checkpoint, and stores it whatever happens: `done`, `failed`
     (with the reason) or `interrupted`, the last with all that was measured until then. A cell that needs no run
     (harness/planning/policy.py) is returned as stored. None: another process runs it now and `wait` is off.
 
@@ -83,7 +83,7 @@ def run_cell(
             store.clear()
         record.provenance = provenance() | {"revisions": plan.revisions()}
         cell = _Cell(plan, record, store, checkpoints, notify, report_to)
-        cell.go_on(stored.provenance.get("resumed", []) if stored else [])
+        cell.resume(stored.provenance.get("resumed", []) if stored else [])
         return _to_its_end(cell)
 
 
@@ -100,7 +100,7 @@ def _to_its_end(cell: _Cell) -> CellRecord:
         record.status, record.reason = "interrupted", f"stopped by the user after step {record.steps_done}"
         raise Interrupted(*error.args) from error
     except StorageError:
-        raise  # what is stored is as whole as it was; the cell's next run goes on from there
+        raise  # what is stored is as whole as it was; the cell's next run resumes there
     except (SignalError, MetagradientError) as error:
         record.status, record.reason = "failed", f"In {cell.at}: {error}"
     except HarnessError as error:
@@ -146,7 +146,7 @@ class _Cell:
     # ------------------------------------------------------------------------------------------------ the whole run
 
     def run(self) -> None:
-        """Load, floor, steps. A cut run has its floor, and goes on after its last checkpoint's step."""
+        """Load, floor, steps. A resumed run has its floor already."""
         import torch
         from transformers import set_seed
 
@@ -350,9 +350,9 @@ class _Cell:
             if name in states:
                 part.load_state_dict(states[name])
 
-    def go_on(self, resumed: list[dict[str, Any]]) -> None:
-        """Takes over record, curves and samples from the newest checkpoint, if there is one; else the folder is
-        emptied. `resumed`: who has gone on with the cell so far."""
+    def resume(self, earlier: list[dict[str, Any]]) -> None:
+        """Takes over record, curves and samples from the newest checkpoint; without one the folder is emptied.
+        `earlier`: what the provenance says of the times the cell was resumed before."""
         self.resumed, damaged = self.checkpoints.newest()
         if self.resumed is None:
             self.store.clear()
@@ -364,7 +364,7 @@ class _Cell:
         self.rows, self.samples, self.zero_spread = stored["rows"], stored["samples"], stored["zero_spread"]
         self.started -= self.record.seconds["total"]
         self.record.provenance = continued(
-            self.record.provenance, stored["provenance"], resumed, self.record.steps_done, damaged
+            self.record.provenance, stored["provenance"], earlier, self.record.steps_done, damaged
         )
 
 

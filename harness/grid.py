@@ -39,7 +39,7 @@ def plan_grid(
 
 def at_equal_examples(settings: Settings, steps: int, longest: int) -> dict[str, Any]:
     """What a variant of `steps` inner steps sets, so that every variant sees the settings' total number of examples, in
-    inner batches of one size (PAPER.md, Generator settings).
+    inner batches of one size (Appendix E of the paper).
 
     The `longest` T has the settings' prompts a step and number of steps, a shorter one fewer prompts and more steps.
     Validation comes after as many examples and trains for the longest T, unless the settings name another.

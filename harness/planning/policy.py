@@ -7,7 +7,8 @@ from typing import Literal
 from harness.store.record import CellRecord, CellStore
 
 Policy = Literal["continue", "fresh", "retry-failed", "only-missing"]
-"""What `run` does with a cell that has results: `continue` keeps finished and failed ones and goes on with cut ones."""
+"""What `run` does with a cell that has results: `continue` keeps finished and failed ones and resumes the
+interrupted."""
 
 
 def kept(store: CellStore, policy: Policy, since: str = "") -> CellRecord | None:

@@ -84,8 +84,8 @@ class CellJob:
         return record
 
     def together(self, scratch: Path | None) -> CellJob:
-        """The job as one of several processes does it that work on the cell together: it starts anew, since checkpoints
-        hold one process's state; all but the first (`scratch` is None there) keep their books in `scratch`."""
+        """The job as one of several processes does it that work on the cell together. It starts from the beginning,
+        since a checkpoint holds one process's state. All but the first, which gets None, store in `scratch`."""
         job = replace(self, policy="fresh", since="")
         return job if scratch is None else replace(job, runs=scratch, report_to="none")
 

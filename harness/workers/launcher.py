@@ -1,6 +1,5 @@
 """Several processes on one job: what a launcher (`torchrun`, `accelerate launch`) started works on job after job, all
-ranks on the same one. Rank 0 decides, stores and observes; the others follow, with their copy of the books in a scratch
-folder.
+ranks on the same one. Rank 0 decides, stores and observes; the others follow and store in a scratch folder.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def _worker(pipe: Any, prepare: Callable[[], None]) -> None:
     def tell(event: Event) -> None:
         try:
             pipe.send(event)
-        except OSError as error:  # the parent is dead: end the job as interrupted, the next run goes on with it
+        except OSError as error:  # the parent is dead: end the job as interrupted, the next run resumes it
             raise Interrupted from error
 
     try:
