@@ -39,6 +39,7 @@ from harness.training.generation import Bfloat16Copy, generate
 from harness.training.grpo import GeneratorTrainer, make_trainer
 from harness.training.inner import InnerTrainer
 from harness.training.offload import offloader_for_cell
+from harness.training.steps import StepReport
 
 NAMES = {
     "llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct",
@@ -167,12 +168,12 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
     seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
     mark: dict[str, float] = {}
 
-    def on_step(step: int, logs: dict[str, float]) -> None:
+    def on_step(report: StepReport) -> None:
         synchronise()
         now, inside = stopwatch(), dict(watched.seconds)
         spent = {phase: inside[phase] - mark[phase] for phase in ("generation", "reward")}
         spent["update"] = now - mark["time"] - sum(spent.values())
-        if step > 1:
+        if report.step > 1:
             for phase, value in spent.items():
                 seconds[phase].append(value)
         mark.update(time=stopwatch(), **inside)

@@ -7,8 +7,10 @@ import importlib.util
 import shlex
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -19,6 +21,10 @@ from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, parse_assignment
+
+if TYPE_CHECKING:
+    from harness.planning.cells import CellPlan
+    from harness.workers.executor import Event, Executor
 
 app = typer.Typer(
     add_completion=False,
@@ -82,10 +88,9 @@ def run(
 
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
     """
-    from harness.cli.progress import Progress
     from harness.grid import plan_grid
     from harness.planning.preflight import preflight
-    from harness.workers.local import default_workers, run_grid
+    from harness.workers.grid import run_grid
     from reports.store import store_tables
 
     if trust:
@@ -103,16 +108,11 @@ def run(
         from harness.planning.view import show
 
         return show(plans, console, on, out, policy)
-    if processes.launched_count() > 1:
-        from harness.workers.launcher import run_from_launcher
-
-        if not run_from_launcher(plans, out, console, policy, track):
-            return
-        workers, policy = 0, "only-missing"  # rank 0 shows the table of what is stored now
     preflight(plans, out)
-    count = default_workers(len(plans)) if workers is None else workers
-    with Progress(plans, console) as progress:
-        run_grid(plans, out, progress, workers=count, threads=threads, policy=policy, report_to=track)
+    with _observer(plans) as observe:
+        run_grid(plans, out, observe, _executor(workers, threads, len(plans)), policy=policy, report_to=track)
+    if processes.rank() > 0:
+        return  # of a launcher's ranks the first shows the results
     from reports import tables
 
     folder = out / chosen.name
@@ -195,7 +195,7 @@ def fidelity(
     from harness.fidelity.run import plan_fidelity, run_all
     from harness.machine.libraries import quiet
     from harness.store.atomic import check_writable, write_atomic, write_frame
-    from harness.workers.local import default_workers
+    from harness.workers.local import default_workers, local
     from reports import signals
 
     chosen = load_profile(profile)
@@ -215,7 +215,7 @@ def fidelity(
                 f"texts and a "
                 f"step {whole}; --set inner.steps={plan.steps_of_a_run} keeps it"
             )
-    records = run_all(plans, out, say, workers=count, threads=threads, fresh=fresh)
+    records = run_all(plans, out, say, local(count, threads), fresh=fresh)
     folder = out / chosen.name / "fidelity"
     everything = load(out / chosen.name)
     found = signals.rows(everything)
@@ -277,6 +277,26 @@ def _policy(chosen: dict[str, bool]) -> str:
     if len(names) > 1:
         raise HarnessError(f"--{names[0]} and --{names[1]} exclude each other; give one of them.")
     return names[0] if names else "continue"
+
+
+def _executor(workers: int | None, threads: int, cells: int) -> Executor:
+    """Where cells run: on all ranks of the launcher that started this process, else on this machine."""
+    from harness.workers.local import default_workers, local
+
+    if processes.launched_count() > 1:
+        from harness.machine.libraries import quiet
+        from harness.workers.launcher import Ranks
+
+        quiet()
+        return Ranks()
+    return local(default_workers(cells) if workers is None else workers, threads)
+
+
+def _observer(plans: Sequence[CellPlan]) -> AbstractContextManager[Callable[[CellPlan, Event], None]]:
+    """Who shows what happens to the cells; of a launcher's ranks the first."""
+    from harness.cli.progress import Progress
+
+    return Progress(plans, console) if processes.rank() == 0 else nullcontext(lambda plan, event: None)
 
 
 def _check_tracker(track: str) -> None:

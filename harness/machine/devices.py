@@ -157,6 +157,14 @@ def to_device(model: Any) -> None:
         model.to("cuda")
 
 
+def reset_peak_memory() -> None:
+    """Starts the process's high-water mark anew (Linux), so that each cell of a worker reports its own peak."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # not Linux, or not allowed: the mark then covers the whole process, an upper bound
+
+
 def peak_memory() -> int | None:
     """Peak resident bytes of this process since the last reset."""
     try:

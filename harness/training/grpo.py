@@ -49,6 +49,7 @@ from harness.training.prompts import Prompt
 from harness.training.resume import Resumable
 from harness.training.seeds import rollout_seed
 from harness.training.shared_prompts import group_order, log_probs, reorder
+from harness.training.steps import RolloutStats, StepReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -132,7 +133,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         self._advantage, self._grpo = advantage, grpo
         self._sampling, self._bfloat16_copy, self._offloader = sampling, bfloat16_copy, offloader
         self.seconds = {"generation": 0.0, "reward": 0.0}
-        self.rollout_stats: dict[str, float] = {}
+        self.rollout_stats: RolloutStats | None = None
         self._reward = CheckedReward(reward)
         self._scored: ScoredRollouts | None = None
         super().__init__(reward_funcs=self._reward, **kwargs)
@@ -216,16 +217,16 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
             credits = token_credits(self.processing_class, ids, texts, credits)
         self._scored = ScoredRollouts(raw, rescaled, credits)
         texts = [text.strip() for text in texts]
-        self.rollout_stats = {
-            "reward_raw_mean": float(raw.mean()),
-            "reward_raw_std": float(raw.std()),
-            "reward_scaled_mean": float(rescaled.mean()),
-            "reward_scaled_std": float(rescaled.std()),
-            "zero_spread": zero_spread(rescaled, self.num_generations),
-            "rollouts": float(len(rescaled)),
-            "empty_fraction": sum(not text for text in texts) / len(texts),
-            "distinct_fraction": len(set(texts)) / len(texts),
-        }
+        self.rollout_stats = RolloutStats(
+            rollouts=len(rescaled),
+            reward_raw_mean=float(raw.mean()),
+            reward_raw_std=float(raw.std()),
+            reward_scaled_mean=float(rescaled.mean()),
+            reward_scaled_std=float(rescaled.std()),
+            zero_spread=zero_spread(rescaled, self.num_generations),
+            empty_fraction=sum(not text for text in texts) / len(texts),
+            distinct_fraction=len(set(texts)) / len(texts),
+        )
         return rescaled.to(stored.dtype).unsqueeze(1)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
@@ -248,14 +249,21 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
 
 
 class StepCallback(TrainerCallback):
-    """Turns TRL's update log into one call a GRPO step."""
+    """Turns TRL's update log into one report a GRPO step. What is done with a report is no part of a step's time."""
 
-    def __init__(self, updates: int, on_step: Callable[[int, dict[str, float]], None]) -> None:
-        self.updates, self.on_step = updates, on_step
+    def __init__(self, trainer: GeneratorTrainer, updates: int, on_step: Callable[[StepReport], None]) -> None:
+        self.trainer, self.updates, self.on_step = trainer, updates, on_step
+        self._begin()
+
+    def _begin(self) -> None:
+        self.begun, self.before = time.perf_counter(), dict(self.trainer.seconds)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs and state.global_step % self.updates == 0:
-            self.on_step(state.global_step // self.updates, logs)
+            seconds = {phase: self.trainer.seconds[phase] - before for phase, before in self.before.items()}
+            seconds["update"] = time.perf_counter() - self.begun - sum(seconds.values())
+            self.on_step(StepReport(state.global_step // self.updates, self.trainer.rollout_stats, logs, seconds))
+            self._begin()
 
 
 def make_trainer(
@@ -269,12 +277,12 @@ def make_trainer(
     grpo: GrpoSettings,
     seed: int,
     scratch: str,
-    on_step: Callable[[int, dict[str, float]], None],
+    on_step: Callable[[StepReport], None],
     report_to: str = "none",
     bfloat16_copy: Bfloat16Copy | None = None,
     offloader: Offloader | None = None,
 ) -> GeneratorTrainer:
-    """A trainer ready for `.train()`. `on_step(step, logs)` is called after each GRPO step with TRL's averaged logs.
+    """A trainer ready for `.train()`. `on_step(report)` is called after each GRPO step.
     `bfloat16_copy` is given of a bfloat16 generator, whose `model` is float32. `offloader` knows the roles "generator"
     and "target".
 
@@ -352,10 +360,10 @@ def make_trainer(
         args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
         processing_class=tokenizer,
-        callbacks=[StepCallback(grpo.updates_per_step, on_step)],
     )
     if generator.true_positions:
         trainer.accelerator.unwrap_model(trainer.model).register_forward_pre_hook(_true_positions, with_kwargs=True)
+    trainer.add_callback(StepCallback(trainer, grpo.updates_per_step, on_step))
     trainer.remove_callback(PrinterCallback)  # the harness reports progress itself
     return trainer
 

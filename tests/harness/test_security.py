@@ -141,11 +141,12 @@ def test_a_profile_with_such_a_name_is_refused_before_anything_is_written(tmp_pa
     files = sorted((ROOT / "harness" / "profiles" / "tiny").iterdir())
     path = tmp_path / "mine.yaml"
     path.write_text("".join(file.read_text() for file in files).replace("name: tiny", "name: ../../outside"))
-    from harness.workers.local import run_grid
+    from harness.workers.grid import run_grid
+    from harness.workers.local import InProcess
 
     plans = plan_grid(load_profile(str(path)), ["norm"], ["naive"], [0], {})
     with pytest.raises(HarnessError, match="cannot be the name"):
-        run_grid(plans, tmp_path / "runs", ignore, workers=0)
+        run_grid(plans, tmp_path / "runs", ignore, InProcess())
     assert [item.name for item in tmp_path.iterdir()] == ["mine.yaml"]
 
 

@@ -130,7 +130,7 @@ def train(make_model, make_tokenizer, tmp_path):
             scratch=str(tmp_path),
             generator=GeneratorSettings(model="-", prompt="<article>", max_prompt_tokens=8, max_completion_tokens=4),
             grpo=GrpoSettings(steps=6, prompts_per_step=4, rollouts_per_prompt=2, lr=1e-2, **settings),
-            on_step=lambda step, values: logs.append(values),
+            on_step=lambda report: logs.append(report.logs),
         ).train()
         return logs
 
