@@ -23,7 +23,7 @@ def show(
     """Prints the plan for the device `on` (a name of DATASHEETS; "": the one at hand), and which cells `runs` holds
     already. Loads and writes nothing."""
     place = device(on)
-    staying = {id(plan) for plan in plans if runs is not None and _is_kept(plan, runs, policy)}
+    staying = {id(plan) for plan in plans if runs is not None and is_kept(plan, runs, policy)}
     found = {id(plan): _estimate(plan, place) for plan in plans if not plan.unsupported}
     console.print(_cells(plans, found, staying))
     ready = {plan.task: found[id(plan)] for plan in plans if isinstance(found.get(id(plan)), CellEstimate)}
@@ -51,7 +51,8 @@ def _estimate(plan: CellPlan, place: Device) -> CellEstimate | str:
         return str(error)
 
 
-def _is_kept(plan: CellPlan, runs: Path, policy: Policy) -> bool:
+def is_kept(plan: CellPlan, runs: Path, policy: Policy) -> bool:
+    """Whether the cell will be kept, as far as can be told without downloads. A damaged record is not kept here."""
     models, data = plan.references()
     if not plan.unsupported and not all(item.here for item in downloads([*models, *data])):
         return False  # its identity needs its assets, and a plan downloads nothing

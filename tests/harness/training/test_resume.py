@@ -13,12 +13,11 @@ import torch
 from harness.cell import run_cell
 from harness.machine import stopping
 from harness.machine.stopping import Interrupted
-from harness.planning.policy import wanted
 from harness.settings.profiles import load_profile, resolve
 from harness.store.atomic import StorageError
 from harness.store.checkpoint import Checkpoint, Checkpoints
 from harness.store.frames import load
-from harness.store.record import CellRecord, CellStore, identity
+from harness.store.record import CellStore, identity
 from harness.training.resume import random_states, restore_random_states
 
 
@@ -237,37 +236,6 @@ def test_the_cadence_is_no_part_of_the_identity():
     base = load_profile("tiny")
     views = [resolve(base, "norm", "naive", {"grpo.checkpoint_every": every}) for every in (0, 8)]
     assert len({identity("norm", "naive", 0, view, {}) for view in views}) == 1
-
-
-@pytest.mark.parametrize(
-    ("status", "runs"),
-    {
-        None: {"continue", "fresh", "retry-failed", "only-missing"},
-        "running": {"continue", "fresh", "retry-failed"},
-        "interrupted": {"continue", "fresh", "retry-failed"},
-        "failed": {"fresh", "retry-failed"},
-        "done": {"fresh"},
-    }.items(),
-)
-def test_what_each_option_runs(status, runs):
-    stored = status and CellRecord(
-        profile="p",
-        task="t",
-        reward="r",
-        seed=0,
-        identity="i",
-        status=status,
-        provenance={"finished": "2026-01-01T00:00:00.000+00:00"},
-    )
-    policies = ("continue", "fresh", "retry-failed", "only-missing")
-    assert {policy for policy in policies if wanted(stored, policy, "2026-01-02")} == runs
-
-
-def test_fresh_does_not_repeat_what_another_worker_has_just_finished():
-    stored = CellRecord(
-        profile="p", task="t", reward="r", seed=0, identity="i", status="done", provenance={"finished": "2026-01-03"}
-    )
-    assert not wanted(stored, "fresh", "2026-01-02")
 
 
 def test_failed_cells_are_kept_until_asked_for_and_then_go_on(quick, make_plan, register, tmp_path):
