@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
 from harness.fidelity.pool import Pool
+from harness.store.atomic import write_atomic
+from harness.store.lines import as_lines, read_lines
 
 SCHEMA_VERSION = 1
 SMALL = 0.1
 """The change of the data weights that every half is tried with."""
+PACKED = "fidelity.jsonl"
+"""A study's file: one line a task and seed, {"pool": ..., "truths": [...], "signals": [...]}."""
 Record = TypeVar("Record", bound=BaseModel)
 
 
@@ -119,16 +124,17 @@ def read(path: Path, kind: type[Record]) -> Record | None:
     if not path.exists():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            isinstance(data, dict)
-            and isinstance(version := data.get("schema_version"), int)
-            and version > SCHEMA_VERSION
-        ):
-            raise HarnessError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update the harness.")
-        return kind.model_validate(data)
-    except (OSError, ValueError, ValidationError) as error:
+        return parsed(json.loads(path.read_text(encoding="utf-8")), kind, path)
+    except (OSError, ValueError) as error:
         raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it anew.") from error
+
+
+def parsed(data: Any, kind: type[Record], path: Path) -> Record:
+    """The record that `path` holds as plain data. Raises ValueError for what is none, HarnessError for a newer one."""
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise HarnessError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update the harness.")
+    return kind.model_validate(data)
 
 
 @dataclass(frozen=True)
@@ -140,13 +146,65 @@ class Judged:
     """By key."""
     signals: list[SignalRecord]
 
+    @property
+    def place(self) -> Path:
+        """Its folder below a profile's results."""
+        return Path(self.pool.profile, "fidelity", self.pool.task, f"seed{self.pool.seed}-{self.pool.identity}")
 
-def load(runs: Path) -> list[Judged]:
-    """Everything stored below `runs`, sorted by path. Raises HarnessError for damaged or newer records."""
+
+def load(place: Path) -> list[Judged]:
+    """Everything stored below `place`, in folders or in packed studies, sorted by task and seed. Raises HarnessError
+    for damaged or newer records."""
     found = []
-    for path in sorted(runs.rglob("fidelity/*/seed*/pool.json")):
+    for path in sorted(place.rglob("fidelity/*/seed*/pool.json")):
         pool = read(path, PoolRecord)
         truths = [read(file, TruthRecord) for file in sorted(path.parent.glob("truth-*.json"))]
         signals = [read(file, SignalRecord) for file in sorted(path.parent.glob("reward-*.json"))]
         found.append(Judged(pool, {truth.identity: truth for truth in truths}, signals))
-    return found
+    for path in sorted(place.rglob(PACKED)):
+        found += _unpacked(path)
+    return sorted(found, key=lambda judged: judged.place)
+
+
+# ---------------------------------------------------------------------------------------------------------- packed
+
+
+def _unpacked(path: Path) -> list[Judged]:
+    try:
+        return [
+            Judged(
+                parsed(line["pool"], PoolRecord, path),
+                {truth.identity: truth for truth in (parsed(data, TruthRecord, path) for data in line["truths"])},
+                [parsed(data, SignalRecord, path) for data in line["signals"]],
+            )
+            for line in read_lines(path)
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise HarnessError(
+            f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it anew."
+        ) from error
+
+
+def write_packed(study: Path, judged: Sequence[Judged]) -> None:
+    """Makes `judged` the comparisons of signals in a study's folder. Raises StorageError where it cannot."""
+    lines = [
+        {
+            "pool": one.pool.model_dump(mode="json"),
+            "truths": [truth.model_dump(mode="json") for truth in one.truths.values()],
+            "signals": [signal.model_dump(mode="json") for signal in one.signals],
+        }
+        for one in sorted(judged, key=lambda one: one.place)
+    ]
+    write_atomic(study / PACKED, as_lines(lines))
+
+
+def packed(old: Sequence[Judged], new: Sequence[Judged], *, replace: bool = False) -> list[Judged]:
+    """`old` and `new` together, each task and seed once. Raises HarnessError where both have one with different
+    content, unless `replace`: then `new`'s is taken."""
+    found = {judged.place: judged for judged in old}
+    conflicts = [str(one.place) for one in new if one.place in found and found[one.place] != one and not replace]
+    if conflicts:
+        raise HarnessError(
+            f"Stored already with other content: {', '.join(sorted(conflicts))}; --replace takes the new ones."
+        )
+    return list((found | {judged.place: judged for judged in new}).values())
