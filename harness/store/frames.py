@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
 from harness.store.record import CellRecord, CellStore, StoredCell, long_frame
-from harness.store.study import CELLS, is_study, open_study
+from harness.store.study import CELLS, Study, is_study, open_study
 
 if TYPE_CHECKING:
     import pandas
@@ -30,9 +30,13 @@ def find_cells(place: Path) -> list[StoredCell]:
 
 def _part_of_study(place: Path) -> list[StoredCell]:
     """Cells of the study around `place`, which is not on the disk, at or below it; [] where there are none."""
-    around = next((folder for folder in place.parents if is_study(folder)), None)
-    cells = open_study(around).cells if around else []
-    return [cell for cell in cells if cell.folder.is_relative_to(place)]
+    study = _study_around(place)
+    return [cell for cell in study.cells if cell.folder.is_relative_to(place)] if study else []
+
+
+def _study_around(place: Path) -> Study | None:
+    folder = next((folder for folder in place.parents if is_study(folder)), None)
+    return open_study(folder) if folder else None
 
 
 def cell_at(folder: str | Path) -> StoredCell | None:
@@ -40,7 +44,8 @@ def cell_at(folder: str | Path) -> StoredCell | None:
     folder = Path(folder)
     if (folder / "cell.json").exists():
         return CellStore(folder)
-    return next(iter(_part_of_study(folder)), None)
+    study = _study_around(folder)
+    return study.by_place.get(folder.relative_to(study.folder)) if study else None
 
 
 def load(place: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:

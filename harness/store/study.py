@@ -46,11 +46,13 @@ class PackedCell:
     """One cell of a study, read as `StoredCell`."""
 
     study: Study
+    place: Path
+    """The cell's folder below its results."""
     record: CellRecord
 
     @property
     def folder(self) -> Path:
-        return self.study.folder / place_of(self.record)
+        return self.study.folder / self.place
 
     def read(self) -> CellRecord:
         return self.record.model_copy(deep=True)
@@ -80,7 +82,7 @@ class PackedCell:
         return found
 
     def _rows(self, name: str) -> pandas.DataFrame | None:
-        return self.study.parts(name).get(place_of(self.record))
+        return self.study.parts(name).get(self.place)
 
 
 class Study:
@@ -91,14 +93,19 @@ class Study:
         self._parts: dict[str, dict[Path, pandas.DataFrame]] = {}
 
     @cached_property
-    def cells(self) -> list[PackedCell]:
-        """Every cell. Raises HarnessError for damaged or newer records."""
+    def by_place(self) -> dict[Path, PackedCell]:
+        """Every cell by its folder below its results. Raises HarnessError for damaged or newer records."""
         path = self.folder / CELLS
         try:
             lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-            return [PackedCell(self, parsed(line, path)) for line in lines]
+            records = [parsed(line, path) for line in lines]
+            return {place_of(record): PackedCell(self, place_of(record), record) for record in records}
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
+
+    @property
+    def cells(self) -> list[PackedCell]:
+        return list(self.by_place.values())
 
     def parts(self, name: str) -> dict[Path, pandas.DataFrame]:
         """The rows of one of the study's tables, by the cell's folder. Raises HarnessError for a damaged file."""
