@@ -14,7 +14,7 @@ README.md and pictures beside these files are written by hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -158,28 +158,32 @@ def write_study(folder: Path, cells: Iterable[StoredCell]) -> int:
 
     Raises StorageError where it cannot be written: the study is then as it was before.
     """
-    ordered = sorted(((place_of(record), record, cell) for cell in cells if (record := cell.read())), key=_place)
-    pairs = [(record, cell) for _, record, cell in ordered]
+    found = {place_of(record): (record, cell) for cell in cells if (record := cell.read())}
+    pairs = [found[place] for place in sorted(found)]
     frames = {
         CURVES: [cell.curves() for _, cell in pairs],
         SAMPLES: [_keyed(record, _samples_frame(cell.samples())) for record, cell in pairs],
         ARRAYS: [_keyed(record, arrays_frame(cell.arrays())) for record, cell in pairs],
         FILES: [_keyed(record, _files_frame(cell.files())) for record, cell in pairs],
     }
-    contents: dict[Path, str | bytes] = {
-        folder / name: _table(parts) for name, parts in frames.items() if any(map(len, parts))
-    }
-    # The records come last: what they name is there then.
-    contents[folder / CELLS] = as_lines(record.model_dump() for record, _ in pairs)
-    write_together(contents)
-    for name in frames:
-        if folder / name not in contents:
-            (folder / name).unlink(missing_ok=True)
+    tables = {name: _table(parts) for name, parts in frames.items() if any(map(len, parts))}
+    _write(folder, [record for record, _ in pairs], tables)
     return len(pairs)
 
 
-def _place(entry: tuple[Path, CellRecord, StoredCell]) -> Path:
-    return entry[0]
+def write_records(folder: Path, records: Iterable[CellRecord]) -> None:
+    """The same of records alone, without curves, texts and pictures: what `diff` needs of results to compare with."""
+    _write(folder, sorted(records, key=place_of), {})
+
+
+def _write(folder: Path, records: Sequence[CellRecord], tables: Mapping[str, bytes]) -> None:
+    contents: dict[Path, str | bytes] = {folder / name: content for name, content in tables.items()}
+    # The records come last: what they name is there then.
+    contents[folder / CELLS] = as_lines(record.model_dump() for record in records)
+    write_together(contents)
+    for path in (folder / name for name in (CURVES, SAMPLES, ARRAYS, FILES)):
+        if path not in contents:
+            path.unlink(missing_ok=True)
 
 
 def _table(parts: Sequence[pandas.DataFrame]) -> bytes:
