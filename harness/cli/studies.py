@@ -83,9 +83,10 @@ def add_to(app: typer.Typer, console: Console) -> None:
             records.write_packed(study, signals)
         after = [path for path in study.iterdir() if path.suffix in (".jsonl", ".parquet")]
         pools = f" and {len(signals)} pools" if signals else ""
-        console.print(f"{study}: {len(cells)} cells{pools}; {sizes} before, {_sizes(after)} now.", highlight=False)
+        say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(f"{study}: {len(cells)} cells{pools}; {sizes} before, {_sizes(after)} now.")
         if left_out:
-            console.print(f"{left_out} cells have not ended and were left out.", highlight=False)
+            say(f"{left_out} cells have not ended and were left out.")
 
 
 def _repeated(cell, console: Console) -> int:
