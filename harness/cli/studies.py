@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from harness.contracts import HarnessError
+from harness.store.record import StoredCell
 
 PLACE = "A results folder, a packed study, or a folder of several."
 
@@ -89,7 +90,7 @@ def add_to(app: typer.Typer, console: Console) -> None:
             say(f"{left_out} cells have not ended and were left out.")
 
 
-def _repeated(cell, console: Console) -> int:
+def _repeated(cell: StoredCell, console: Console) -> int:
     """Repeats one cell and prints how that went; 0 the same, 1 not the same, 2 not repeated (0 where nobody could)."""
     from harness.rerun import rerun
 

@@ -139,6 +139,17 @@ def test_files_can_be_saved_and_are_what_they_are_called(tmp_path: Path, curves:
     assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
 
 
+def test_a_png_has_a_palette(tmp_path: Path, curves: figures.Curves) -> None:
+    from PIL import Image
+
+    figure = figures.paper_figures(curves)[0]
+    for name in ("a.png", "b.png"):
+        figures.save(figure, tmp_path / name)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P" and image.size[0] > 500
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 def test_a_name_with_dollars_is_a_name(tmp_path: Path) -> None:
     one = np.array([1.0, 2.0])
     line = figures.Series(r"$\oops{", 0, 0, one, one, one, one, 1)

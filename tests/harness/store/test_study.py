@@ -20,6 +20,7 @@ from harness.store.frames import cell_at, find_cells, load
 from harness.store.record import CellRecord, CellStore, place_of
 from harness.store.study import open_study, packed, write_study
 
+ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = [
     {"step": 0, "index": 0, "text": "one\u2028line,\x85 \r\n all of it", "language": "Spanish"},
     {"step": 0, "index": 1, "text": "", "longest_piece": 3, "share": 0.1, "nothing": None},
@@ -270,9 +271,18 @@ def test_nothing_to_pack_is_one_sentence(tmp_path, command, place):
     assert code == 2 and err.startswith("Error: There ") and not (tmp_path / "study").exists()
 
 
+def test_the_table_of_signals_is_printed_of_a_study_without_cells(command, tmp_path):
+    folder = tmp_path / "study"
+    shutil.copytree(ROOT / "reports" / "studies" / "fidelity", folder)
+    code, out, _ = command("table", folder, "--markdown")
+    assert code == 0 and out.startswith("### 67 (tiny)\n") and "| adam_metagrad | 0.60 " in out
+    assert "own groups" in out and "No cells" not in out
+    code, out, _ = command("table", folder)
+    assert code == 0 and "adam_metagrad" in out and "No cells" not in out
+
+
 # ----------------------------------------------------------------------------------------------------- the kept studies
 
-ROOT = Path(__file__).resolve().parents[3]
 KEPT = sorted(path for path in (ROOT / "reports" / "studies").iterdir() if path.is_dir())
 
 
