@@ -7,7 +7,7 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,6 +135,8 @@ class _Cell:
         self.settings, self.checkpoints = plan.settings, checkpoints
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
+        self.arrays: dict[int, Mapping[str, Any]] = {}
+        """Step -> name -> array."""
         self.zero_spread: list[float] = []
         self.started = time.perf_counter()
         for phase in ("load", "generation", "reward", "update", "validation", "storing"):
@@ -255,6 +257,8 @@ class _Cell:
         for index, text in enumerate(rollouts[: self.settings.validation.samples]):
             labels = {name: column[index] for name, column in found.labels.items()}
             self.samples.append({"step": step, "index": index, "text": text, **labels})
+        if found.arrays:
+            self.arrays[step] = dict(found.arrays)
         for name, content in found.files.items():
             self.store.write_file(step, name, content)
         with self._phase("storing"):
@@ -324,6 +328,8 @@ class _Cell:
             self.store.write_curves(self.record, self.rows)
         if self.samples:
             self.store.write_samples(self.samples)
+        if self.arrays:
+            self.store.write_arrays(self.arrays)
         self.store.write(self.record)
 
     # --------------------------------------------------------------------------------------------------- checkpoints
@@ -364,6 +370,8 @@ class _Cell:
         for name in CARRIED:
             setattr(self.record, name, stored["record"][name])
         self.rows, self.samples, self.zero_spread = stored["rows"], stored["samples"], stored["zero_spread"]
+        # Arrays are no part of a checkpoint; those of its steps were stored before it was.
+        self.arrays = {step: named for step, named in self.store.arrays().items() if step <= self.record.steps_done}
         self.started -= self.record.seconds["total"]
         self.record.provenance = continued(
             self.record.provenance, stored["provenance"], earlier, self.record.steps_done, damaged

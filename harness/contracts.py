@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -81,8 +82,10 @@ class Evaluation:
     """Measure name -> value; every name is declared in the task's `measures` or is its headline."""
     labels: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Column name -> one entry a rollout (e.g. the judged language); stored beside the sampled texts."""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Name -> array of numbers, stored exactly: what the task's `draw` makes pictures of."""
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """File name -> content (e.g. a PNG of the decoded picture); stored in the cell's folder under the step."""
+    """File name -> content of what cannot be drawn from arrays; stored in the cell's folder under the step."""
 
 
 # ------------------------------------------------------------------------------------------------------------ protocols
@@ -180,7 +183,8 @@ class Task(Protocol):
     A task may also have `target_texts() -> list[str]`, texts of the kind that it asks for: `python -m harness fidelity`
     looks whether signals tell them from others. Without it the references are taken, if there are any. With a class
     attribute `options`, a mapping from every name that it reads below `task.options` to a line about it, misspelled
-    names are noticed and `list --settings` shows them.
+    names are noticed and `list --settings` shows them. A class method `draw(arrays) -> {name: PNG}` makes pictures of
+    the `arrays` of one evaluation: reports ask for them, nobody stores them.
     """
 
     name: str

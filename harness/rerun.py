@@ -1,4 +1,4 @@
-"""Repeats a stored cell from its own record, and says whether the numbers agree."""
+"""Repeats stored cells from their own records, and says whether the numbers agree."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from harness.cell import Notify, run_cell
 from harness.contracts import HarnessError
 from harness.planning.cells import CellPlan
 from harness.settings.schema import Settings
-from harness.store.frames import load
-from harness.store.record import CellRecord, CellStore
+from harness.store.arrays import arrays_frame
+from harness.store.frames import find_cells
+from harness.store.record import CellRecord, CellStore, StoredCell
 
 ENVIRONMENT = ("commit", "dirty", "python", "packages", "device", "threads")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`equal`: every stored number but times and memory is the same to the last bit."""
+    """`equal`: every stored number but times and memory, every sampled text and every array is the same to the last
+    bit."""
 
     stored: CellRecord
     repeated: CellRecord
@@ -29,20 +31,35 @@ class Comparison:
     numbers: int
     largest: dict[str, float] = field(default_factory=dict)
     """Measure -> largest relative difference, of those that differ, largest first."""
+    others: tuple[str, ...] = ()
+    """What else differs: "sampled texts", "arrays"."""
     environment: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """What differs between the two runs' surroundings: (then, now)."""
 
 
-def rerun(folder: Path, notify: Notify) -> Comparison:
-    """Runs the cell in `folder` (or whose cell.json it is) once more, elsewhere. Raises HarnessError if there is no
-    finished cell, or if what it reads (models, texts) is not what it read then."""
+def chosen(place: Path, task: str = "", reward: str = "", seed: int | None = None) -> list[StoredCell]:
+    """The cells at `place` (a cell's folder or cell.json, a results folder, a study) of this task, reward and seed,
+    where they are given. Raises HarnessError if none of them is finished."""
+    place = place.parent if place.name == "cell.json" else place
+    found = []
+    for cell in find_cells(place):
+        record = cell.read()
+        if record and task in ("", record.task) and reward in ("", record.reward) and seed in (None, record.seed):
+            found.append((cell, record.status))
+    if not any(status == "done" for _, status in found):
+        raise HarnessError(f"{place} holds no finished cell of what was asked for; `table` shows what it holds.")
+    return [cell for cell, _ in found]
+
+
+def rerun(stored_cell: StoredCell, notify: Notify) -> Comparison:
+    """Runs the cell once more, elsewhere. Raises HarnessError if it is not finished, or if what it reads (models,
+    texts) is not what it read then."""
     import torch
 
-    store = CellStore(folder.parent if folder.name == "cell.json" else folder)
-    stored = store.read()
+    stored = stored_cell.read()
     if stored is None or stored.status != "done":
-        raise HarnessError(f"{store.folder} holds no finished cell; give the folder of one (it has a cell.json).")
-    plan = planned(stored, store.folder)
+        raise HarnessError(f"{stored_cell.folder} holds no finished cell, so there is nothing to repeat.")
+    plan = planned(stored, stored_cell.folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(stored.provenance.get("threads") or threads)
     try:
@@ -50,7 +67,7 @@ def rerun(folder: Path, notify: Notify) -> Comparison:
             repeated = run_cell(plan, Path(scratch), notify)
             if repeated.status != "done":
                 raise HarnessError(f"The cell was done, but now it is {repeated.status}: {repeated.reason}")
-            return compare(stored, store.folder, repeated, Path(scratch))
+            return compare(stored, stored_cell, repeated, CellStore.of(Path(scratch), repeated))
     finally:
         torch.set_num_threads(threads)
 
@@ -71,16 +88,19 @@ def planned(stored: CellRecord, folder: Path) -> CellPlan:
     return plan
 
 
-def compare(stored: CellRecord, folder: Path, repeated: CellRecord, runs: Path) -> Comparison:
-    """Curves and final values, measure by measure; times are left out."""
+def compare(stored: CellRecord, then: StoredCell, repeated: CellRecord, now: StoredCell) -> Comparison:
+    """Curves measure by measure, final values, texts and arrays; times are left out."""
     key = ["step", "phase", "measure"]
-    then, now = (frame[~frame["measure"].str.startswith("seconds")] for frame in (load(folder)[1], load(runs)[1]))
-    both = then.merge(now, on=key, how="outer", suffixes=("_then", "_now"))
+    old, new = (frame[~frame["measure"].str.startswith("seconds")] for frame in (then.curves(), now.curves()))
+    both = old.merge(new, on=key, how="outer", suffixes=("_then", "_now"))
     a, b = both["value_then"], both["value_now"]
     differs = ~((a == b) | (a.isna() & b.isna()))
     relative = ((a - b).abs() / a.abs().where(a != 0, 1.0)).fillna(float("inf"))[differs]
     largest = relative.groupby(both["measure"][differs]).max().sort_values(ascending=False).to_dict()
+    others = ["sampled texts"] if then.samples() != now.samples() else []
+    others += [] if arrays_frame(then.arrays()).equals(arrays_frame(now.arrays())) else ["arrays"]
     surroundings = {name: (stored.provenance.get(name), repeated.provenance.get(name)) for name in ENVIRONMENT}
     environment = {name: pair for name, pair in surroundings.items() if pair[0] != pair[1]}
-    equal = not largest and stored.final == repeated.final and stored.headline == repeated.headline
-    return Comparison(stored, repeated, equal, len(both), largest, environment)
+    same_end = stored.final == repeated.final and stored.headline == repeated.headline
+    equal = not largest and not others and same_end
+    return Comparison(stored, repeated, equal, len(both), largest, tuple(others), environment)

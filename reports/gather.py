@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.store.record import CellRecord
+from harness.registry import TASKS
+from harness.store.frames import cell_at
+from harness.store.record import CellRecord, StoredCell, place_of
 from reports import summary
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def samples(wide: pandas.DataFrame, labels: Mapping[str, str]) -> Samples:
     chosen = done.drop_duplicates(rows_of).sort_values(["profile", "task"])
     everything: dict[str, dict[str, dict[str, Any]]] = {}
     for cell in chosen.itertuples():
-        rows = read_samples(Path(cell.folder) / "samples.jsonl")
+        rows = read_samples(cell.folder)
         if rows:
             entry = {"seed": int(cell.seed), "rows": rows}
             everything.setdefault(f"{cell.task} ({cell.profile})", {})[labels[cell.folder]] = entry
@@ -63,13 +65,12 @@ def samples(wide: pandas.DataFrame, labels: Mapping[str, str]) -> Samples:
     return Samples(kept, total - shown)
 
 
-def read_samples(path: Path) -> list[list[Any]]:
-    """A `samples.jsonl` as [[step, index, labels, text], ...]; what else a task wrote becomes "name: value" labels."""
-    if not path.exists():
-        return []
+def read_samples(folder: str) -> list[list[Any]]:
+    """A cell's sampled texts as [[step, index, labels, text], ...]; what else a task wrote becomes "name: value"
+    labels."""
+    cell = cell_at(folder)
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in cell.samples() if cell else []:
         extra = {name: value for name, value in row.items() if name not in ("step", "index", "text", "prompt")}
         text = str(row["text"])
         text = text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + " [...]"
@@ -95,8 +96,69 @@ class Picture:
     uri: str
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The pictures of every finished cell's last evaluation that has any."""
+
+    of: dict[str, dict[str, bytes]]
+    """Cell's folder -> name -> PNG."""
+    files: dict[Path, dict[str, bytes]]
+    """The same by the place of the cell below its results."""
+    missing: tuple[str, ...]
+    """A sentence for each reason why pictures could not be drawn."""
+
+
+def drawn(wide: pandas.DataFrame) -> Drawn:
+    """Lets the tasks draw."""
+    found, files, missing = {}, {}, []
+    for folder in wide.loc[wide["status"] == "done", "folder"]:
+        cell = cell_at(folder)
+        record = cell.read() if cell else None
+        if not record:
+            continue
+        try:
+            shown = final_pictures(cell, record.task)
+        except Undrawable as why:
+            missing.append(str(why))
+            continue
+        if shown:
+            found[folder] = files[place_of(record)] = shown
+    return Drawn(found, files, tuple(dict.fromkeys(missing)))
+
+
+class Undrawable(Exception):
+    """Arrays that nobody here can draw: a sentence."""
+
+
+def final_pictures(cell: StoredCell, task: str) -> dict[str, bytes]:
+    """Name -> PNG of the last step with arrays or files, in the order target, decoded, delta, others: what `task` draws
+    of the arrays, and stored files that are PNGs. Raises Undrawable where arrays are stored and cannot be drawn."""
+    arrays, stored = cell.arrays(), cell.files()
+    last = max([*arrays, *stored], default=None)
+    if last is None:
+        return {}
+    contents = {Path(name).stem: content for name, content in stored.get(last, {}).items() if name.endswith(".png")}
+    if last in arrays:
+        contents |= _draw(task, arrays[last])
+    order = ("target", "decoded", "delta")
+    names = sorted(contents, key=lambda name: (order.index(name) if name in order else len(order), name))
+    return {name: contents[name] for name in names if contents[name].startswith(PNG)}
+
+
+def _draw(task: str, arrays: Mapping[str, Any]) -> Mapping[str, bytes]:
+    if task not in TASKS.names():
+        raise Undrawable(f"The pictures of {task} are not drawn: that task is not installed here.")
+    draw = getattr(TASKS.get(task).factory, "draw", None)
+    if draw is None:
+        return {}
+    try:
+        return draw(arrays)
+    except Exception as error:  # a task may be anybody's code
+        raise Undrawable(f"The pictures of {task} are not drawn: {type(error).__name__} in its `draw`.") from error
+
+
 def pictures(
-    wide: pandas.DataFrame, labels: Mapping[str, str]
+    wide: pandas.DataFrame, labels: Mapping[str, str], drawn: Drawn
 ) -> tuple[dict[str, list[tuple[str, list[Picture]]]], int]:
     """Task -> [(cell's name, its final pictures)], and how many cells were left out for size.
 
@@ -107,7 +169,7 @@ def pictures(
     done = wide[wide["status"] == "done"].copy()
     done["_nth"] = done.groupby(["profile", "task", "reward", "variant", "settings_key"])["seed"].rank()
     for cell in done.sort_values(["_nth", "task", "reward", "variant"]).to_dict("records"):
-        files = final_pictures(Path(cell["folder"]))
+        files = drawn.of.get(cell["folder"])
         if not files:
             continue
         spent = sum(len(content) for content in files.values())
@@ -124,20 +186,6 @@ def pictures(
     for cells in found.values():
         cells.sort(key=lambda entry: entry[0])
     return found, left_out
-
-
-def final_pictures(folder: Path) -> dict[str, bytes]:
-    """Name -> PNG of the last step that stored any, in the order target, decoded, delta, others."""
-    steps = [path for path in folder.glob("step-*") if path.name[5:].isdigit() and any(path.glob("*.png"))]
-    if not steps:
-        return {}
-    last = max(steps, key=lambda path: int(path.name[5:]))
-    order = ("target", "decoded", "delta")
-    files = sorted(
-        last.glob("*.png"), key=lambda path: (order.index(path.stem) if path.stem in order else 9, path.name)
-    )
-    contents = {path.stem: path.read_bytes() for path in files}
-    return {name: content for name, content in contents.items() if content.startswith(PNG)}
 
 
 def _data_uri(content: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports import gather, summary, tables
@@ -38,7 +37,8 @@ def short(blocks: list[Block], compared: Compared, reference: str) -> str:
 def report(wide: pandas.DataFrame, blocks: list[Block], compared: Compared, reference: str) -> str:
     """Everything that can be said without pictures."""
     figures = (
-        "The figures are in `figures/`, the tables as CSV and Parquet in `data/`, and `index.html` has everything."
+        "The figures are in `figures/`, the tables as CSV in `data/`, the tasks' pictures in `pictures/`, and "
+        "`index.html` has everything."
     )
     parts = ["# Reward signals compared", figures, "## Results", *map(tables.markdown_block, blocks), tables.legend()]
     parts += ["## Paired differences", comparisons(compared, reference)]
@@ -95,7 +95,7 @@ def _samples(wide: pandas.DataFrame) -> str:
     parts = []
     done = wide[wide["status"] == "done"].sort_values(["profile", "task", "reward", "variant", "seed"])
     for cell in done.drop_duplicates(["profile", "task", "reward", "variant", "settings_key"]).itertuples():
-        rows = [row for row in gather.read_samples(Path(cell.folder) / "samples.jsonl") if row[1] == 0]
+        rows = [row for row in gather.read_samples(cell.folder) if row[1] == 0]
         for row in rows[:1] + rows[1:][-1:]:
             variant = f" ({cell.variant})" if cell.variant else ""
             name = f"{cell.task}, {cell.reward}{variant}, seed {cell.seed}, step {row[0]}"

@@ -2,8 +2,9 @@
 
     SITE/index.html            everything in one file: no network, no script from elsewhere, works from file://
     SITE/report.md             the same as Markdown; summary.md is its short beginning, for a pull request's comment
-    SITE/data/*.csv, *.parquet the tables: wide (a cell a row), long (a measurement a row), comparisons
+    SITE/data/*.csv            the tables: wide (a cell a row), long (a measurement a row), comparisons
     SITE/figures/*.svg, *.png  the paper's figures
+    SITE/pictures/...          what each finished cell's task draws of its last evaluation, in folders as in the results
 
 Texts in results were written by models and by packages from outside: Jinja escapes all of them, sampled texts reach the
 page as JSON and the document as text nodes only, and the page's Content-Security-Policy admits exactly this page's own
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError, unknown
 from harness.fidelity import records
-from harness.store.atomic import write_atomic, write_frame
+from harness.store.atomic import write_atomic
 from harness.store.frames import load
 from reports import figures, gather, markdown, signals, stats, style, summary, svg, tables
 from reports.stats import Comparison
@@ -64,19 +65,23 @@ def build(runs: Path, out: Path, *, reference: str = DEFAULT_REFERENCE) -> Path:
     paper = figures.paper_figures(curves)
     clock = figures.wall_clock(blocks, curves)
     judged = signals.rows(records.load(runs))
-    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged)
+    drawn = gather.drawn(wide)
+    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged, drawn)
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
         text += f"\n## Signals before any RL\n\n{signals.markdown(judged)}"
-        write_frame(out / "data" / "signals", signals.frame(judged))
+        write_atomic(out / "data" / "signals.csv", signals.frame(judged).to_csv(index=False))
     write_atomic(out / "report.md", text)
     write_atomic(out / "summary.md", markdown.short(blocks, compared, reference))
     _write_data(wide, long, compared, runs, out / "data")
     for figure in paper:
         figures.save(figure, *(out / "figures" / f"{figure.key}{suffix}" for suffix in (".svg", ".png")))
-    for name, cells in _picture_rows(wide, row_labels(wide, blocks)).items():
+    for name, cells in _picture_rows(wide, row_labels(wide, blocks), drawn).items():
         figures.save_pictures(cells, out / "figures" / f"{name}.png")
+    for place, pictures in drawn.files.items():
+        for name, content in pictures.items():
+            write_atomic(out / "pictures" / place / f"{name}.png", content)
     return out / "index.html"
 
 
@@ -88,6 +93,7 @@ def _page(
     paper: list[figures.Figure],
     curves: figures.Curves,
     judged: list[signals.Row],
+    drawn: gather.Drawn,
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -106,7 +112,7 @@ def _page(
     styles = style.css() + _template("page.css")
     script = _template("page.js")
     labels = row_labels(wide, blocks)
-    shown, left_out = gather.pictures(wide, labels)
+    shown, left_out = gather.pictures(wide, labels, drawn)
     records = summary.read_records(wide)
     environments, environment_of = gather.environments(records)
     return environment.get_template("page.html.j2").render(
@@ -131,6 +137,7 @@ def _page(
         signals_legend=signals.legend(judged),
         pictures=shown,
         pictures_left_out=left_out,
+        pictures_missing=drawn.missing,
         samples=gather.samples(wide, labels),
         cells=_cell_rows(wide, records, labels, environment_of),
         environments=environments,
@@ -138,12 +145,14 @@ def _page(
     )
 
 
-def _picture_rows(wide: pandas.DataFrame, labels: dict[str, str]) -> dict[str, list[tuple[str, dict[str, bytes]]]]:
+def _picture_rows(
+    wide: pandas.DataFrame, labels: dict[str, str], drawn: gather.Drawn
+) -> dict[str, list[tuple[str, dict[str, bytes]]]]:
     """File name -> the final pictures of every row's first finished seed."""
     found: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
     done = wide[wide["status"] == "done"].sort_values(["task", "reward", "variant", "seed"])
     for cell in done.drop_duplicates(["profile", "task", "reward", "variant", "settings_key"]).itertuples():
-        if pictures := gather.final_pictures(Path(cell.folder)):
+        if pictures := drawn.of.get(cell.folder):
             name = f"{labels[cell.folder]}\nseed {cell.seed}: {summary.shown(cell.headline, cell.unit)}"
             found.setdefault(figures.file_key("figure-3", cell.profile, cell.task), []).append((name, pictures))
     return found
@@ -352,9 +361,9 @@ def _write_data(
 ) -> None:
     # Where results lay on the machine that made the report is nobody's business; where in the results is.
     relative = [str(Path(folder).relative_to(runs)) for folder in wide["folder"]]
-    write_frame(out / "wide", wide.assign(folder=relative))
-    write_frame(out / "long", long)
-    write_frame(out / "comparisons", comparison_frame(compared))
+    frames = {"wide": wide.assign(folder=relative), "long": long, "comparisons": comparison_frame(compared)}
+    for name, frame in frames.items():
+        write_atomic(out / f"{name}.csv", frame.to_csv(index=False))
 
 
 def comparison_frame(compared: list[tuple[Block, list[Comparison], list[Comparison]]]) -> pandas.DataFrame:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def store_tables(folder: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     """Writes the tables of a profile's folder from its cells, one process at a time; returns (wide, long)."""
-    from harness.store.atomic import write_atomic, write_frame
+    from harness.store.atomic import parquet_bytes, write_atomic
     from harness.store.frames import load
     from reports import tables
 
@@ -23,7 +23,8 @@ def store_tables(folder: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
             left.unlink(missing_ok=True)
         wide, long = load(folder)
         # Where a cell lies is told from where the table lies, so that a results folder can be moved and merged.
-        write_frame(folder / "wide", wide.assign(folder=[os.path.relpath(cell, folder) for cell in wide["folder"]]))
-        write_frame(folder / "long", long)
+        placed = wide.assign(folder=[os.path.relpath(cell, folder) for cell in wide["folder"]])
+        write_atomic(folder / "wide.parquet", parquet_bytes(placed))
+        write_atomic(folder / "long.parquet", parquet_bytes(long))
         write_atomic(folder / "table.md", tables.markdown(wide, long))
     return wide, long

@@ -10,12 +10,12 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.settings.schema import Settings
+from harness.store.frames import cell_at
 from harness.store.record import CellRecord, identity
 
 if TYPE_CHECKING:
@@ -118,13 +118,10 @@ def settings_key(record: CellRecord) -> str:
 
 
 def read_records(wide: pandas.DataFrame) -> dict[str, CellRecord]:
-    """Folder -> `cell.json`, for every row of `wide` whose folder is at hand."""
-    records = {}
-    for folder in wide.get("folder", ()):
-        path = Path(folder) / "cell.json"
-        if path.exists():
-            records[folder] = CellRecord.model_validate_json(path.read_text(encoding="utf-8"))
-    return records
+    """Folder -> the cell's record, for every row of `wide` whose cell is at hand."""
+    stored = {folder: cell_at(folder) for folder in wide.get("folder", ())}
+    found = {folder: cell.read() for folder, cell in stored.items() if cell}
+    return {folder: record for folder, record in found.items() if record}
 
 
 def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:

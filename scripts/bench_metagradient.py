@@ -301,7 +301,8 @@ PARTS = {"exact": part_exact, "ratios": part_ratios, "memory": part_memory, "fig
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help="parts, separated by commas; none: the report alone")
-    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "metagradient", help="folder of what is written")
+    out = ROOT / "reports" / "studies" / "metagradient"
+    parser.add_argument("--out", type=Path, default=out, help="folder of what is written")
     parser.add_argument("--again", action="store_true", help="measure these parts anew")
     parser.add_argument("--quick", action="store_true", help="fewer, smaller runs")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")

@@ -96,7 +96,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--passages", type=int, help="what Phi reads; default: in proportion to the prompts")
     parser.add_argument("--steps", type=int, default=3, help="measured GRPO steps, after one that warms up")
     parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, default=Path("reports/phases/cpu"))
+    parser.add_argument("--out", type=Path, default=Path("reports/studies/phases/cpu"))
     return parser.parse_args(arguments)
 
 

@@ -1,22 +1,22 @@
 """What the benchmark workflow does, and what anybody can do on their machine: run a grid, report it, diff it.
 
     python scripts/ci_benchmark.py [--profile tiny] [--task lambada_es] [--reward all] [--seeds 21,22,23]
-                                   [--runs runs] [--site site] [--reference reports/reference] [--tolerance 0.05]
-                                   [--skip-run] [--renew]
+                                   [--runs runs] [--site site] [--reference reports/studies/reference]
+                                   [--tolerance 0.05] [--skip-run] [--renew]
 
 Writes the report into --site and `comment.md` beside it (the tables, the comparisons and the diff), and appends the
 same to the file that GITHUB_STEP_SUMMARY names, where there is one. Ends with the diff's exit code (1: something is
 worse, 2: something could not be compared), or with 1 where cells failed.
 
 --renew replaces the reference by the results in --runs instead of comparing with it: look at the report first, then
-commit reports/reference. The reference holds the records (cell.json) of finished and unsupported cells, nothing else.
+commit reports/studies/reference. The reference is a packed study of the records of finished and unsupported cells,
+without curves and texts.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ from pathlib import Path
 from harness.contracts import HarnessError
 from harness.store.atomic import write_atomic
 from harness.store.frames import find_cells
-from harness.store.record import CellStore
+from harness.store.study import is_study, open_study, write_records
 from reports import diff, site
 
 KEPT = ("done", "unsupported")
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", default="21,22,23")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--site", type=Path, default=Path("site"))
-    parser.add_argument("--reference", type=Path, default=Path("reports/reference"))
+    parser.add_argument("--reference", type=Path, default=Path("reports/studies/reference"))
     parser.add_argument("--tolerance", type=float, default=diff.TOLERANCE)
     parser.add_argument("--skip-run", action="store_true", help="report and compare what --runs holds already")
     parser.add_argument("--renew", action="store_true", help="make --runs the new reference instead of comparing")
@@ -79,16 +79,14 @@ def publish(options: argparse.Namespace) -> int:
 
 
 def renew(runs: Path, reference: Path) -> int:
-    """Replaces the reference by the records in `runs`; returns how many."""
-    records = [record for store in find_cells(runs) if (record := store.read()) and record.status in KEPT]
-    if not records:
+    """Replaces the reference's cells of the profiles in `runs` by the records there; returns how many."""
+    new = [record for cell in find_cells(runs) if (record := cell.read()) and record.status in KEPT]
+    if not new:
         raise HarnessError(f"There is no finished cell in {runs}; run the grid first.")
-    if reference.exists():
-        for profile in {record.profile for record in records}:
-            shutil.rmtree(reference / profile, ignore_errors=True)
-    for record in records:
-        CellStore.of(reference, record).write(record)
-    return len(records)
+    profiles = {record.profile for record in new}
+    old = [cell.read() for cell in open_study(reference).cells] if is_study(reference) else []
+    write_records(reference, [record for record in old if record.profile not in profiles] + new)
+    return len(new)
 
 
 if __name__ == "__main__":

@@ -208,7 +208,7 @@ class Trial:
 
     def check(self, kind: str, code: int, before: dict[str, dict[str, bytes]]) -> None:
         """After a disturbance: the exit code, one sentence where due, all files whole, finished cells as before."""
-        from harness.store.frames import load
+        from harness.store.frames import find_cells, load
 
         said = self.said.read_text() if self.said.exists() else ""
         expected = {"killed": (-9,), "torn": (-9,), "stopped": (143, 130)}.get(kind, (2,))
@@ -219,9 +219,10 @@ class Trial:
         try:
             if self.cut.exists():
                 load(self.cut)
-                for path in [*self.cut.rglob("*.json"), *self.cut.rglob("*.jsonl")]:
-                    for line in [path.read_text()] if path.suffix == ".json" else path.read_text().splitlines():
-                        json.loads(line)
+                for cell in find_cells(self.cut):
+                    cell.samples(), cell.arrays()
+                for path in self.cut.rglob("*.json"):
+                    json.loads(path.read_text())
         except Exception as error:
             self.lost.append(f"{kind}: a stored file is damaged: {error}")
         now = finished(self.cut)
@@ -318,8 +319,8 @@ def outcome(runs: Path) -> dict[str, Any]:
         if path.name == "cell.json":
             record = json.loads(path.read_text())
             found[name] = {key: value for key, value in record.items() if not key.startswith(TIMED)}
-        elif path.suffix in (".parquet", ".csv"):
-            frame = pandas.read_parquet(path) if path.suffix == ".parquet" else pandas.read_csv(path)
+        elif path.suffix == ".parquet":
+            frame = pandas.read_parquet(path)
             if "measure" in frame and "step" in frame:
                 frame = frame[~frame["measure"].str.startswith("seconds")]
             found[name] = frame[[column for column in frame if not column.startswith(TIMED)]].to_csv(index=False)

@@ -133,6 +133,8 @@ def plot(rows: list[dict], path: Path, machine: dict) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    from reports.figures import write as write_figure
+
     names = {
         ("engine", 2_000_000_000): ("engine, 2 GB budget", "tab:blue"),
         ("engine", 400_000_000): ("engine, 400 MB budget", "tab:cyan"),
@@ -169,5 +171,5 @@ def plot(rows: list[dict], path: Path, machine: dict) -> None:
     shape = f"GPT-2 shape {layers}x{width}, vocabulary {vocabulary}, batch {examples}x{tokens}"
     where = f"{machine['device']}, {machine['threads']} thread(s)"
     figure.suptitle(f"{shape}, AdamW, float32, {where}", fontsize=9)
-    figure.savefig(path, dpi=150)
+    write_figure(figure, path)
     plt.close(figure)

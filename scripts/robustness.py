@@ -1,7 +1,7 @@
 """Nothing lost: kills, faults and fuzzed inputs counted, and what it costs. At most 15 minutes on 2 cores.
 
     python scripts/robustness.py [--kills 50] [--signals 6] [--faults 8] [--cases 150] [--steps 5] [--pairs 3]
-                                 [--out reports/robustness]
+                                 [--out reports/studies/robustness]
 
 1. scripts/kill_and_resume.py: a grid killed, stopped and starved, resumed and compared with one left alone.
 2. tests/harness/test_fuzz.py with --cases inputs a test, and tests/harness/training/test_checks.py, test_security.py.
@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=150, help="fuzzed inputs a test")
     parser.add_argument("--steps", type=int, default=5, help="GRPO steps of the tiny cells whose storing is timed")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of runs with and without checkpoints")
-    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "robustness")
+    parser.add_argument("--out", type=Path, default=ROOT / "reports" / "studies" / "robustness")
     options = parser.parse_args()
     if options.pairs < 1:
         parser.error("--pairs must be at least 1.")

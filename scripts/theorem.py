@@ -1,6 +1,6 @@
 """Theorem 3.1, measured: how far is the Dataset Policy Gradient from the gradient that it stands for?
 
-    python scripts/theorem.py [--out reports/fidelity] [--worlds 8]
+    python scripts/theorem.py [--out reports/studies/fidelity] [--worlds 8]
 
 A policy over K texts (softmax of K logits phi) writes data sets D of n texts for each of T steps; a target is trained
 on them; J = E Phi(A(D)). With few texts every data set can be listed (as counts, in any order), so J, its gradient
@@ -297,6 +297,7 @@ def draw(frame: pandas.DataFrame, *paths: Path) -> None:
     from matplotlib.figure import Figure
 
     from reports import style
+    from reports.figures import write
 
     with rc_context({"svg.hashsalt": "theorem"}):
         canvas = Figure(figsize=(13.5, 3.4), layout="constrained")
@@ -327,12 +328,12 @@ def draw(frame: pandas.DataFrame, *paths: Path) -> None:
         handles, names = axes[0].get_legend_handles_labels()
         canvas.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
         for path in paths:
-            canvas.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
+            write(canvas, path, dpi=130)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("reports/fidelity"))
+    parser.add_argument("--out", type=Path, default=Path("reports/studies/fidelity"))
     parser.add_argument("--worlds", type=int, default=8)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

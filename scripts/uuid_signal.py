@@ -1,7 +1,7 @@
 """What does a metagradient reward on `uuid`? Texts are drawn around a string, and their rewards compared with the
 letters that are right in them.
 
-    python scripts/uuid_signal.py [--texts 768] [--repeats 1] [--out reports/uuid_signal]
+    python scripts/uuid_signal.py [--texts 768] [--repeats 1] [--out reports/studies/uuid_signal]
 
 Three kinds of texts stand for the stages of a run: every letter kept right with probability 1/16 (a generator that
 writes any hexadecimal) or 0.4 and else any, and letters of a string that a run got stuck at (STUCK), each changed at
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=768, help="texts a metagradient (768)")
     parser.add_argument("--repeats", type=int, default=1, help="metagradients a row, on fresh texts (1)")
-    parser.add_argument("--out", type=Path, default=Path("reports/uuid_signal"))
+    parser.add_argument("--out", type=Path, default=Path("reports/studies/uuid_signal"))
     given = parser.parse_args()
     quiet()
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Why Adam? How well metagradients through Adam and through SGD predict retraining, and where their rewards come from.
 
-    python scripts/why_adam.py [--tasks lambada_es,67] [--out reports/fidelity] [--profile tiny]
+    python scripts/why_adam.py [--tasks lambada_es,67] [--out reports/studies/fidelity] [--profile tiny]
 
 Two tables on the pool of `python -m harness fidelity` (seed 0), in float64:
 
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="tiny")
     parser.add_argument("--part", choices=("all", *PARTS), default="all")
     parser.add_argument("--passages", type=int, default=32, help="passages of Phi on the lambada tasks")
-    parser.add_argument("--out", type=Path, default=Path("reports/fidelity"))
+    parser.add_argument("--out", type=Path, default=Path("reports/studies/fidelity"))
     options = parser.parse_args(arguments)
     quiet()
     lines: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS if options.part in ("all", part)}

@@ -110,17 +110,6 @@ def png(image: np.ndarray) -> bytes:
     return encoded.tobytes()
 
 
-def npy(array: np.ndarray) -> bytes:
-    """The array as the bytes of a .npy file."""
-    from io import BytesIO
-
-    import numpy as np
-
-    buffer = BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()
-
-
 def read_qr(image: np.ndarray, *, margin: int | None = None) -> str:
     """What OpenCV's QR reader finds in a grey image; "" if it finds nothing or bytes that are no UTF-8 text.
 

@@ -60,7 +60,7 @@ class _Picture:
     name: str
     summary: str
     border = 0
-    """White modules around the stored pictures."""
+    """White modules around the drawn pictures."""
 
     def __init__(self, context: TaskContext) -> None:
         self._options = Options(context.options)
@@ -94,9 +94,8 @@ class _Picture:
         return phi
 
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
-        """Train a fresh target on the rollouts and read the picture off its head. Files: `target.png` and
-        `decoded.png`, `delta.png` (dW, blue below 0 and red above) and `delta.npy` (dW itself). Raises ValueError for
-        no rollouts."""
+        """Train a fresh target on the rollouts and read the picture off its head. Arrays: `target` (Y) and `delta`
+        (dW). Raises ValueError for no rollouts."""
         import numpy as np
         import torch
 
@@ -115,13 +114,20 @@ class _Picture:
             **self._read(signs),
             **described,
         }
-        files = {
-            "target.png": _pattern.png(_pattern.grey_image(self.picture, border=self.border)),
-            "decoded.png": _pattern.png(_pattern.grey_image(signs, border=self.border)),
-            "delta.png": _pattern.png(_pattern.diverging_image(delta)),
-            "delta.npy": _pattern.npy(delta),
+        return Evaluation(values=values, arrays={"target": self.picture, "delta": delta})
+
+    @classmethod
+    def draw(cls, arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+        """The PNGs of an evaluation's arrays: `target`, `decoded` (sign(dW)) and `delta` (dW, blue below 0 and red
+        above). Raises KeyError where an array is missing."""
+        import numpy as np
+
+        target, delta = arrays["target"], arrays["delta"]
+        return {
+            "target": _pattern.png(_pattern.grey_image(target, border=cls.border)),
+            "decoded": _pattern.png(_pattern.grey_image(np.sign(delta), border=cls.border)),
+            "delta": _pattern.png(_pattern.diverging_image(delta)),
         }
-        return Evaluation(values=values, files=files)
 
     def _read(self, signs: np.ndarray) -> dict[str, float]:
         """Further measures of the decoded picture."""
@@ -165,10 +171,11 @@ class QrCode(_Picture):
     """As `_Picture`, with further options: `text` ("DPG") and `error_correction` (L, M, Q or H; default H, which stands
     the most wrong modules) of a version-1 QR code, made by segno. Raises HarnessError for a text that does not fit.
 
-    The reader is OpenCV's. `decoded.png` carries the quiet zone and is exactly what `readable` reads; `readable_raw`
-    reads the code alone, which OpenCV's reader refuses even for a perfect one. `text_exact` compares with what the
-    reader finds in the target picture, which for a code made from `text` is that text. `text_exact_located` is the
-    same for a reader that is told where the corners are, which stands wrong modules in the finder patterns.
+    The reader is OpenCV's. The drawing `decoded` carries the quiet zone and is exactly what `readable` reads;
+    `readable_raw` reads the code alone, which OpenCV's reader refuses even for a perfect one. `text_exact` compares
+    with what the reader finds in the target picture, which for a code made from `text` is that text.
+    `text_exact_located` is the same for a reader that is told where the corners are, which stands wrong modules in the
+    finder patterns.
     """
 
     name = "qr"

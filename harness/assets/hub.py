@@ -9,14 +9,13 @@ client's own. A data reference may name one configuration (`OWNER/NAME/es`) or o
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.contracts import HarnessError
+from harness.store.lines import read_lines
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.bin"]
 NOT_NEEDED = ["pytorch_model*", "*.h5", "original/*", "onnx/*", "*.msgpack", "runs/*"]
@@ -177,8 +176,7 @@ def read_texts(path: Path, ref: str) -> list[str]:
         except (OSError, ValueError) as error:
             raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error
     try:
-        rows: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return [row["text"] for row in rows]
+        return [row["text"] for row in read_lines(path)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HarnessError(
             f"The data file '{ref}' is not JSON lines with a `text` each ({type(error).__name__})."

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from harness.cli import assets, listing
+from harness.cli import assets, listing, studies
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.registry import REWARDS, TASKS
@@ -119,7 +119,7 @@ def run(
     wide, long = store_tables(folder)
     ours = wide[wide["identity"].isin({plan.record().identity for plan in plans})]
     console.print(tables.rich(ours, long[long["identity"].isin(set(ours["identity"]))]))
-    console.print(f"Results: {folder} (table.md, wide.csv, long.csv, one folder a cell)", highlight=False)
+    console.print(f"Results: {folder} (table.md, wide.parquet, long.parquet, one folder a cell)", highlight=False)
     if (ours["status"] == "failed").any():
         console.print("Failed cells are kept; --retry-failed resumes them.")
         raise typer.Exit(1)
@@ -129,48 +129,21 @@ listing.add_to(app, console)
 
 
 @app.command()
-def table(runs: Annotated[Path, typer.Argument(help="A results folder.")] = Path("runs")) -> None:
-    """Print the standard table of stored results again."""
-    from harness.store.frames import load
-    from reports import tables
-
-    console.print(tables.rich(*load(runs)))
-
-
-@app.command()
 def report(
-    runs: Annotated[Path, typer.Argument(help="A results folder, or one that several were merged into.")] = Path(
-        "runs"
-    ),
+    runs: Annotated[
+        Path, typer.Argument(help="A results folder, one that several were merged into, or a study.")
+    ] = Path("runs"),
     out: Annotated[Path, typer.Option("--out", help="Where the page and its tables go.")] = Path("site"),
     reference: Annotated[
         str, typer.Option(help="The reward that the others are compared with, seed by seed.")
     ] = "naive",
 ) -> None:
-    """Turn stored results into one HTML page that works offline, the same as Markdown, and tables as CSV and
-    Parquet."""
+    """Turn stored results into one HTML page that works offline, the same as Markdown, tables as CSV, figures and
+    pictures."""
     from reports import site
 
     page = site.build(runs, out, reference=reference)
     console.print(f"Open {page} in a browser.", highlight=False)
-
-
-@app.command()
-def rerun(cell: Annotated[Path, typer.Argument(help="The folder of a finished cell.")]) -> None:
-    """Repeat a stored cell from its own record and say whether the numbers agree. Exit code 0, or 1 where they do
-    not."""
-    from harness.machine.libraries import quiet
-    from harness.rerun import rerun as repeat
-
-    quiet()
-    found = repeat(cell, lambda event: None)
-    if found.equal:
-        console.print(f"All {found.numbers} numbers are the same to the last bit.", highlight=False)
-    for measure, difference in found.largest.items():
-        console.print(f"{measure} differs by up to {difference:.2g} (relative)", markup=False, highlight=False)
-    for name, (then, now) in found.environment.items():
-        console.print(f"{name} was {then}, is {now}", markup=False, highlight=False, soft_wrap=True)
-    raise typer.Exit(0 if found.equal else 1)
 
 
 @app.command()
@@ -194,7 +167,7 @@ def fidelity(
     from harness.fidelity.records import Spec, load
     from harness.fidelity.run import plan_fidelity, run_all
     from harness.machine.libraries import quiet
-    from harness.store.atomic import check_writable, write_atomic, write_frame
+    from harness.store.atomic import check_writable, parquet_bytes, write_atomic
     from harness.workers.local import default_workers, local
     from reports import signals
 
@@ -220,11 +193,11 @@ def fidelity(
     everything = load(out / chosen.name)
     found = signals.rows(everything)
     write_atomic(folder / "table.md", signals.markdown(found))
-    write_frame(folder / "measures", signals.frame(found))
+    write_atomic(folder / "measures.parquet", parquet_bytes(signals.frame(found)))
     ours = [each for each in everything if each.pool.identity in identities]
     console.print(signals.rich(signals.rows(ours)))
     console.print(
-        f"Results: {folder} (table.md with intervals, measures.csv, one folder a task and seed)", highlight=False
+        f"Results: {folder} (table.md with intervals, measures.parquet, one folder a task and seed)", highlight=False
     )
     if any(record.status == "failed" for record in records):
         raise typer.Exit(1)
@@ -307,6 +280,7 @@ def _check_tracker(track: str) -> None:
 
 
 assets.add_to(app, console, _names)
+studies.add_to(app, console)
 
 
 def _one_sentence(text: str) -> None:

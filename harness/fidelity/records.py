@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
 from harness.fidelity.pool import Pool
+from harness.store.atomic import parquet_bytes, write_atomic
 
 SCHEMA_VERSION = 1
 SMALL = 0.1
 """The change of the data weights that every half is tried with."""
+PACKED = "fidelity.parquet"
+"""A study's file: a row a record, with the pool's profile, task, seed and identity, its kind ("pool", "truth" or
+"signal", a pool before what belongs to it) and itself as JSON. Most of it is numbers: JSON lines would be four times as
+large."""
 Record = TypeVar("Record", bound=BaseModel)
 
 
@@ -119,16 +125,17 @@ def read(path: Path, kind: type[Record]) -> Record | None:
     if not path.exists():
         return None
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if (
-            isinstance(data, dict)
-            and isinstance(version := data.get("schema_version"), int)
-            and version > SCHEMA_VERSION
-        ):
-            raise HarnessError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update the harness.")
-        return kind.model_validate(data)
-    except (OSError, ValueError, ValidationError) as error:
+        return parsed(json.loads(path.read_text(encoding="utf-8")), kind, path)
+    except (OSError, ValueError) as error:
         raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it again.") from error
+
+
+def parsed(data: Any, kind: type[Record], path: Path) -> Record:
+    """The record that `path` holds as plain data. Raises ValueError for what is none, HarnessError for a newer one."""
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise HarnessError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update the harness.")
+    return kind.model_validate(data)
 
 
 @dataclass(frozen=True)
@@ -140,13 +147,69 @@ class Judged:
     """By key."""
     signals: list[SignalRecord]
 
+    @property
+    def place(self) -> Path:
+        """Its folder below a profile's results."""
+        return Path(self.pool.profile, "fidelity", self.pool.task, f"seed{self.pool.seed}-{self.pool.identity}")
 
-def load(runs: Path) -> list[Judged]:
-    """Everything stored below `runs`, sorted by path. Raises HarnessError for damaged or newer records."""
+
+def load(place: Path) -> list[Judged]:
+    """Everything stored below `place`, in folders or in packed studies, sorted by task and seed. Raises HarnessError
+    for damaged or newer records."""
     found = []
-    for path in sorted(runs.rglob("fidelity/*/seed*/pool.json")):
+    for path in sorted(place.rglob("fidelity/*/seed*/pool.json")):
         pool = read(path, PoolRecord)
         truths = [read(file, TruthRecord) for file in sorted(path.parent.glob("truth-*.json"))]
         signals = [read(file, SignalRecord) for file in sorted(path.parent.glob("reward-*.json"))]
         found.append(Judged(pool, {truth.identity: truth for truth in truths}, signals))
-    return found
+    for path in sorted(place.rglob(PACKED)):
+        found += _unpacked(path)
+    return sorted(found, key=lambda judged: judged.place)
+
+
+# ---------------------------------------------------------------------------------------------------------- packed
+
+
+def _unpacked(path: Path) -> list[Judged]:
+    import pandas
+
+    try:
+        found: dict[tuple[Any, ...], Judged] = {}
+        for row in pandas.read_parquet(path).itertuples(index=False):
+            key, data = (row.profile, row.task, row.seed, row.identity), json.loads(row.record)
+            if row.kind == "pool":
+                found[key] = Judged(parsed(data, PoolRecord, path), {}, [])
+            elif row.kind == "truth":
+                truth = parsed(data, TruthRecord, path)
+                found[key].truths[truth.identity] = truth
+            else:
+                found[key].signals.append(parsed(data, SignalRecord, path))
+        return list(found.values())
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise HarnessError(
+            f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it anew."
+        ) from error
+
+
+def write_packed(study: Path, judged: Sequence[Judged]) -> None:
+    """Makes `judged` the comparisons of signals in a study's folder. Raises StorageError where it cannot."""
+    import pandas
+
+    rows = []
+    for one in sorted(judged, key=lambda one: one.place):
+        key = {name: getattr(one.pool, name) for name in ("profile", "task", "seed", "identity")}
+        for kind, records in (("pool", [one.pool]), ("truth", one.truths.values()), ("signal", one.signals)):
+            rows += [key | {"kind": kind, "record": record.model_dump_json()} for record in records]
+    write_atomic(study / PACKED, parquet_bytes(pandas.DataFrame(rows)))
+
+
+def packed(old: Sequence[Judged], new: Sequence[Judged], *, replace: bool = False) -> list[Judged]:
+    """`old` and `new` together, each task and seed once. Raises HarnessError where both have one with different
+    content, unless `replace`: then `new`'s is taken."""
+    found = {judged.place: judged for judged in old}
+    conflicts = [str(one.place) for one in new if one.place in found and found[one.place] != one and not replace]
+    if conflicts:
+        raise HarnessError(
+            f"Stored already with other content: {', '.join(sorted(conflicts))}; --replace takes the new ones."
+        )
+    return list((found | {judged.place: judged for judged in new}).values())

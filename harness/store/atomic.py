@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,20 +49,31 @@ def sync_folder(folder: Path) -> None:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all. Raises StorageError if it cannot be written."""
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    write_together({path: content})
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Writes several files: none takes its name before all are on the disk. Raises StorageError if one cannot be
+    written; the others are as they were then."""
+    written: dict[Path, str] = {}
+    path = next(iter(contents), Path())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-            sync_folder(path.parent)
+            for path, content in contents.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                handle, written[path] = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+                with os.fdopen(handle, "wb") as file:
+                    file.write(content.encode("utf-8") if isinstance(content, str) else content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.chmod(written[path], 0o644)
+            for path, temporary in written.items():
+                os.replace(temporary, path)
+            for folder in {path.parent for path in written}:
+                sync_folder(folder)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            for temporary in written.values():
+                Path(temporary).unlink(missing_ok=True)
             raise
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -71,14 +83,15 @@ def write_json(path: Path, data: Any) -> None:
     write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_frame(path: Path, frame: pandas.DataFrame) -> None:
-    """A data frame as `path`.parquet and `path`.csv."""
+def parquet_bytes(frame: pandas.DataFrame, plain: Sequence[str] = ("value",)) -> bytes:
+    """A data frame as the bytes of a Parquet file, the same for the same frame. Columns named in `plain` hold numbers
+    that hardly repeat: a dictionary of them would be larger than they are."""
     import io
 
     buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
-    write_atomic(path.with_suffix(".parquet"), buffer.getvalue())
-    write_atomic(path.with_suffix(".csv"), frame.to_csv(index=False))
+    coded = [name for name in frame.columns if name not in plain]
+    frame.to_parquet(buffer, index=False, compression="zstd", compression_level=19, use_dictionary=coded)
+    return buffer.getvalue()
 
 
 def check_writable(folder: Path) -> None:

@@ -8,37 +8,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
-from harness.store.record import CellRecord, CellStore, long_frame
+from harness.store.record import CellRecord, CellStore, StoredCell, long_frame
+from harness.store.study import CELLS, Study, is_study, open_study
 
 if TYPE_CHECKING:
     import pandas
 
 
-def find_cells(runs: Path) -> list[CellStore]:
-    """Every stored cell below `runs` (a runs folder, a profile's folder, or several merged), sorted by path."""
-    if not runs.exists():
-        raise HarnessError(f"There is no folder {runs}; run `python -m harness run ...` first or name another one.")
-    return [CellStore(path.parent) for path in sorted(runs.rglob("cell.json"))]
+def find_cells(place: Path) -> list[StoredCell]:
+    """Every cell stored at or below `place`, sorted by folder: a results folder, a part of one or several merged, a
+    packed study or several, or a part of a study, named as in a results folder (STUDY/tiny/norm)."""
+    if not place.exists():
+        if found := _part_of_study(place):
+            return found
+        raise HarnessError(f"There is no folder {place}; run `python -m harness run ...` first or name another one.")
+    found = [CellStore(path.parent) for path in place.rglob("cell.json")]
+    for path in place.rglob(CELLS):
+        found += open_study(path.parent).cells
+    return sorted(found, key=lambda cell: cell.folder)
 
 
-def load(runs: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+def _part_of_study(place: Path) -> list[StoredCell]:
+    """Cells of the study around `place`, which is not on the disk, at or below it; [] where there are none."""
+    study = _study_around(place)
+    return [cell for cell in study.cells if cell.folder.is_relative_to(place)] if study else []
+
+
+def _study_around(place: Path) -> Study | None:
+    folder = next((folder for folder in place.parents if is_study(folder)), None)
+    return open_study(folder) if folder else None
+
+
+def cell_at(folder: str | Path) -> StoredCell | None:
+    """The cell whose folder this is (`StoredCell.folder`, the column `folder` of the wide table), or None."""
+    folder = Path(folder)
+    if (folder / "cell.json").exists():
+        return CellStore(folder)
+    study = _study_around(folder)
+    return study.by_place.get(folder.relative_to(study.folder)) if study else None
+
+
+def load(place: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     """(wide, long): one cell a row, one measurement a row. Raises HarnessError for damaged or newer results."""
     import pandas
 
     wide, long = [], []
-    for store in find_cells(runs):
-        record = store.read()
+    for cell in find_cells(place):
+        record = cell.read()
         if record is None:  # just started anew by another process
             continue
-        wide.append(wide_row(record, store.folder))
-        curves = store.folder / "curves.parquet"
-        if curves.exists():
-            try:
-                long.append(pandas.read_parquet(curves))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError) as error:
-                raise HarnessError(f"{curves} is damaged; remove its folder to run it again.") from error
+        wide.append(wide_row(record, cell.folder))
+        if len(curves := cell.curves()):
+            long.append(curves)
     return pandas.DataFrame(wide), pandas.concat(long, ignore_index=True) if long else long_frame([])
 
 

@@ -4,8 +4,11 @@
         cell.json        the record below: status and why, settings, provenance, seconds, headline value and floor
         curves.parquet   long table: one measurement a row (step, phase, measure, value, unit, direction)
         samples.jsonl    sampled texts at fixed steps, with the task's labels
-        step-<s>/...     files of the task's evaluation (pictures)
-    <runs>/<profile>/    wide.{parquet,csv} (one cell a row), long.{parquet,csv}, table.md
+        arrays.parquet   arrays of the task's evaluations, what its pictures are drawn from
+        step-<s>/...     files of the task's evaluations that cannot be drawn
+    <runs>/<profile>/    wide.parquet (one cell a row), long.parquet, table.md
+
+Results that are kept are packed into fewer files (`harness/store/study.py`); both are read through `StoredCell`.
 
 Every file is written to a temporary name, flushed and renamed: it is whole or it is not there.
 """
@@ -19,13 +22,15 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
 from harness.settings.schema import Settings, identity_view
-from harness.store.atomic import write_atomic, write_json
+from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
+from harness.store.atomic import parquet_bytes, write_atomic, write_json
+from harness.store.lines import as_lines, read_lines
 
 if TYPE_CHECKING:
     import pandas
@@ -36,20 +41,8 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Schema version -> a record's plain data of that version as data of the next; one for each rise of SCHEMA_VERSION."""
 Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
 
-LONG_COLUMNS = [
-    "profile",
-    "task",
-    "reward",
-    "variant",
-    "seed",
-    "identity",
-    "step",
-    "phase",
-    "measure",
-    "value",
-    "unit",
-    "direction",
-]
+KEY_COLUMNS = ["profile", "task", "reward", "variant", "seed", "identity"]
+LONG_COLUMNS = [*KEY_COLUMNS, "step", "phase", "measure", "value", "unit", "direction"]
 
 
 class CellRecord(BaseModel):
@@ -118,8 +111,7 @@ def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapp
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
-# ------------------------------------------------------------------------------------------------------------- the
-# store
+# ----------------------------------------------------------------------------------------------------------- the store
 
 
 def migrated(data: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -134,6 +126,23 @@ def migrated(data: dict[str, Any], path: Path) -> dict[str, Any]:
     return data
 
 
+def parsed(text: str, path: Path) -> CellRecord:
+    """The record that `text` holds, which stands in `path`. Raises ValueError for what is none, and HarnessError for
+    one of another version that cannot be read."""
+    try:
+        data = json.loads(text)
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        if not isinstance(version, int):
+            raise HarnessError(f"{path} is not a result of this harness; move it away or choose another --out.")
+        if version > SCHEMA_VERSION:
+            raise HarnessError(
+                f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; update it."
+            )
+        return CellRecord.model_validate(migrated(data, path))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def check_name(name: str) -> None:
     """Raises HarnessError for the name of a profile, task or reward that cannot be a folder's name everywhere."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,99}", name):
@@ -141,6 +150,37 @@ def check_name(name: str) -> None:
             f"{name!r} cannot be the name of a profile, task or reward: results lie in folders named after it; use "
             "letters, digits, '.', '_' and '-', beginning with a letter or digit."
         )
+
+
+class StoredCell(Protocol):
+    """A cell to read, wherever it is stored: in a folder of its own (`CellStore`) or in a packed study."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies; in a study, where it would lie if that were a results folder. Its name in the tables."""
+        ...
+
+    def read(self) -> CellRecord | None: ...
+
+    def curves(self) -> pandas.DataFrame: ...
+
+    def samples(self) -> list[dict[str, Any]]: ...
+
+    def arrays(self) -> StepArrays: ...
+
+    def files(self) -> StepFiles: ...
+
+
+def place_of(record: CellRecord) -> Path:
+    """A cell's folder below its results. Raises HarnessError for a name that would lead out of them."""
+    for name in (record.profile, record.task, record.reward, record.identity):
+        check_name(name)
+    return Path(record.profile, record.task, record.reward, f"seed{record.seed}-{record.identity}")
+
+
+def key_of(record: CellRecord) -> dict[str, Any]:
+    """The columns that name a cell in a table of many."""
+    return {name: getattr(record, name) for name in KEY_COLUMNS}
 
 
 @dataclass
@@ -152,30 +192,65 @@ class CellStore:
     @classmethod
     def of(cls, runs: Path, record: CellRecord) -> CellStore:
         """Raises HarnessError for a name that would lead out of `runs`."""
-        for name in (record.profile, record.task, record.reward, record.identity):
-            check_name(name)
-        return cls(runs / record.profile / record.task / record.reward / f"seed{record.seed}-{record.identity}")
+        return cls(runs / place_of(record))
 
     def read(self) -> CellRecord | None:
         """The stored record, or None. Raises HarnessError if there is one that cannot be read."""
         path = self.folder / "cell.json"
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            version = data.get("schema_version") if isinstance(data, dict) else None
-            if not isinstance(version, int):
-                raise HarnessError(f"{path} is not a result of this harness; move it away or choose another --out.")
-            if version > SCHEMA_VERSION:
-                raise HarnessError(
-                    f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; "
-                    f"update it."
-                )
-            return CellRecord.model_validate(migrated(data, path))
+            return parsed(path.read_text(encoding="utf-8"), path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, ValidationError, RecursionError) as error:
-            raise HarnessError(
-                f"{path} is damaged ({type(error).__name__}); remove its folder to run it again."
-            ) from error
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, error) from error
+
+    def curves(self) -> pandas.DataFrame:
+        """Every measurement, LONG_COLUMNS; no rows where nothing was measured. Raises HarnessError for a damaged
+        file, as the next three do."""
+        import pandas
+
+        path = self.folder / "curves.parquet"
+        try:
+            return pandas.read_parquet(path)
+        except FileNotFoundError:  # not yet, or just started anew by another process
+            return long_frame([])
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, error) from error
+
+    def samples(self) -> list[dict[str, Any]]:
+        """Sampled texts in their order: step, index, text and the task's labels."""
+        path = self.folder / "samples.jsonl"
+        try:
+            return read_lines(path)
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, error) from error
+
+    def arrays(self) -> StepArrays:
+        """Step -> name -> array, of every evaluation that gave arrays."""
+        import pandas
+
+        path = self.folder / "arrays.parquet"
+        try:
+            return arrays_of(pandas.read_parquet(path))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._damaged(path, error) from error
+
+    def files(self) -> StepFiles:
+        """Step -> name -> content, of every evaluation that gave files."""
+        paths = [path for path in self.folder.glob("step-*/*") if path.parent.name[5:].isdigit() and path.is_file()]
+        found: dict[int, dict[str, bytes]] = {}
+        for path in sorted(paths, key=lambda path: (int(path.parent.name[5:]), path.name)):
+            if not path.name.startswith("."):
+                found.setdefault(int(path.parent.name[5:]), {})[path.name] = path.read_bytes()
+        return found
+
+    @staticmethod
+    def _damaged(path: Path, error: Exception) -> HarnessError:
+        return HarnessError(f"{path} is damaged ({type(error).__name__}); remove its folder to run it again.")
 
     def clear(self, stale: Iterable[str] | None = None) -> None:
         """Removes the named files from the cell's folder; by default everything but its lock."""
@@ -188,19 +263,16 @@ class CellStore:
 
     def write_curves(self, record: CellRecord, rows: list[dict[str, Any]]) -> None:
         """`rows` hold step, phase, measure, value, unit, direction."""
-        import io
-
-        key = {name: getattr(record, name) for name in ("profile", "task", "reward", "variant", "seed", "identity")}
-        frame = long_frame([{**key, **row} for row in rows])
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, index=False)
-        write_atomic(self.folder / "curves.parquet", buffer.getvalue())
+        frame = long_frame([{**key_of(record), **row} for row in rows])
+        write_atomic(self.folder / "curves.parquet", parquet_bytes(frame))
 
     def write_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
-        """One JSON object a line: step, index, prompt, text and the task's labels."""
-        write_atomic(
-            self.folder / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in samples)
-        )
+        """One JSON object a line: step, index, text and the task's labels."""
+        write_atomic(self.folder / "samples.jsonl", as_lines(samples))
+
+    def write_arrays(self, arrays: StepArrays) -> None:
+        """All arrays of all steps, in one file. Raises HarnessError for what is no array of numbers."""
+        write_atomic(self.folder / "arrays.parquet", parquet_bytes(arrays_frame(arrays)))
 
     def write_file(self, step: int, name: str, content: bytes) -> None:
         if not name or Path(name).name != name or name.startswith("."):

@@ -8,9 +8,11 @@ import shutil
 import pytest
 
 from harness.cell import run_cell
+from harness.cli.app import main
 from harness.contracts import HarnessError
-from harness.rerun import rerun
+from harness.rerun import chosen, rerun
 from harness.store.record import CellStore
+from harness.store.study import write_study
 
 
 def ignore(*_):
@@ -33,7 +35,7 @@ def cell(stored, tmp_path):
 
 def test_the_same_surroundings_give_the_same_numbers(cell):
     before = (cell.folder / "cell.json").read_bytes()
-    found = rerun(cell.folder, ignore)
+    found = rerun(cell, ignore)
     assert found.equal and found.largest == {} and found.environment == {} and found.numbers > 20
     assert (cell.folder / "cell.json").read_bytes() == before
 
@@ -48,8 +50,8 @@ def test_other_numbers_are_named(cell):
     record = cell.read()
     record.provenance["packages"]["torch"] = "0.1"
     cell.write(record)
-    found = rerun(cell.folder / "cell.json", ignore)
-    assert not found.equal and found.largest == {"reward_raw_mean": pytest.approx(1 / 3)}
+    found = rerun(cell, ignore)
+    assert not found.equal and found.largest == {"reward_raw_mean": pytest.approx(1 / 3)} and found.others == ()
     assert list(found.environment) == ["packages"]
 
 
@@ -67,9 +69,51 @@ def test_what_cannot_be_repeated_is_one_sentence(change, words, cell):
     path = cell.folder / "cell.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(HarnessError, match=words):
-        rerun(cell.folder, ignore)
+        rerun(cell, ignore)
 
 
 def test_no_cell_is_one_sentence(tmp_path):
     with pytest.raises(HarnessError, match="no finished cell"):
-        rerun(tmp_path, ignore)
+        chosen(tmp_path)
+
+
+def test_a_cell_is_chosen_by_its_folder_its_file_or_by_name(cell):
+    runs = cell.folder.parents[3]
+    for place in (cell.folder, cell.folder / "cell.json", runs):
+        assert [found.folder for found in chosen(place)] == [cell.folder]
+    assert [found.folder for found in chosen(runs, "norm", "naive", 0)] == [cell.folder]
+    for other in ({"task": "qr"}, {"reward": "embedding"}, {"seed": 1}):
+        with pytest.raises(HarnessError, match="no finished cell"):
+            chosen(runs, **other)
+
+
+def test_other_texts_are_named(cell):
+    samples = cell.samples()
+    samples[-1]["text"] += "."
+    cell.write_samples(samples)
+    found = rerun(cell, ignore)
+    assert not found.equal and found.largest == {} and found.others == ("sampled texts",)
+
+
+def test_a_packed_study_is_repeated_cell_by_cell(cell, tmp_path, capsys, monkeypatch):
+    """One line a cell; the exit code is 1 as soon as one differs."""
+    study = tmp_path / "study"
+    write_study(study, [cell])
+    assert run("rerun", str(study), monkeypatch) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("norm / naive, seed 0: all ") and "last bit" in lines[0]
+    record = cell.read()
+    record.headline += 1
+    cell.write(record)
+    write_study(study, [cell])
+    assert run("rerun", str(study), monkeypatch) == 1
+    assert "norm / naive, seed 0: differs in its final values" in capsys.readouterr().out
+
+
+def run(*arguments):
+    """A command's exit code."""
+    *words, monkeypatch = arguments
+    monkeypatch.setattr("sys.argv", ["harness", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code

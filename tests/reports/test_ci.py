@@ -17,6 +17,8 @@ import pytest
 import yaml
 
 from harness.store.frames import find_cells
+from harness.store.record import CellStore
+from harness.store.study import write_study
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -54,8 +56,8 @@ def test_renew_then_compare_then_catch(
     grid = {"tasks": ("lambada_es", "67"), "rewards": ("adam_metagrad", "embedding")}
     generate(tmp_path / "runs", **grid)
     assert benchmark_script.main([*options(tmp_path), "--renew"]) == 0
-    stored = [path.name for path in (tmp_path / "reference").rglob("*") if path.is_file()]
-    assert set(stored) == {"cell.json"} and len(stored) == 12
+    assert [path.name for path in (tmp_path / "reference").iterdir()] == ["cells.jsonl"]
+    assert len(find_cells(tmp_path / "reference")) == 12
     assert benchmark_script.main(options(tmp_path)) == 0
     text = (tmp_path / "site" / "comment.md").read_text()
     assert text == (tmp_path / "step.md").read_text() and "Nothing is worse" in text and "### lambada_es" in text
@@ -76,11 +78,17 @@ def test_part_of_the_grid_may_be_compared(
 def test_renewing_replaces_the_profiles_old_cells_only(
     benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path
 ) -> None:
-    generate(tmp_path / "reference", tasks=("67", "norm"), rewards=("naive",))
+    generate(tmp_path / "old", tasks=("67", "norm"), rewards=("naive",), seeds=(0,))
+    for record in [cell.read() for cell in find_cells(tmp_path / "old")]:
+        record.profile = "other"
+        CellStore.of(tmp_path / "old", record).write(record)
+    write_study(tmp_path / "reference", find_cells(tmp_path / "old"))
     (tmp_path / "reference" / "README.md").write_text("kept")
     generate(tmp_path / "runs", tasks=("norm",), rewards=("naive",), seeds=(7,))
     assert benchmark_script.main([*options(tmp_path), "--renew"]) == 0
-    assert [store.folder.parts[-3] for store in find_cells(tmp_path / "reference")] == ["norm"]
+    cells = [cell.folder.relative_to(tmp_path / "reference").parts for cell in find_cells(tmp_path / "reference")]
+    assert [parts[:2] for parts in cells] == [("other", "67"), ("other", "norm"), ("tiny", "norm")]
+    assert not (tmp_path / "reference" / "curves.parquet").exists(), "records alone"
     assert (tmp_path / "reference" / "README.md").exists()
 
 

@@ -139,6 +139,17 @@ def test_files_can_be_saved_and_are_what_they_are_called(tmp_path: Path, curves:
     assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
 
 
+def test_a_png_has_a_palette(tmp_path: Path, curves: figures.Curves) -> None:
+    from PIL import Image
+
+    figure = figures.paper_figures(curves)[0]
+    for name in ("a.png", "b.png"):
+        figures.save(figure, tmp_path / name)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P" and image.size[0] > 500
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
 def test_a_name_with_dollars_is_a_name(tmp_path: Path) -> None:
     one = np.array([1.0, 2.0])
     line = figures.Series(r"$\oops{", 0, 0, one, one, one, one, 1)
@@ -147,18 +158,48 @@ def test_a_name_with_dollars_is_a_name(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_final_pictures_are_those_of_the_last_step(tmp_path: Path, generate: Generate) -> None:
+def test_pictures_are_drawn_of_the_last_step(tmp_path: Path, generate: Generate) -> None:
+    from harness.registry import TASKS
     from reports import gather
 
     generate(tmp_path / "runs", tasks=("67",), rewards=("naive",), seeds=(0,))
-    folder = find_cells(tmp_path / "runs")[0].folder
-    found = gather.final_pictures(folder)
+    cell = find_cells(tmp_path / "runs")[0]
+    found = gather.final_pictures(cell, "67")
     assert list(found) == ["target", "decoded", "delta"]
-    assert found["decoded"] == (folder / "step-25" / "decoded.png").read_bytes()
-    (folder / "step-25" / "delta.png").write_bytes(b"<script>")
-    assert list(gather.final_pictures(folder)) == ["target", "decoded"]
+    assert found == TASKS.get("67").factory.draw(cell.arrays()[25]) != TASKS.get("67").factory.draw(cell.arrays()[20])
     site.build(tmp_path / "runs", tmp_path / "site")
     assert (tmp_path / "site" / "figures" / "figure-3-tiny-67.png").stat().st_size > 1000
+    written = tmp_path / "site" / "pictures" / cell.folder.relative_to(tmp_path / "runs")
+    assert {path.stem: path.read_bytes() for path in written.iterdir()} == found
+
+
+def test_stored_files_are_shown_where_they_are_pngs(tmp_path: Path, generate: Generate) -> None:
+    from reports import gather
+
+    generate(tmp_path, tasks=("67",), rewards=("naive",), seeds=(0,))
+    cell = find_cells(tmp_path)[0]
+    png = gather.final_pictures(cell, "67")["delta"]
+    for name, content in (("photo.png", png), ("script.png", b"<script>"), ("notes.txt", b"no picture")):
+        cell.write_file(25, name, content)
+    assert list(gather.final_pictures(cell, "67")) == ["target", "decoded", "delta", "photo"]
+
+
+def test_what_cannot_be_drawn_costs_its_pictures_and_a_sentence(
+    tmp_path: Path, generate: Generate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.registry import TASKS
+    from reports import gather
+
+    generate(tmp_path / "runs", tasks=("67",), rewards=("naive",), seeds=(0, 1))
+    wide, _ = load(tmp_path / "runs")
+    assert len(gather.drawn(wide).of) == 2 and gather.drawn(wide).missing == ()
+    monkeypatch.setattr(TASKS.get("67").factory, "draw", lambda arrays: arrays["nothing"])
+    found = gather.drawn(wide)
+    assert found.of == {} and found.missing == ("The pictures of 67 are not drawn: KeyError in its `draw`.",)
+    monkeypatch.setattr(TASKS, "names", lambda: ["norm"])
+    assert gather.drawn(wide).missing == ("The pictures of 67 are not drawn: that task is not installed here.",)
+    site.build(tmp_path / "runs", tmp_path / "site")
+    assert "that task is not installed here" in (tmp_path / "site" / "index.html").read_text()
 
 
 def test_a_panel_is_sound_svg_with_a_description(curves: figures.Curves) -> None:

@@ -260,34 +260,33 @@ def test_a_pattern_that_is_no_code_is_never_exact(wide_model, chosen_training, t
 # ---------------------------------------------------------------------------------------------------------------- files
 
 
-def test_the_stored_pictures_can_be_decoded_again(wide_model, chosen_training):
+def test_the_drawn_pictures_can_be_decoded_again(wide_model, chosen_training):
     task = make("qr")
-    files = decode("qr", wide_model(), chosen_training, task.picture).files
-    assert set(files) == {"target.png", "decoded.png", "delta.png", "delta.npy"}
+    found = decode("qr", wide_model(), chosen_training, task.picture)
+    assert set(found.arrays) == {"target", "delta"} and not found.files
+    assert found.arrays["target"].dtype == np.int8 and np.array_equal(found.arrays["target"], task.picture)
+    drawn = task.draw(found.arrays)
+    assert list(drawn) == ["target", "decoded", "delta"]
     images = {
-        name: cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        for name, content in files.items()
-        if name.endswith(".png")
+        name: cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED) for name, content in drawn.items()
     }
-    assert images["decoded.png"].shape == (290, 290) and images["delta.png"].shape == (210, 210, 3)
-    assert np.array_equal(images["decoded.png"], images["target.png"])
-    assert _pattern.read_qr(images["decoded.png"]) == "DPG"
-    assert sum(len(content) for content in files.values()) < 20_000
+    assert images["decoded"].shape == (290, 290) and images["delta"].shape == (210, 210, 3)
+    assert np.array_equal(images["decoded"], images["target"])
+    assert _pattern.read_qr(images["decoded"]) == "DPG"
 
 
-def test_delta_is_stored_exactly_and_in_colours(wide_model, chosen_training, tmp_path):
+def test_delta_is_exact_and_drawn_in_colours(wide_model, chosen_training):
     signs = make("67").picture.astype(float)
     signs[0, 0] = 0.0
-    files = decode("67", wide_model(), chosen_training, signs).files
-    (tmp_path / "delta.npy").write_bytes(files["delta.npy"])
-    delta = np.load(tmp_path / "delta.npy", allow_pickle=False)
-    np.testing.assert_allclose(delta, 1e-3 * signs, rtol=1e-9, atol=1e-15)
-    image = cv2.imdecode(np.frombuffer(files["delta.png"], np.uint8), cv2.IMREAD_COLOR)[5::10, 5::10].astype(int)
+    arrays = decode("67", wide_model(), chosen_training, signs).arrays
+    np.testing.assert_allclose(arrays["delta"], 1e-3 * signs, rtol=1e-9, atol=1e-15)
+    drawn = make("67").draw(arrays)
+    image = cv2.imdecode(np.frombuffer(drawn["delta"], np.uint8), cv2.IMREAD_COLOR)[5::10, 5::10].astype(int)
     assert image.shape == (6, 7, 3)
     blue, red = image[..., 0], image[..., 2]
     assert image[0, 0].tolist() == [255, 255, 255]
     assert (red > blue)[signs > 0].all() and (blue > red)[signs < 0].all()
-    decoded = cv2.imdecode(np.frombuffer(files["decoded.png"], np.uint8), cv2.IMREAD_GRAYSCALE)
+    decoded = cv2.imdecode(np.frombuffer(drawn["decoded"], np.uint8), cv2.IMREAD_GRAYSCALE)
     assert decoded[5::10, 5::10][0].tolist() == [128, 255, 255, 255, 0, 0, 0]
 
 

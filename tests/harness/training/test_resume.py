@@ -111,6 +111,17 @@ def test_a_cut_cell_ends_as_if_it_had_not_been_cut(case, quick, make_plan, tmp_p
     assert not list(tmp_path.rglob("checkpoints")) and not list(tmp_path.rglob(".*"))
 
 
+def test_a_cut_cell_has_the_arrays_of_every_evaluation_once(quick, make_plan, tmp_path):
+    plan = make_plan("67", "naive", quick(grpo__steps=4, grpo__checkpoint_every=2, validation__every=1))
+    record = run_cell(plan, tmp_path / "whole", ignore)
+    with pytest.raises(Interrupted):
+        run_cell(plan, tmp_path / "cut", cut_after(4))  # the arrays of step 3 are stored, the checkpoint is of step 2
+    assert run_cell(plan, tmp_path / "cut", ignore).status == "done"
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+    arrays = CellStore.of(tmp_path / "cut", record).arrays()
+    assert list(arrays) == [0, 1, 2, 3, 4] and all(set(named) == {"target", "delta"} for named in arrays.values())
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen"])
 def test_other_model_shapes_go_on(family, quick, make_plan, tmp_path):
     plan = make_plan("lambada_es", "naive", quick(family, grpo__steps=3, grpo__checkpoint_every=1, grpo__lr=0.01))

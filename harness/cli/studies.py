@@ -1,0 +1,123 @@
+"""The commands about stored results: `table`, `rerun` and `pack`. Added to the application by harness.cli."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from harness.contracts import HarnessError
+from harness.store.record import StoredCell
+
+PLACE = "A results folder, a packed study, or a folder of several."
+
+
+def add_to(app: typer.Typer, console: Console) -> None:
+    """Registers the commands."""
+
+    @app.command()
+    def table(
+        place: Annotated[Path, typer.Argument(metavar="RUNS", help=PLACE)] = Path("runs"),
+        markdown: Annotated[bool, typer.Option("--markdown", help="As in table.md, with all columns.")] = False,
+    ) -> None:
+        """Print the standard table of stored results again, and that of the signals compared before any RL."""
+        from harness.fidelity import records
+        from harness.store.frames import load
+        from reports import signals, tables
+
+        wide, long = load(place)
+        judged = signals.rows(records.load(place))
+        cells = len(wide) or not judged
+        if markdown:
+            texts = [tables.markdown(wide, long)] if cells else []
+            print("\n".join(texts + ([signals.markdown(judged)] if judged else [])), end="")
+            return
+        if cells:
+            console.print(tables.rich(wide, long))
+        if judged:
+            console.print(signals.rich(judged))
+
+    @app.command()
+    def rerun(
+        place: Annotated[Path, typer.Argument(metavar="CELL", help="A finished cell's folder, or as for `table`.")],
+        task: Annotated[str, typer.Option(help="Of several cells, only those of this task.")] = "",
+        reward: Annotated[str, typer.Option(help="Only those of this reward.")] = "",
+        seed: Annotated[int | None, typer.Option(help="Only those of this seed.")] = None,
+    ) -> None:
+        """Repeat stored cells from their own records and say, a line each, whether the numbers agree. Exit code 0, 1
+        where they do not, or 2 where a cell could not be repeated."""
+        from harness import rerun as repeating
+        from harness.machine.libraries import quiet
+
+        quiet()
+        codes = [_repeated(cell, console) for cell in repeating.chosen(place, task, reward, seed)]
+        raise typer.Exit(1 if 1 in codes else max(codes))
+
+    @app.command()
+    def pack(
+        runs: Annotated[Path, typer.Argument(help=PLACE)],
+        study: Annotated[Path, typer.Argument(help="The study's folder; made if missing.")],
+        replace: Annotated[
+            bool, typer.Option("--replace", help="Take the new one of cells that the study has with other content.")
+        ] = False,
+    ) -> None:
+        """Pack results into a study: a few compact files that `table`, `report`, `diff` and `rerun` read as they read
+        a results folder. What is in the study already stays."""
+        from harness.fidelity import records
+        from harness.store.frames import find_cells
+        from harness.store.study import is_study, open_study, packed, write_study
+
+        new, judged = find_cells(runs), records.load(runs)
+        if not new and not judged:
+            raise HarnessError(f"There are no results in {runs}; run `python -m harness run ...` first.")
+        before = [path for path in runs.rglob("*") if path.is_file()]
+        sizes = _sizes(before)
+        cells = packed(open_study(study).cells if is_study(study) else [], new, replace=replace)
+        signals = records.packed(records.load(study) if study.exists() else [], judged, replace=replace)
+        left_out = sum((record := cell.read()) is None or record.status == "running" for cell in new)
+        if cells:
+            write_study(study, cells)
+        if signals:
+            records.write_packed(study, signals)
+        after = [path for path in study.iterdir() if path.suffix in (".jsonl", ".parquet")]
+        pools = f" and {len(signals)} pools" if signals else ""
+        say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(f"{study}: {len(cells)} cells{pools}; {sizes} before, {_sizes(after)} now.")
+        if left_out:
+            say(f"{left_out} cells have not ended and were left out.")
+
+
+def _repeated(cell: StoredCell, console: Console) -> int:
+    """Repeats one cell and prints how that went; 0 the same, 1 not the same, 2 not repeated (0 where nobody could)."""
+    from harness.rerun import rerun
+
+    record = cell.read()
+    if record is None:
+        return 0
+    say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+    variant = f" ({record.variant})" if record.variant else ""
+    name = f"{record.task} / {record.reward}{variant}, seed {record.seed}"
+    if record.status != "done":
+        say(f"{name}: {record.status}, nothing to repeat")
+        return 0
+    try:
+        found = rerun(cell, lambda event: None)
+    except HarnessError as error:
+        say(f"{name}: not repeated: {error}")
+        return 2
+    if found.equal:
+        say(f"{name}: all {found.numbers} numbers are the same to the last bit")
+        return 0
+    differences = [f"{measure} by up to {share:.2g}" for measure, share in found.largest.items()]
+    say(f"{name}: differs in {', '.join([*differences, *found.others]) or 'its final values'} (relative)")
+    for what, (then, now) in found.environment.items():
+        say(f"    {what} was {then}, is {now}")
+    return 1
+
+
+def _sizes(paths: Iterable[Path]) -> str:
+    sizes = [path.stat().st_size for path in paths]
+    return f"{len(sizes)} files with {sum(sizes):,} bytes"

@@ -1,0 +1,19 @@
+"""JSON lines: one value a line. A newline ends a line and nothing else does: texts hold U+2028 and its like, which
+`str.splitlines` would cut at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The values in `path`, without empty lines. Raises OSError, and ValueError for what is not JSON or not UTF-8."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+
+
+def as_lines(values: Iterable[Any]) -> str:
+    """The content of a file that `read_lines` gives back."""
+    return "".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n" for value in values)
