@@ -11,10 +11,7 @@ from harness.cell import run_cell
 from harness.contracts import HarnessError
 from harness.rerun import rerun
 from harness.store.record import CellStore
-
-
-def ignore(*_):
-    pass
+from tests.helpers.cells import ignore
 
 
 @pytest.fixture(scope="module")

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import fasttext
 import pytest
+import torch
 
+from harness.assets.models import load_model
 from harness.cell import run_cell
+from harness.contracts import HarnessError
 from harness.grid import plan_grid
-from harness.planning.cells import CellPlan
+from harness.machine.stopping import Interrupted
 from harness.registry import REWARDS, TASKS, unsupported
-from harness.settings.profiles import load_profile, parse_assignment, resolve
+from harness.settings.profiles import load_profile, parse_assignment
+from harness.store.checkpoint import Checkpoints
 from harness.store.frames import load
 from harness.store.record import CellStore
 from harness.workers.local import run_grid
-
-
-def plan(task: str, reward: str, assignments: dict, seed: int = 0) -> CellPlan:
-    return CellPlan(
-        "tiny", task, reward, seed, resolve(load_profile("tiny"), task, reward, assignments), given=assignments
-    )
-
-
-def ignore(*_):
-    pass
-
+from tests.helpers.cells import cut_after, ignore, make_plan
+from tests.helpers.command import flags, run_harness, start_harness
 
 PAIRS = [("lambada_es", reward) for reward in REWARDS.names()] + [(task, "adam_metagrad") for task in TASKS.names()]
 
@@ -37,7 +30,7 @@ PAIRS = [("lambada_es", reward) for reward in REWARDS.names()] + [(task, "adam_m
 @pytest.mark.parametrize(("task", "reward"), sorted(set(PAIRS)))
 def test_every_task_and_reward_runs_to_the_end(task, reward, quick, tmp_path):
     extra = {} if TASKS.get(task).name.startswith("lambada") else {"target.model": "embedded:target"}
-    record = run_cell(plan(task, reward, quick() | extra), tmp_path, ignore)
+    record = run_cell(make_plan(task, reward, quick() | extra), tmp_path, ignore)
     assert record.status == "done", record.reason
     assert record.steps_done == 2 and record.rollouts == 8
     assert record.headline is not None and record.floor is not None
@@ -49,7 +42,7 @@ def test_every_task_and_reward_runs_to_the_end(task, reward, quick, tmp_path):
 
 @pytest.mark.parametrize("family", ["llama", "qwen"])
 def test_other_model_shapes_run(family, quick, tmp_path):
-    record = run_cell(plan("lambada_es", "adam_metagrad", quick(family)), tmp_path, ignore)
+    record = run_cell(make_plan("lambada_es", "adam_metagrad", quick(family)), tmp_path, ignore)
     assert record.status == "done", record.reason
 
 
@@ -61,7 +54,7 @@ def curves(folder: Path):
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(quick, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert run_cell(plan("norm", "naive", quick(), seed), tmp_path / name, ignore).status == "done"
+        assert run_cell(make_plan("norm", "naive", quick(), seed), tmp_path / name, ignore).status == "done"
     assert curves(tmp_path / "a").equals(curves(tmp_path / "b"))
     assert not curves(tmp_path / "a").equals(curves(tmp_path / "c"))
 
@@ -72,24 +65,36 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(quick, tmp_pa
     ids=lambda changes: next(iter(changes)),
 )
 def test_settings_of_the_runner_run(changes, quick, tmp_path):
-    record = run_cell(plan("lambada_es", "adam_metagrad", quick(**changes)), tmp_path, ignore)
+    record = run_cell(make_plan("lambada_es", "adam_metagrad", quick(**changes)), tmp_path, ignore)
     assert record.status == "done", record.reason
 
 
 def test_microbatches_of_the_generator_give_the_same_numbers(quick, tmp_path):
-    for name, microbatch in (("whole", None), ("one", 1)):
-        run_cell(plan("norm", "naive", quick(grpo__microbatch=microbatch)), tmp_path / name, ignore)
-    whole, one = curves(tmp_path / "whole"), curves(tmp_path / "one")
-    both = whole.merge(one, on=["step", "phase", "measure"])
-    loss = both[(both["phase"] == "train") & (both["measure"] == "reward_raw_mean")]
-    assert loss["value_x"].to_numpy() == pytest.approx(loss["value_y"].to_numpy(), rel=1e-3)
+    """The weights after two updates, and the gradient's norm in each: Adam's step alone hides a wrong scale."""
+
+    def two_updates(microbatch):
+        runs = tmp_path / str(microbatch)
+        settings = quick(grpo__microbatch=microbatch, grpo__steps=3, grpo__checkpoint_every=1, grpo__lr=0.01)
+        plan = make_plan("norm", "naive", settings)
+        with pytest.raises(Interrupted):
+            run_cell(plan, runs, cut_after(3))
+        checkpoint, _ = Checkpoints(CellStore.of(runs, plan.record()).folder / "checkpoints").newest()
+        assert checkpoint.step == 2
+        weights = [value.flatten() for name, value in sorted(checkpoint.tensors.items()) if name.startswith("model.")]
+        measured = curves(runs).query("phase == 'train' and step <= 2 and measure == 'grad_norm'")
+        return torch.cat(weights), measured["value"].to_numpy()
+
+    start = [value.flatten() for name, value in sorted(load_model(quick()["generator.model"]).named_parameters())]
+    (whole, measured), (one, measured_one) = two_updates(None), two_updates(1)
+    assert measured_one == pytest.approx(measured, rel=1e-4) and measured.min() > 1e-3
+    assert (one - whole).norm() < 1e-3 * (whole - torch.cat(start)).norm()
 
 
 def test_a_reward_that_returns_nan_fails_the_cell_and_names_the_example(quick, tmp_path, register):
     register(
         "test_nan", lambda prompts, completions, completion_ids, **c: [float("nan")] + [0.0] * (len(completions) - 1)
     )
-    record = run_cell(plan("norm", "test_nan", quick()), tmp_path, ignore)
+    record = run_cell(make_plan("norm", "test_nan", quick()), tmp_path, ignore)
     assert record.status == "failed"
     assert "not finite" in record.reason and "#0 nan" in record.reason
 
@@ -99,7 +104,7 @@ def test_a_reward_that_raises_fails_the_cell_and_keeps_the_traceback(quick, tmp_
         raise RuntimeError("the reward broke")
 
     register("test_broken", broken)
-    record = run_cell(plan("norm", "test_broken", quick()), tmp_path, ignore)
+    record = run_cell(make_plan("norm", "test_broken", quick()), tmp_path, ignore)
     assert record.status == "failed" and "the reward broke" in record.reason
     assert "Traceback" in (CellStore.of(tmp_path, record).folder / "error.txt").read_text()
 
@@ -114,15 +119,16 @@ def test_a_reward_steers_the_generator(quick, tmp_path, register):
     changes = quick(
         grpo__steps=25, grpo__prompts_per_step=8, grpo__rollouts_per_prompt=4, grpo__lr=0.03, validation__every=25
     )
-    record = run_cell(plan("norm", "test_letters", changes), tmp_path, ignore)
+    record = run_cell(make_plan("norm", "test_letters", changes), tmp_path, ignore)
     _, long = load(tmp_path)
     mean = long[long["measure"] == "reward_raw_mean"].sort_values("step")["value"].to_numpy()
     assert record.status == "done", record.reason
     assert mean[-3:].mean() > 3 * mean[:3].mean() + 0.05
 
 
-def test_unsupported_pairs_become_rows_before_anything_loads(tmp_path):
+def test_unsupported_pairs_become_rows_before_anything_loads(tmp_path, nothing_loads):
     pairs = [(t, r) for t in TASKS for r in REWARDS if unsupported(t, r)]
+    assert pairs
     profile = load_profile("tiny")
     for task, reward in pairs:
         plans = plan_grid(profile, [task.name], [reward.name], [0], {})
@@ -131,7 +137,7 @@ def test_unsupported_pairs_become_rows_before_anything_loads(tmp_path):
 
 
 def test_finished_cells_are_kept_and_fresh_runs_again(quick, tmp_path):
-    plans = [plan("norm", "naive", quick())]
+    plans = [make_plan("norm", "naive", quick())]
     seen: list[dict] = []
     (first,) = run_grid(plans, tmp_path, ignore, workers=0)
     (again,) = run_grid(plans, tmp_path, lambda p, e: seen.append(e), workers=0)
@@ -141,26 +147,8 @@ def test_finished_cells_are_kept_and_fresh_runs_again(quick, tmp_path):
     assert fresh.final == first.final
 
 
-def harness(*arguments: str, cwd: Path, **popen) -> subprocess.Popen:
-    root = Path(__file__).resolve().parents[2]
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=cwd,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **popen,
-    )
-
-
-def flags(assignments: dict) -> list[str]:
-    return [part for key, value in assignments.items() if value is not None for part in ("--set", f"{key}={value}")]
-
-
 def test_the_command_runs_two_workers_and_prints_the_table(quick, tmp_path):
-    process = harness(
+    process = start_harness(
         "run", "--task", "lambada_es", "--reward", "naive,levenshtein", "--workers", "2", *flags(quick()), cwd=tmp_path
     )
     out, err = process.communicate(timeout=180)
@@ -176,13 +164,13 @@ def test_the_command_runs_two_workers_and_prints_the_table(quick, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_interruption_stores_what_there_was(number, quick, tmp_path):
     changes = quick(grpo__steps=100000)
-    process = harness("run", "--task", "norm", "--reward", "naive", *flags(changes), cwd=tmp_path)
+    process = start_harness("run", "--task", "norm", "--reward", "naive", *flags(changes), cwd=tmp_path)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not list(tmp_path.rglob("curves.parquet")):
         time.sleep(0.2)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, err
     assert "Interrupted" in err and "Traceback" not in err
     wide, long = load(tmp_path / "runs")
     assert wide["status"].tolist() == ["interrupted"] and len(long)
@@ -212,7 +200,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_sentence_and_exit_code_2(case, tmp_path, model_folder):
+def test_bad_input_is_one_sentence_and_exit_code_2_before_anything_loads(case, tmp_path, model_folder, nothing_loads):
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "one.jsonl").write_text('{"text": "only one"}\n')
     (tmp_path / "malformed.jsonl").write_text('{"text": "fine"}\nnot json\n')
@@ -224,11 +212,26 @@ def test_bad_input_is_one_sentence_and_exit_code_2(case, tmp_path, model_folder)
     (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x00" * 40)
     (tmp_path / "bare" / "model.safetensors").unlink()
     arguments, words = BAD[case]
-    process = harness("run", *arguments, cwd=tmp_path)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 2, (out, err)
+    code, out, err = run_harness("run", *arguments, cwd=tmp_path)
+    assert code == 2, (out, err)
     assert words in err and "Traceback" not in err and err.startswith("Error:") and len(err.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
+
+
+def test_the_exit_code_of_bad_input_is_that_of_the_process(tmp_path):
+    process = start_harness("run", "--task", "lambada_xx", cwd=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and err.startswith("Error:") and out == ""
+
+
+def test_a_model_that_loads_is_noticed(model_folder, nothing_loads):
+    """Else `nothing_loads` would let everything pass."""
+    with pytest.raises(HarnessError):
+        load_model(str(model_folder("gpt2")))
+    with pytest.raises(AssertionError):
+        fasttext.load_model("model.bin")
+    assert len(nothing_loads) == 2
+    nothing_loads.clear()
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from harness.store.frames import find_cells
+from tests.helpers.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 

@@ -16,7 +16,7 @@ from harness.planning.cells import CellPlan
 from harness.planning.shapes import shape_of
 from harness.settings.profiles import load_profile, resolve
 from harness.training.prompts import bind_template, build_prompt, encode_prompt
-from tests.harness.hub_cache import COMMIT, HubCache
+from tests.helpers.hub_cache import COMMIT, HubCache
 
 ROW = {
     "llama": "meta-llama/Llama-3.2-1B-Instruct",

@@ -18,8 +18,7 @@ from harness.contracts import HarnessError
 from harness.miniature import corpus, quality
 from harness.miniature.world.articles import LANGUAGES, article
 from harness.miniature.world.passages import SPLITS, split
-
-ROOT = Path(miniature.__file__).resolve().parents[2]
+from tests.helpers.command import ROOT
 
 
 @pytest.fixture(scope="module")

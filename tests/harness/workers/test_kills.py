@@ -6,11 +6,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.helpers.command import ROOT
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trial forks")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.helpers.command import ROOT
+
 SMALL = {
     "grpo.steps": 2,
     "grpo.prompts_per_step": 4,

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,7 @@ from harness.store.atomic import StorageError
 from harness.store.frames import load
 from harness.workers.local import run_grid
 from reports.store import store_tables
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.helpers.command import ROOT
 
 
 def hold(folder: str) -> subprocess.Popen:
