@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 
 import pandas
 import pytest
@@ -15,6 +13,7 @@ from harness.contracts import HarnessError
 from harness.store.frames import find_cells, load
 from harness.store.record import CellRecord, CellStore
 from reports import gather, site, style
+from scripts import bench_report
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'><!-- {{ 7*7 }} ![x](http://evil.example/x)"
 
@@ -201,12 +200,11 @@ def test_a_command_runs_the_cell_again(runs: Path, generate: Callable[..., int],
     assert identity(options["--task"], options["--reward"], int(options["--seeds"]), settings, {}) == record.identity
 
 
-def test_size_and_time_are_far_from_their_limits(tmp_path: Path, bench: ModuleType) -> None:
-    """The measurement is scripts/bench_report.py with 200 cells; here 24 of them, held to half of each limit."""
-    bench.generate(tmp_path / "runs", tasks=bench.TASKS, rewards=bench.REWARDS[:3], seeds=(0,))
-    start = time.process_time()
+def test_the_size_is_far_from_its_limit(tmp_path: Path) -> None:
+    """scripts/bench_report.py measures 200 cells, and the seconds too; here 24 of them, held to half of the limit."""
+    bench_report.generate(tmp_path / "runs", tasks=bench_report.TASKS, rewards=bench_report.REWARDS[:3], seeds=(0,))
     page = site.build(tmp_path / "runs", tmp_path / "site")
-    assert page.stat().st_size < bench.MOST_BYTES / 2 and time.process_time() - start < bench.MOST_SECONDS / 2
+    assert page.stat().st_size < bench_report.MOST_BYTES / 2
 
 
 def test_long_texts_are_thinned_and_the_page_says_so(

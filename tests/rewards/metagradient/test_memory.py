@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-import subprocess
-import sys
 
 import pytest
 
 FAULTS = """
 import resource, sys
 from rewards.metagradient import keep_freed_memory
+from tests.helpers.command import python
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -28,7 +27,6 @@ print(faults())
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is asked")
 def test_freed_memory_is_used_again():
     def second(how: str) -> int:
-        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
-        return int(done.stdout)
+        return int(python(FAULTS, how))
 
     assert second("keep") < 100 < 10_000 < second("free")
