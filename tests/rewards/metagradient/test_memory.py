@@ -6,10 +6,11 @@ import platform
 
 import pytest
 
+from tests.helpers.command import python
+
 FAULTS = """
 import resource, sys
 from rewards.metagradient import keep_freed_memory
-from tests.helpers.command import python
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
