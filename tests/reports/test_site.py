@@ -107,7 +107,7 @@ def test_text_from_runs_is_never_markup(tmp_path: Path, generate: Callable[..., 
     assert len(seen.of("script")) == 2, "the page's own and the texts as JSON"
     assert all((image["src"] or "").startswith("data:image/png;base64,") for image in seen.of("img"))
     assert not any("onerror" in attributes for _, attributes in seen.elements)
-    assert "49" not in re.findall(r"\{\{.*?\}\}", page)
+    assert page.count("{{ 7*7 }}") > 5 and not re.search(r"!-- 49\b", page), "a template was filled in twice"
     data = re.search(r'id="sample-data">(.*?)</script>', page, re.S)
     assert data and HOSTILE in json.loads(data[1])["lambada_es (tiny)"]["naive"]["rows"][0][3]
     report = (tmp_path / "site" / "report.md").read_text(encoding="utf-8")
@@ -160,7 +160,8 @@ def test_rewards_that_do_not_differ_at_all_make_a_page_too(tmp_path: Path, gener
         assert record is not None
         store.write(record.model_copy(update={"headline": 0.0, "floor": 0.0}))
     page = site.build(tmp_path / "runs", tmp_path / "site").read_text(encoding="utf-8")
-    assert "nan" not in " ".join(re.findall(r'<svg class="forest".*?</svg>', page))
+    forests = re.findall(r'<svg class="forest".*?</svg>', page, re.S)
+    assert forests and "nan" not in " ".join(forests)
 
 
 def test_no_results_is_a_sentence(tmp_path: Path) -> None:

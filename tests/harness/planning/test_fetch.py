@@ -61,11 +61,14 @@ def test_a_token_or_a_mirror_may_try(change, monkeypatch):
     fetch.check_gates(gated)
 
 
-def test_a_full_disk_is_said_before_anything_is_fetched(monkeypatch):
+def test_a_full_disk_is_said_before_anything_is_fetched(monkeypatch, tmp_path):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    monkeypatch.setattr(fetch.assets, "resolve", lambda *given: pytest.fail("the hub was asked"))
+    plans, said = grid("small", ["uuid"]), []
     with pytest.raises(HarnessError, match="HF_HOME"):
-        fetch.check_disk([Download("a/b", False, 10**9, "", "")])
+        fetch.fetch(plans, tmp_path / "lock.json", said.append)
+    assert said == [] and not (tmp_path / "lock.json").exists()
 
 
 def test_missing_and_offline_says_fetch(monkeypatch):
