@@ -23,19 +23,26 @@ class Finished(NamedTuple):
     err: str
 
 
-def run_harness(*arguments: str, cwd: Path) -> Finished:
-    """`python -m harness ARGUMENTS` in `cwd`, without a process of its own."""
+def run_harness(*arguments: str, cwd: Path, width: int = 120) -> Finished:
+    """`python -m harness ARGUMENTS` in `cwd`, without a process of its own; tables are `width` characters wide."""
     from harness.cli import app
 
     out, err = io.StringIO(), io.StringIO()
+    usual, app.console.width = app.console.width, width
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    with chdir(cwd), patch.object(sys, "argv", ["harness", *arguments]), redirect_stdout(out), redirect_stderr(err):
+    with (
+        chdir(cwd),
+        patch.object(sys, "argv", ["harness", *arguments]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
         try:
             app.main()
             code: Any = 0
         except SystemExit as stop:
             code = stop.code
         finally:
+            app.console.width = usual
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     return Finished(code, out.getvalue(), err.getvalue())

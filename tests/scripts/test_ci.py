@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import yaml
 
 from harness.store.frames import find_cells
 from scripts import ci_benchmark, ci_comment
+from scripts.bench_report import generate
 from tests.helpers.command import ROOT
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -37,9 +38,7 @@ def options(folder: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------- the benchmark script
 
 
-def test_renew_then_compare_then_catch(
-    generate: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_renew_then_compare_then_catch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
     grid = {"tasks": ("lambada_es", "67"), "rewards": ("adam_metagrad", "embedding")}
     generate(tmp_path / "runs", **grid)
@@ -55,13 +54,13 @@ def test_renew_then_compare_then_catch(
     assert "Worse: lambada_es / adam_metagrad" in (tmp_path / "site" / "comment.md").read_text()
 
 
-def test_part_of_the_grid_may_be_compared(generate: Callable[..., int], tmp_path: Path) -> None:
+def test_part_of_the_grid_may_be_compared(tmp_path: Path) -> None:
     generate(tmp_path / "reference", tasks=("lambada_es", "67"), rewards=("adam_metagrad", "naive"))
     generate(tmp_path / "runs", tasks=("67",), rewards=("naive",))
     assert ci_benchmark.main(options(tmp_path)) == 0
 
 
-def test_renewing_replaces_the_profiles_old_cells_only(generate: Callable[..., int], tmp_path: Path) -> None:
+def test_renewing_replaces_the_profiles_old_cells_only(tmp_path: Path) -> None:
     generate(tmp_path / "reference", tasks=("67", "norm"), rewards=("naive",))
     (tmp_path / "reference" / "README.md").write_text("kept")
     generate(tmp_path / "runs", tasks=("norm",), rewards=("naive",), seeds=(7,))
@@ -70,17 +69,13 @@ def test_renewing_replaces_the_profiles_old_cells_only(generate: Callable[..., i
     assert (tmp_path / "reference" / "README.md").exists()
 
 
-def test_no_reference_is_a_sentence_and_exit_code_two(
-    generate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_reference_is_a_sentence_and_exit_code_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generate(tmp_path / "runs", tasks=("67",), rewards=("naive",), seeds=(0,))
     assert ci_benchmark.main(options(tmp_path)) == 2
     assert "There is no folder" in capsys.readouterr().err
 
 
-def test_the_grid_is_run_with_what_was_asked_for(
-    generate: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_grid_is_run_with_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
     def run(command: list[str]) -> subprocess.CompletedProcess[str]:
