@@ -28,14 +28,161 @@ import time
 from functools import partial
 from pathlib import Path
 
-from metagradient_methods import METHODS, ROOT, SIZES, Setting, engine, torch, torchopt, transformers
-from metagradient_report import write
+import torch
+import torch.nn.functional as F
+import torchopt
+import transformers
+from torch.func import functional_call
 
 from rewards.metagradient import InnerOptimizer, keep_freed_memory, metagradient, train
 from rewards.metagradient.checkpointing import host_free
+from rewards.metagradient.testing import Double, build, lm_metric, make_batches, oracle, relative
+
+ROOT = Path(__file__).resolve().parents[1]
 
 GRAPHS, LEAN, TIGHT = 12_000_000_000, 750_000_000, 300_000_000
 """Memory budgets in bytes: room for graphs; for most of those of eight steps; for a few dozen states."""
+
+
+# ---------------------------------------------------------------------------------------------------- settings and ways
+
+OPTIMIZER = InnerOptimizer("adamw", lr=1e-5, betas=(0.9, 0.95), eps=1e-8, eps_root=1e-9, weight_decay=1e-4)
+SIZES = {  # layers, width, heads, vocabulary, examples, tokens
+    "figure": (3, 128, 4, 1024, 8, 32),
+    "protocol": (2, 64, 4, 512, 512, 16),
+    "miniature": (3, 128, 4, 1024, 32, 64),
+    "gpt2": (12, 768, 12, 50257, 4, 128),
+    "gpt2 width": (2, 768, 12, 50257, 4, 128),
+}
+UNITS = {"plain": 3, "graph": 6, "again": 8, "rates": 3}
+"""Matrix products per layer: a gradient pass; the way back from a kept graph; from scratch, whose weight gradients
+nobody needs; forward mode alone."""
+
+
+class Setting:
+    """A GPT-2 with an untied head, T batches, and two metrics: an LM loss, and a patch of the LM head (the paper's)."""
+
+    def __init__(self, size: str, steps: int, device: str) -> None:
+        layers, width, heads, vocabulary, self.examples, self.tokens = SIZES[size]
+        torch.manual_seed(0)
+        config = transformers.GPT2Config(
+            n_layer=layers,
+            n_embd=width,
+            n_head=heads,
+            vocab_size=vocabulary,
+            n_positions=128,
+            bos_token_id=0,
+            eos_token_id=0,
+            tie_word_embeddings=False,
+            attn_implementation="eager",
+        )
+        self.model = transformers.GPT2LMHeadModel(config).eval().to(device)
+        draw = lambda: torch.randint(1, vocabulary, (self.examples, self.tokens), device=device)
+        self.batches = [{"input_ids": ids, "labels": ids} for ids in (draw() for _ in range(steps))]
+        if size == "protocol":  # the same examples whatever T
+            self.batches = [{k: v[i::steps] for k, v in self.batches[0].items()} for i in range(steps)]
+        self.held = draw()
+        self.head = self.model.lm_head.weight.detach()[:7, :6].clone()
+        self.signs = torch.randn(7, 6, device=device).sign()
+
+    def losses(self, params, ids) -> torch.Tensor:
+        logits = functional_call(self.model, params, (), {"input_ids": ids, "use_cache": False}).logits[:, :-1]
+        nll = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1), reduction="none")
+        return nll.view(len(ids), -1).mean(1)
+
+    def lm(self, params) -> torch.Tensor:
+        return -self.losses(params, self.held).mean()
+
+    def patch(self, params) -> torch.Tensor:
+        return F.logsigmoid(20 * self.signs * (params["lm_head.weight"][:7, :6] - self.head)).mean()
+
+
+def plain(s: Setting, metric, budget=None) -> None:
+    o = OPTIMIZER
+    params = {k: p.detach().clone().requires_grad_() for k, p in s.model.named_parameters()}
+    optimizer = torch.optim.AdamW(params.values(), o.lr, o.betas, o.eps, o.weight_decay)
+    for batch in s.batches:
+        optimizer.zero_grad()
+        s.losses(params, batch["input_ids"]).mean().backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    metric(params).backward()
+
+
+def engine(s: Setting, metric, budget=None, optimizer=OPTIMIZER):
+    return metagradient(s.model, s.batches, metric, optimizer, memory_budget=budget)
+
+
+def torchopt_unrolled(s: Setting, metric, budget=None) -> torch.Tensor:
+    """The whole training as one graph."""
+    o = OPTIMIZER
+    rule = torchopt.adamw(o.lr, o.betas, o.eps, o.weight_decay, eps_root=o.eps_root)
+    names = [k for k, _ in s.model.named_parameters()]
+    params = tuple(p.detach().clone().requires_grad_() for _, p in s.model.named_parameters())
+    weights = torch.ones(len(s.batches), s.examples, device=params[0].device, requires_grad=True)
+    state = rule.init(params)
+    for step, batch in enumerate(s.batches):
+        losses = s.losses(dict(zip(names, params, strict=True)), batch["input_ids"])
+        grads = torch.autograd.grad((losses * weights[step]).mean(), params, create_graph=True)
+        updates, state = rule.update(grads, state, params=params, inplace=False)
+        params = torchopt.apply_updates(params, updates, inplace=False)
+    return torch.autograd.grad(metric(dict(zip(names, params, strict=True))), weights)[0].flatten()
+
+
+def reverse_over_reverse(s: Setting, metric, budget=None) -> torch.Tensor:
+    """States kept, one step's graph at a time, by autograd through loss, update and all, on stock operations."""
+    o = OPTIMIZER
+    rule = torchopt.adamw(o.lr, o.betas, o.eps, o.weight_decay, eps_root=o.eps_root)
+    names = [k for k, _ in s.model.named_parameters()]
+    params = tuple(p.detach().clone() for _, p in s.model.named_parameters())
+    state, states = rule.init(params), []
+
+    def step(batch, params, state, weights, create_graph):
+        losses = s.losses(dict(zip(names, params, strict=True)), batch["input_ids"])
+        grads = torch.autograd.grad((losses * weights).mean(), params, create_graph=create_graph)
+        updates, state = rule.update(grads, state, params=params, inplace=False)
+        return torchopt.apply_updates(params, updates, inplace=False), state
+
+    def leaves(params, state):
+        flat, spec = torchopt.pytree.tree_flatten(state)
+        flat = [t.detach().requires_grad_() if torch.is_floating_point(t) else t for t in flat]
+        moving = [t for t in flat if torch.is_floating_point(t)]
+        return tuple(p.detach().requires_grad_() for p in params), torchopt.pytree.tree_unflatten(spec, flat), moving
+
+    ones = torch.ones(s.examples, device=params[0].device)
+    for batch in s.batches:
+        params, state, _ = leaves(params, state)
+        states.append((params, state))
+        params, state = step(batch, params, state, ones, False)
+    params, state, moving = leaves(params, state)
+    adjoint = list(
+        torch.autograd.grad(
+            metric(dict(zip(names, params, strict=True))), params, materialize_grads=True, allow_unused=True
+        )
+    ) + [torch.zeros_like(t) for t in moving]
+    out = []
+    for batch in reversed(s.batches):
+        params, state, moving = leaves(*states.pop())
+        weights = ones.clone().requires_grad_()
+        new, news = step(batch, params, state, weights, True)
+        ends = [*new, *(t for t in torchopt.pytree.tree_leaves(news) if torch.is_floating_point(t))]
+        found = torch.autograd.grad(
+            ends, [weights, *params, *moving], adjoint, allow_unused=True, materialize_grads=True
+        )
+        out.append(found[0])
+        adjoint = list(found[1:])
+    return torch.cat(out[::-1])
+
+
+METHODS = {
+    "plain": plain,
+    "engine": engine,
+    "torchopt": torchopt_unrolled,
+    "reverse_over_reverse": reverse_over_reverse,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------ measuring
 
 
 class Rows:
@@ -87,8 +234,6 @@ def timed(run, device: str) -> tuple[object, float, float]:
 
 def part_exact(rows: Rows, arguments: argparse.Namespace) -> None:
     """The ladder against float64 full unrolling (the tests have every other setting), and the authors' protocol."""
-    from small_models import Double, build, lm_metric, make_batches, oracle, relative
-
     optimizer = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6, weight_decay=0.1)
     for kind in ("gpt2", "llama", "qwen"):
         for tied in (True, False):
@@ -294,6 +439,177 @@ def part_figure(rows: Rows, arguments: argparse.Namespace) -> None:
                 continue
             in_own_process(rows, arguments, repeats=3 if steps <= 8 else 1, **key, steps=steps)
 
+
+# --------------------------------------------------------------------------------------------------------------- report
+
+COMMAND = "python scripts/bench_metagradient.py"
+
+
+def rows_of(folder: Path, part: str) -> list[dict]:
+    path = folder / f"{part}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def ratio(rows: list[dict], size: str, steps: int, metric: str, way: str, to: str = "plain", clock: str = "cpu_s"):
+    """Median over rounds of way / to, None where nothing was measured."""
+    found = [
+        row["seconds"][way][clock] / row["seconds"][to][clock] for row in rows if is_of(row, size, steps, metric, way)
+    ]
+    return statistics.median(found) if found else None
+
+
+def is_of(row: dict, size: str, steps: int, metric: str, way: str) -> bool:
+    return (row["size"], row["T"], row["metric"]) == (size, steps, metric) and way in row["seconds"]
+
+
+def targets(folder: Path) -> list[tuple[str, float | None, str, float, str]]:
+    """(what, measured or None, "<=" or ">=", bound, note)."""
+    exact, ratios, memory = (rows_of(folder, part) for part in ("exact", "ratios", "memory"))
+    ladder = [row for row in exact if row["check"] == "ladder"]
+    worst = lambda dtype: max((row[dtype] for row in ladder), default=None)
+    found = [
+        (f"worst error of {len(ladder)} models, float64", worst("float64"), "<=", 1e-9, "full unrolling in float64"),
+        ("the same in float32", worst("float32"), "<=", 1e-4, ""),
+    ]
+    for row in exact:
+        if row["check"] == "protocol":
+            mild = row["eps_root"] >= 1e-6  # with less, Adam itself is not linear over so large a perturbation
+            what = f"authors' protocol, T={row['T']}, eps_root {row['eps_root']:g}"
+            found.append((what, row["correlation"], ">=", 0.99 if mild else 0.7, "20 perturbations of norm 1"))
+    for size, steps, metric, way, bound in [
+        ("miniature", 1, "lm", "engine", 1.3),
+        ("gpt2", 1, "lm", "engine", 1.3),
+        ("miniature", 1, "patch", "engine", 1.05),
+        ("gpt2", 1, "patch", "engine", 1.05),
+        ("miniature", 8, "lm", "engine", 3.5),
+        ("miniature", 8, "lm", "states kept", 3.5),
+        ("gpt2 width", 4, "lm", "engine", 3.5),
+        ("miniature", 96, "lm", "engine", 3.5),
+        ("miniature", 96, "lm", "states kept", 3.5),
+    ]:
+        measured = ratio(ratios, size, steps, metric, way)
+        wall = ratio(ratios, size, steps, metric, way, clock="wall_s")
+        what = f"{size}, T={steps}, {metric} metric, {way}: time / plain"
+        plans = [row["plans"][way] for row in ratios if is_of(row, size, steps, metric, way)]
+        graphs = min((plan["graphs"] for plan in plans), default=0)
+        recorded = all(plan["recorded"] for plan in plans)
+        note = "" if wall is None else f"wall {wall:.2f}; products alone {floor(steps, graphs, metric, recorded):.2f}"
+        note += f", {graphs} graphs kept" if wall is not None and steps > 1 else ""
+        found.append((what, measured, "<=", bound, note))
+    faster = ratio(ratios, "miniature", 8, "lm", "torchopt", "engine")
+    found.append(("TorchOpt / engine, time at T=8", faster, ">=", 1.3, "or the next two"))
+    found.append(("the same, engine with 750 MB", ratio(ratios, "miniature", 8, "lm", "torchopt", "lean"), ">=", 1, ""))
+    peak = {(row["method"], row["steps"], row["budget"]): row.get("peak_bytes") for row in memory}
+    extra = {row["steps"]: row.get("extra_passes") for row in memory if row["budget"] == 300_000_000}
+    for what, one, two, bound in [
+        ("its peak memory / TorchOpt's", ("engine", 8, 750_000_000), ("torchopt", 8, None), 0.4),
+        ("peak memory / TorchOpt's at T=32", ("engine", 32, 300_000_000), ("torchopt", 32, None), 0.15),
+        ("peak memory T=96 / T=8, budget 300 MB", ("engine", 96, 300_000_000), ("engine", 8, 300_000_000), 1.5),
+    ]:
+        had = peak.get(one) and peak.get(two)
+        note = f"{peak[one] / 1e6:.0f} of {peak[two] / 1e6:.0f} MB" if had else ""
+        found.append((what, peak[one] / peak[two] if had else None, "<=", bound, note))
+    found.append(("its further plain passes at T=96", extra.get(96), "<=", 1.0, "of the plan"))
+    return found
+
+
+def floor(steps: int, graphs: int, metric: str, recorded: bool) -> float:
+    """Matrix products of a call over those of plain training and the metric's gradient; the graphs are the last
+    steps'."""
+    plain, back = UNITS["plain"] * (steps + 1), min(graphs, steps - 1)
+    first = 0 if metric == "patch" else 1 if recorded else UNITS["rates"]
+    return (plain + UNITS["graph"] * back + UNITS["again"] * (steps - 1 - back) + first) / plain
+
+
+def verdict(measured: float | None, sign: str, bound: float) -> str:
+    if measured is None:
+        return "not measured"
+    return "pass" if (measured <= bound if sign == "<=" else measured >= bound) else "miss"
+
+
+def write(folder: Path, machine: dict) -> None:
+    """Prints the targets; writes README.md and, where there are rows for it, the figure."""
+    shown = lambda x: "" if x is None else f"{x:.1e}" if abs(x) < 1e-3 else f"{x:.4f}" if 0.9 < x < 1 else f"{x:.2f}"
+    lines = ["| measured | value | asked | | |", "|---|---|---|---|---|"]
+    for what, measured, sign, bound, note in targets(folder):
+        asked = f"{sign} {bound:g}"
+        print(f"{what:55} {shown(measured):>8}  {asked:>8}  {verdict(measured, sign, bound):12} {note}")
+        lines.append(f"| {what} | {shown(measured)} | {asked} | {verdict(measured, sign, bound)} | {note} |")
+    loads = [row["load"] for part in ("ratios", "memory", "figure") for row in rows_of(folder, part)]
+    busy = f"{min(loads):.1f} to {max(loads):.1f}" if loads else "unknown"
+    shapes = "; ".join(f"{k} {v[0]}x{v[1]}, vocabulary {v[3]}, batch {v[4]}x{v[5]}" for k, v in SIZES.items())
+    text = [
+        "# The metagradient engine, measured",
+        "",
+        f"`{COMMAND}` makes everything here (`--only ratios --again` measures one part anew).",
+        f"{machine['device']}, {machine['threads']} thread(s), torch {machine['torch']}, transformers "
+        f"{machine['transformers']}, TorchOpt {machine['torchopt']}; load average during the measurements: {busy}.",
+        "",
+        "Ratios are CPU seconds of the process, medians over rounds that run every way in turn, to plain training of "
+        "the same T steps plus one gradient of the metric; where the load is above the number of cores, wall clock "
+        'says "others were here" and little else. "Products alone" counts matrix products. Each comparison is run '
+        "once before it is measured, in a process that keeps freed memory (`keep_freed_memory`, as the "
+        "harness's workers "
+        "do): a first call also pays for fresh pages, the more the more graphs it keeps.",
+        f"GPT-2 shapes (layers x width, examples x tokens), float32, AdamW, untied head: {shapes}.",
+        "",
+        *lines,
+    ]
+    if rows_of(folder, "figure"):
+        plot(rows_of(folder, "figure"), folder / "metagradient.png", machine)
+        text += ["", "![Time and memory against T](metagradient.png)"]
+    (folder / "README.md").write_text("\n".join(text) + "\n")
+
+
+def plot(rows: list[dict], path: Path, machine: dict) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from reports.figures import write as write_figure
+
+    names = {
+        ("engine", 2_000_000_000): ("engine, 2 GB budget", "tab:blue"),
+        ("engine", 400_000_000): ("engine, 400 MB budget", "tab:cyan"),
+        ("torchopt", None): ("TorchOpt, unrolled", "tab:red"),
+        ("reverse_over_reverse", None): ("reverse over reverse, states kept", "tab:orange"),
+    }
+    rows = [row for row in rows if "error" not in row]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    base = {row["steps"]: row["cpu_s"] for row in rows if row["method"] == "plain"}
+    for (method, budget), (label, colour) in names.items():
+        own = [row for row in rows if (row["method"], row["budget"]) == (method, budget) and row["steps"] in base]
+        grid, ratios = [row["steps"] for row in own], [row["cpu_s"] / base[row["steps"]] for row in own]
+        left.plot(grid, ratios, color=colour, marker="o", ms=3, label=label)
+        right.plot(grid, [row["peak_bytes"] / 1e6 for row in own], color=colour, marker="o", ms=3)
+    grid = sorted(base)
+    count = lambda back: [
+        (UNITS["plain"] * (t + 1) + UNITS[back] * (t - 1) + 1) / UNITS["plain"] / (t + 1)  # 1: the recorded first step
+        for t in grid
+    ]
+    left.plot(grid, count("graph"), "k:", label="floor: matrix products, graphs kept")
+    left.plot(grid, count("again"), "k--", label="floor: matrix products, recomputed")
+    own = [row for row in rows if row["method"] == "plain"]
+    right.plot([row["steps"] for row in own], [row["peak_bytes"] / 1e6 for row in own], "k:", label="plain training")
+    time_label = "CPU time / (plain training + metric gradient)"
+    left.set(xscale="log", xlabel="T, optimizer steps", ylabel=time_label, ylim=(0, None))
+    right.set(xscale="log", yscale="log", xlabel="T, optimizer steps", ylabel="peak memory above start, MB")
+    for axis in (left, right):
+        axis.set_xticks(grid, [str(t) for t in grid])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    left.legend(fontsize=7)
+    right.legend(fontsize=7)
+    layers, width, _, vocabulary, examples, tokens = SIZES["figure"]
+    shape = f"GPT-2 shape {layers}x{width}, vocabulary {vocabulary}, batch {examples}x{tokens}"
+    where = f"{machine['device']}, {machine['threads']} thread(s)"
+    figure.suptitle(f"{shape}, AdamW, float32, {where}", fontsize=9)
+    write_figure(figure, path)
+    plt.close(figure)
+
+
+# -------------------------------------------------------------------------------------------------------------- command
 
 PARTS = {"exact": part_exact, "ratios": part_ratios, "memory": part_memory, "figure": part_figure}
 

@@ -35,7 +35,6 @@ from typing import Any
 # One thread: sums in a fixed order, so that a rebuild gives the same bits.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
 os.environ.update(TOKENIZERS_PARALLELISM="false", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.miniature import ASSETS, combined, corpus, file_hash  # noqa: E402
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from harness.registry import REWARDS, TASKS
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.helpers.command import ROOT
 
 
 def commands() -> list[str]:

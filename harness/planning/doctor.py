@@ -13,7 +13,7 @@ from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
 from harness.planning.cells import CellPlan
 from harness.planning.cost import CellEstimate, downloads, estimate
-from harness.planning.fetch import _existing, cache_folder, check_disk, check_gates, to_fetch
+from harness.planning.fetch import cache_folder, check_disk, check_gates, existing_parent, to_fetch
 
 # --------------------------------------------------------------------------------------------------------------- doctor
 
@@ -67,7 +67,7 @@ def _machine(here: Device) -> list[Finding]:
     from rewards.metagradient.checkpointing import host_free
 
     rates = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in here.flops.items())
-    free = shutil.disk_usage(_existing(cache_folder())).free
+    free = shutil.disk_usage(existing_parent(cache_folder())).free
     return [
         Finding("device", f"{here.name}: {here.memory / 2**30:.1f} GiB free; {rates}; {here.bandwidth / 1e9:.0f} GB/s"),
         Finding("host memory", f"{host_free() / 2**30:.1f} GiB free"),

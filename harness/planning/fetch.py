@@ -77,7 +77,7 @@ def check_gates(missing: Sequence[Download]) -> None:
 def check_disk(missing: Sequence[Download]) -> None:
     """Raises HarnessError if the cache's disk is too small for what is missing."""
     needed = sum(item.size or 0 for item in missing)
-    free = shutil.disk_usage(_existing(cache_folder())).free
+    free = shutil.disk_usage(existing_parent(cache_folder())).free
     if needed > free:
         raise HarnessError(
             f"The assets need {needed / 1e9:.1f} GB and {cache_folder()} has {free / 1e9:.1f} GB free; make room or "
@@ -91,5 +91,5 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _existing(path: Path) -> Path:
+def existing_parent(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())

@@ -2,59 +2,53 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.planning.cells import CellPlan
 from harness.registry import REWARDS, register_reward
-from harness.settings.profiles import load_profile, resolve
+from tests.helpers import cells
 
 
 @pytest.fixture(scope="session")
 def articles(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "articles.jsonl"
-    rows = [{"text": f"Article number {i} is about the river {chr(97 + i % 26)}."} for i in range(24)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return cells.write_articles(tmp_path_factory.mktemp("data") / "articles.jsonl")
 
 
 @pytest.fixture(scope="session")
 def quick(model_folder, articles):
-    """`quick(**more)` -> assignments for a run of seconds on a random 2-layer model."""
-
-    def make(family: str = "gpt2", **more):
-        model = str(model_folder(family))
-        return {
-            "generator.model": model,
-            "target.model": model,
-            "data.articles": str(articles),
-            "generator.prompt": "Say: <article>",
-            "generator.max_prompt_tokens": 48,
-            "generator.max_completion_tokens": 12,
-            "grpo.steps": 2,
-            "grpo.prompts_per_step": 2,
-            "grpo.rollouts_per_prompt": 2,
-            "grpo.updates_per_step": 1,
-            "inner.max_tokens": 16,
-            "inner.steps": 1,
-            "inner.warmup_steps": 0,
-            "validation.prompts": 4,
-            "validation.every": 1,
-            "validation.inner_steps": None,
-        } | {key.replace("__", "."): value for key, value in more.items()}
-
-    return make
+    """`quick(family, **more)` -> assignments for a run of seconds on a random 2-layer model."""
+    return lambda family="gpt2", **more: cells.quick_settings(model_folder(family), articles, **more)
 
 
 @pytest.fixture(scope="session")
 def make_plan():
-    def make(task: str, reward: str, assignments: dict, seed: int = 0) -> CellPlan:
-        settings = resolve(load_profile("tiny"), task, reward, assignments)
-        return CellPlan("tiny", task, reward, seed, settings, given=assignments)
+    return cells.make_plan
 
-    return make
+
+@pytest.fixture
+def nothing_loads(monkeypatch) -> Iterator[list[str]]:
+    """Whatever holds weights must not be loaded while the test runs; the names of what was."""
+    import fasttext
+    import sentence_transformers
+    import transformers
+
+    loaded: list[str] = []
+
+    def forbidden(owner: Any, name: str) -> None:
+        def load(*arguments: Any, **options: Any) -> None:
+            loaded.append(f"{owner.__name__}.{name}")
+            raise AssertionError(f"{owner.__name__}.{name} was called")
+
+        monkeypatch.setattr(owner, name, load)
+
+    forbidden(transformers.PreTrainedModel, "from_pretrained")
+    forbidden(sentence_transformers.SentenceTransformer, "__init__")
+    forbidden(fasttext, "load_model")
+    yield loaded
+    assert loaded == []
 
 
 @pytest.fixture

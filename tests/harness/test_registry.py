@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-import subprocess
-import sys
 
 import pytest
 
 from harness.contracts import HarnessError, Headline, Needs, Offers
 from harness.registry import REWARDS, TASKS, Registry, RewardEntry, TaskEntry, register_reward, unsupported
+from tests.helpers.command import python
 
 
 def test_a_name_is_taken_once():
@@ -75,11 +74,10 @@ def test_entry_points_register_what_outside_packages_bring(tmp_path):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[harness.rewards]\noutside = outside\n")
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import sys; sys.path.append(sys.argv[1])\n"
         "from harness.registry import REWARDS\nprint(REWARDS.get('outside').summary)"
     )
-    out = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
-    assert out.stdout.strip() == "from another package", out.stderr
+    assert python(code, str(tmp_path)) == "from another package"
 
 
 def test_listing_imports_nothing_heavy():
@@ -88,5 +86,4 @@ def test_listing_imports_nothing_heavy():
         "import harness.cli.app\n"
         "print([m for m in ('torch', 'transformers', 'trl', 'sentence_transformers', 'datasets') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert out.stdout.strip() == "[]", out.stderr
+    assert python(code) == "[]"

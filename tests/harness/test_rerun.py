@@ -13,10 +13,7 @@ from harness.contracts import HarnessError
 from harness.rerun import chosen, rerun
 from harness.store.record import CellStore
 from harness.store.study import write_study
-
-
-def ignore(*_):
-    pass
+from tests.helpers.cells import ignore
 
 
 @pytest.fixture(scope="module")

@@ -22,13 +22,10 @@ from harness.machine.stopping import Interrupted
 from harness.settings.profiles import load_profile, resolve
 from harness.store.record import CellRecord, CellStore
 from reports.store import store_tables
+from tests.helpers.cells import cut_after, ignore
+from tests.helpers.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [path for name in ("harness", "rewards", "tasks", "reports") for path in (ROOT / name).rglob("*.py")]
-
-
-def ignore(*_):
-    pass
 
 
 # ---------------------------------------------------------------------------------------------------- pickles and code
@@ -45,13 +42,8 @@ def test_a_run_that_is_cut_and_resumed_loads_no_pickle_and_opens_no_port(quick, 
     for name in ("bind", "listen"):
         monkeypatch.setattr(socket.socket, name, forbidden)
     plan = make_plan("lambada_es", "adam_metagrad", quick(grpo__checkpoint_every=1))
-
-    def cut(event):
-        if event.get("step") == 2:
-            raise Interrupted(15)
-
     with pytest.raises(Interrupted):
-        run_cell(plan, tmp_path, cut)
+        run_cell(plan, tmp_path, cut_after(2))
     record = run_cell(plan, tmp_path, ignore)
     assert record.status == "done" and record.provenance["resumed"][0]["step"] == 1, record.reason
 

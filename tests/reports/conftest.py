@@ -1,22 +1,12 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from scripts import bench_report
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,21 +18,9 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def script() -> Callable[[str], ModuleType]:
-    """Loads a file of scripts/ by its name."""
-    return load_script
-
-
-@pytest.fixture(scope="session")
-def bench() -> ModuleType:
-    """`scripts/bench_report.py`."""
-    return load_script("bench_report")
-
-
-@pytest.fixture(scope="session")
-def generate(bench: ModuleType) -> Callable[..., int]:
-    """Its maker of random result sets."""
-    return bench.generate
+def generate() -> Callable[..., int]:
+    """The benchmark's maker of random result sets."""
+    return bench_report.generate
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pandas
 import pytest
 
 from reports import site
+from tests.helpers.command import ROOT
 
 selenium = pytest.importorskip("selenium", reason="the Python package selenium is not installed")
 
@@ -20,7 +21,7 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking "
     "--disable-component-update --disable-sync --no-first-run --window-size=1280,1000"
 ).split()
-STORED = Path(__file__).resolve().parents[2] / "reports" / "first_light"
+STORED = ROOT / "reports" / "first_light"
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
 
 

@@ -2,11 +2,9 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 
 import pandas
 import pytest
@@ -15,6 +13,7 @@ from harness.contracts import HarnessError
 from harness.store.frames import find_cells, load
 from harness.store.record import CellRecord, CellStore
 from reports import gather, site, style
+from scripts import bench_report
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'><!-- {{ 7*7 }} ![x](http://evil.example/x)"
 
@@ -110,7 +109,7 @@ def test_text_from_runs_is_never_markup(tmp_path: Path, generate: Callable[..., 
     assert len(seen.of("script")) == 2, "the page's own and the texts as JSON"
     assert all((image["src"] or "").startswith("data:image/png;base64,") for image in seen.of("img"))
     assert not any("onerror" in attributes for _, attributes in seen.elements)
-    assert "49" not in re.findall(r"\{\{.*?\}\}", page)
+    assert page.count("{{ 7*7 }}") > 5 and not re.search(r"!-- 49\b", page), "a template was filled in twice"
     data = re.search(r'id="sample-data">(.*?)</script>', page, re.S)
     assert data and HOSTILE in json.loads(data[1])["lambada_es (tiny)"]["naive"]["rows"][0][3]
     report = (tmp_path / "site" / "report.md").read_text(encoding="utf-8")
@@ -163,7 +162,8 @@ def test_rewards_that_do_not_differ_at_all_make_a_page_too(tmp_path: Path, gener
         assert record is not None
         store.write(record.model_copy(update={"headline": 0.0, "floor": 0.0}))
     page = site.build(tmp_path / "runs", tmp_path / "site").read_text(encoding="utf-8")
-    assert "nan" not in " ".join(re.findall(r'<svg class="forest".*?</svg>', page))
+    forests = re.findall(r'<svg class="forest".*?</svg>', page, re.S)
+    assert forests and "nan" not in " ".join(forests)
 
 
 def test_no_results_is_a_sentence(tmp_path: Path) -> None:
@@ -203,12 +203,11 @@ def test_a_command_runs_the_cell_again(runs: Path, generate: Callable[..., int],
     assert identity(options["--task"], options["--reward"], int(options["--seeds"]), settings, {}) == record.identity
 
 
-def test_size_and_time_are_far_from_their_limits(tmp_path: Path, bench: ModuleType) -> None:
-    """The measurement is scripts/bench_report.py with 200 cells; here 24 of them, held to half of each limit."""
-    bench.generate(tmp_path / "runs", tasks=bench.TASKS, rewards=bench.REWARDS[:3], seeds=(0,))
-    start = time.process_time()
+def test_the_size_is_far_from_its_limit(tmp_path: Path) -> None:
+    """scripts/bench_report.py measures 200 cells, and the seconds too; here 24 of them, held to half of the limit."""
+    bench_report.generate(tmp_path / "runs", tasks=bench_report.TASKS, rewards=bench_report.REWARDS[:3], seeds=(0,))
     page = site.build(tmp_path / "runs", tmp_path / "site")
-    assert page.stat().st_size < bench.MOST_BYTES / 2 and time.process_time() - start < bench.MOST_SECONDS / 2
+    assert page.stat().st_size < bench_report.MOST_BYTES / 2
 
 
 def test_long_texts_are_thinned_and_the_page_says_so(

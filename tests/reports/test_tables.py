@@ -94,7 +94,7 @@ def test_text_from_a_run_stays_text_in_markdown() -> None:
     shown = tables.escape(hostile)
     assert "\n" not in shown and "<" not in shown and "@s" not in shown and "://" not in shown
     for mark in "|[]`*#!":
-        assert all(shown[i - 1] == "\\" for i, character in enumerate(shown) if character == mark)
+        assert mark in shown and all(shown[i - 1] == "\\" for i, character in enumerate(shown) if character == mark)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 
 import pytest
 
 from harness.contracts import Needs, RewardContext, TaskContext
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.schema import InnerSettings, OptimizerSettings
+from tests.helpers.command import python
 
 BUILT_IN = {"adam_metagrad", "sgd_metagrad", "naive", "embedding", "fasttext", "levenshtein"}
 ROLLOUTS = ["la noche era fría", "the dogs saw the garden", "el niño\nabrió", "", "the river", "la plaza"]
@@ -81,6 +80,5 @@ def test_looking_up_rewards_and_tasks_loads_nothing_heavy():
         "import sys; from harness.registry import REWARDS, TASKS; names = REWARDS.names() + TASKS.names(); "
         f"print(len(names), [name for name in {heavy!r} if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    count, loaded = result.stdout.strip().split(" ", 1)
+    count, loaded = python(code).split(" ", 1)
     assert int(count) >= len(BUILT_IN) + 4 and loaded == "[]"

@@ -6,18 +6,15 @@ import json
 
 import pytest
 
-
-@pytest.fixture(scope="module")
-def bench(load_script):
-    return load_script("bench_phases")
+from scripts import bench_phases
 
 
 @pytest.mark.parametrize(("task", "target", "steps"), [("lambada_es", "llama-3.2-1b", 1), ("67", "gpt2", 2)])
-def test_every_phase_is_measured_beside_floor_and_plan(task, target, steps, bench, tmp_path, capsys):
+def test_every_phase_is_measured_beside_floor_and_plan(task, target, steps, tmp_path, capsys):
     short = ["generator.max_prompt_tokens=24", "generator.max_completion_tokens=8", "inner.max_tokens=8"]
     given = [word for setting in short for word in ("--set", setting)]
     out = tmp_path / "deep" / "phases"
-    bench.main(
+    bench_phases.main(
         [
             "--width-divisor",
             "64",
@@ -47,8 +44,8 @@ def test_every_phase_is_measured_beside_floor_and_plan(task, target, steps, benc
 
 
 @pytest.mark.parametrize("vocab", [300, 5000])
-def test_texts_have_the_length_they_should(vocab, bench):
-    tokenizer = bench.words(vocab)
-    ids = tokenizer(bench.text(110, vocab, 3))["input_ids"]
+def test_texts_have_the_length_they_should(vocab):
+    tokenizer = bench_phases.words(vocab)
+    ids = tokenizer(bench_phases.text(110, vocab, 3))["input_ids"]
     assert len(ids) == 110 and max(ids) < vocab - 1
     assert tokenizer(tokenizer.decode(ids))["input_ids"] == ids

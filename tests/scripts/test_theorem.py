@@ -10,11 +10,7 @@ import pytest
 import torch
 
 from rewards.metagradient import InnerOptimizer, metagradient
-
-
-@pytest.fixture(scope="module")
-def theorem(load_script):
-    return load_script("theorem")
+from scripts import theorem
 
 
 class Bigram(torch.nn.Module):
@@ -30,7 +26,7 @@ class Bigram(torch.nn.Module):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_its_metagradients_are_the_engines(theorem, optimizer, steps):
+def test_its_metagradients_are_the_engines(optimizer, steps):
     world = theorem.make_world(3, 4)
     setting = theorem.Setting(optimizer, 0.1, steps, batch=5, eps_root=1e-4)
     random = torch.Generator().manual_seed(0)
@@ -53,7 +49,7 @@ def test_its_metagradients_are_the_engines(theorem, optimizer, steps):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_the_gradient_is_js_own_and_naive_has_no_bias(theorem, optimizer):
+def test_the_gradient_is_js_own_and_naive_has_no_bias(optimizer):
     world = theorem.make_world(0, 3)
     setting = theorem.Setting(optimizer, 0.3, 2, batch=3, eps_root=1e-3, texts=3)
     logits = world.logits.clone().requires_grad_()
@@ -67,7 +63,7 @@ def test_the_gradient_is_js_own_and_naive_has_no_bias(theorem, optimizer):
     assert naive.bias < 1e-10 and naive.cosine == pytest.approx(1.0)
 
 
-def test_the_error_of_sgd_falls_with_batch_and_learning_rate(theorem):
+def test_the_error_of_sgd_falls_with_batch_and_learning_rate():
     """Theorem 3.1, where its bound is tight: the bias is inverse to the batch and proportional to the step."""
     bias = lambda **changes: (
         theorem.measure(theorem.make_world(1, 4), replace(theorem.Setting(lr=0.01), **changes))[0].bias
@@ -76,7 +72,7 @@ def test_the_error_of_sgd_falls_with_batch_and_learning_rate(theorem):
     assert bias(lr=0.01) / bias(lr=0.005) == pytest.approx(2.0, rel=0.05)
 
 
-def test_the_script_writes_table_and_figure(theorem, tmp_path, monkeypatch, capsys):
+def test_the_script_writes_table_and_figure(tmp_path, monkeypatch, capsys):
     small = {
         "batch": [theorem.Setting(batch=n) for n in (1, 2)],
         "lr": [theorem.Setting(lr=lr, batch=2) for lr in (0.1, 1)],

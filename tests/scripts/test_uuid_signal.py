@@ -9,24 +9,20 @@ import pandas
 import pytest
 import torch
 
+from scripts import uuid_signal
 from tasks.uuid import PAPER_UUID
 
 
-@pytest.fixture(scope="module")
-def script(load_script):
-    return load_script("uuid_signal")
-
-
-def test_correlations_are_numpys(script):
+def test_correlations_are_numpys():
     torch.manual_seed(0)
     rewards, right = torch.randn(50, 4).double(), (torch.rand(50, 4) < 0.4).double()
     for given in (rewards, rewards[:, :1]):
         expected = [np.corrcoef(given.expand(50, 4)[:, k], right[:, k])[0, 1] for k in range(4)]
-        assert script.correlations(given, right).tolist() == pytest.approx(expected)
+        assert uuid_signal.correlations(given, right).tolist() == pytest.approx(expected)
 
 
-def test_texts_are_what_their_kind_says(script):
-    rng, kinds = random.Random(0), script.kinds(PAPER_UUID)
+def test_texts_are_what_their_kind_says():
+    rng, kinds = random.Random(0), uuid_signal.kinds(PAPER_UUID)
     places = [p for p, c in enumerate(PAPER_UUID) if c != "-"]
 
     def right(kind, among):
@@ -36,12 +32,12 @@ def test_texts_are_what_their_kind_says(script):
 
     assert right("any hexadecimal", places) == pytest.approx(1 / 16 + 15 / 256, abs=0.02)
     assert right("0.4 right", places) == pytest.approx(0.4 + 0.6 / 16, abs=0.02)
-    wrong = [p for p in places if script.STUCK[p] != PAPER_UUID[p]]
+    wrong = [p for p in places if uuid_signal.STUCK[p] != PAPER_UUID[p]]
     assert right("stuck", wrong) == pytest.approx(0.12 + 0.08 / 16, abs=0.02)
     assert right("stuck", [p for p in places if p not in wrong]) == pytest.approx(0.8 + 0.2 / 16, abs=0.02)
 
 
-def test_a_row_and_the_table(script, make_model, make_tokenizer, tmp_path):
+def test_a_row_and_the_table(make_model, make_tokenizer, tmp_path):
     from harness.contracts import TaskContext
     from harness.registry import TASKS
     from harness.settings.schema import InnerSettings
@@ -50,8 +46,8 @@ def test_a_row_and_the_table(script, make_model, make_tokenizer, tmp_path):
     settings = InnerSettings.model_validate({"steps": 3, "optimizer": {"lr": 1e-2}, "max_tokens": 40})
     inner = InnerTrainer(make_model("gpt2").eval(), make_tokenizer(), settings)
     phi = TASKS.get("uuid").factory(TaskContext()).metric(inner)
-    write = script.kinds(PAPER_UUID)["0.4 right"]
-    found = script.row(inner, phi, PAPER_UUID, write, [0, 1, 2], 24, 2, 0.5)
+    write = uuid_signal.kinds(PAPER_UUID)["0.4 right"]
+    found = uuid_signal.row(inner, phi, PAPER_UUID, write, [0, 1, 2], 24, 2, 0.5)
     assert found["places"] == 3 and len(found["by thirds"].split(",")) == 3 and found["Phi"] < 0
-    script.write_results(pandas.DataFrame([{"texts": "some", "training": "T=3"} | found]), tmp_path)
+    uuid_signal.write_results(pandas.DataFrame([{"texts": "some", "training": "T=3"} | found]), tmp_path)
     assert "| T=3 |" in (tmp_path / "README.md").read_text()

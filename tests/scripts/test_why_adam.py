@@ -10,15 +10,11 @@ from harness.fidelity.truth import in_float64
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile, resolve
 from harness.training.inner import InnerTrainer
-
-
-@pytest.fixture(scope="module")
-def why_adam(load_script):
-    return load_script("why_adam")
+from scripts import why_adam
 
 
 @pytest.fixture
-def bench(why_adam, make_model, make_tokenizer):
+def bench(make_model, make_tokenizer):
     settings = resolve(load_profile("tiny"), "norm", "").inner
     inner = InnerTrainer(make_model("gpt2"), make_tokenizer(), settings)
     texts = [f"text {i} about {'rivers' * (i % 3)}" for i in range(8)]
@@ -26,7 +22,7 @@ def bench(why_adam, make_model, make_tokenizer):
     return why_adam.Bench(TASKS.get("norm").factory(TaskContext()), texts, halves, in_float64(inner))
 
 
-def test_shares_add_up_and_sgd_is_predicted(why_adam, bench):
+def test_shares_add_up_and_sgd_is_predicted(bench):
     trainings = [bench.inner, bench.inner.with_optimizer(name="sgd", lr=1e-4), bench.inner.with_steps(2)]
     parts = pandas.DataFrame(why_adam.coordinates_of(bench, trainings[:2]))  # raises where they miss the engine's
     for name in ("share of the reward", "share of the step"):
@@ -40,7 +36,7 @@ def test_shares_add_up_and_sgd_is_predicted(why_adam, bench):
     assert "share of the reward" in why_adam.coordinates_table(parts.assign(task="norm"))
 
 
-def test_the_profiles_own_training_comes_first_and_none_twice(why_adam, bench):
+def test_the_profiles_own_training_comes_first_and_none_twice(bench):
     found = why_adam.grid(bench.inner)
     assert found[0] is bench.inner
     keys = [(each.optimizer.model_dump_json(), each.steps) for each in found]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from harness.contracts import Headline, Measure, Offers
 from harness.registry import REWARDS, TASKS, unsupported
+from tests.helpers.command import python
 
 BUILT_IN = {"67", "lambada_de", "lambada_es", "lambada_fr", "lambada_it", "norm", "qr", "uuid"}
 SIMILARITY = ["embedding", "fasttext", "levenshtein"]
@@ -63,7 +61,5 @@ def test_importing_the_tasks_imports_nothing_heavy():
         "[importlib.import_module(f'tasks.{name}') for name in names]\n"
         f"print(len(names), [m for m in {heavy!r} if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert out.returncode == 0, out.stderr
-    count, loaded = out.stdout.strip().split(" ", 1)
+    count, loaded = python(code).split(" ", 1)
     assert int(count) >= 4 and loaded == "[]"

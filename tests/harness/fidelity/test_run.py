@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -26,6 +23,8 @@ from harness.settings.profiles import load_profile, profile_names, resolve
 from harness.training.inner import InnerTrainer
 from reports import signals
 from tasks import lambada
+from tests.helpers.cells import keys, write_articles
+from tests.helpers.command import flags, run_harness, start_harness
 
 SPEC = Spec(pool=16, subsets=40, removals=20, draws=4)
 
@@ -33,9 +32,7 @@ SPEC = Spec(pool=16, subsets=40, removals=20, draws=4)
 @pytest.fixture(scope="module")
 def articles(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("data") / "articles.jsonl"
-    rows = [{"text": f"Article number {i} is about the river {chr(97 + i % 26)} of region {i * i}."} for i in range(24)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_articles(path, "Article number {i} is about the river {letter} of region {square}.")
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ def quick(model_folder, articles):
             "grpo.rollouts_per_prompt": 4,
             "inner.max_tokens": 16,
             "validation.prompts": 8,
-        } | {key.replace("__", "."): value for key, value in more.items()}
+        } | keys(more)
 
     return make
 
@@ -69,25 +66,6 @@ def register(monkeypatch):
 
 def plans(task: str, rewards: list[str], given: dict, spec: Spec = SPEC, seed: int = 0):
     return plan_fidelity(load_profile("tiny"), [task], rewards, [seed], given, spec)[0]
-
-
-def harness(*arguments: str, cwd: Path) -> tuple[int, str, str]:
-    """(exit code, output, errors) of the command line."""
-    root = Path(__file__).resolve().parents[3]
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=cwd,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=300,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def flags(assignments: dict) -> list[str]:
-    return [part for key, value in assignments.items() for part in ("--set", f"{key}={value}")]
 
 
 def measured(out: Path) -> dict[str, signals.Row]:
@@ -366,7 +344,7 @@ def test_the_command_prints_and_stores_the_table(quick, tmp_path):
         "--subsets",
         "10",
     )
-    code, out, err = harness("fidelity", *arguments, *flags(quick()), cwd=tmp_path)
+    code, out, err = run_harness("fidelity", *arguments, *flags(quick()), cwd=tmp_path)
     assert code == 0, err
     assert "adam_metagrad" in out and "the task has no reference texts" in out and "Traceback" not in err
     folder = tmp_path / "runs" / "tiny" / "fidelity"
@@ -377,15 +355,7 @@ def test_the_command_prints_and_stores_the_table(quick, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_interruption_ends_the_workers_and_keeps_what_is_stored(number, quick, tmp_path):
     arguments = ("--task", "norm,67", "--reward", "naive", "--pool", "16", "--subsets", "20000", "--workers", "2")
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[3]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness", "fidelity", *arguments, *flags(quick())],
-        cwd=tmp_path,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    process = start_harness("fidelity", *arguments, *flags(quick()), cwd=tmp_path)
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None and not list(tmp_path.rglob("pool.json")):
         time.sleep(0.2)
@@ -399,7 +369,7 @@ def test_interruption_ends_the_workers_and_keeps_what_is_stored(number, quick, t
 @pytest.mark.parametrize(
     "arguments", [["--reward", "adam_metagrat"], ["--set", "inner.stebs=1"], ["--out", "file/runs"]]
 )
-def test_bad_input_of_the_command_is_one_sentence_and_exit_code_2(arguments, quick, tmp_path):
+def test_bad_input_of_the_command_is_one_sentence_and_exit_code_2(arguments, quick, tmp_path, nothing_loads):
     (tmp_path / "file").write_text("in the way")
-    code, _, err = harness("fidelity", "--task", "norm", *arguments, *flags(quick()), cwd=tmp_path)
+    code, _, err = run_harness("fidelity", "--task", "norm", *arguments, *flags(quick()), cwd=tmp_path)
     assert code == 2 and err.startswith("Error:") and "Traceback" not in err, err

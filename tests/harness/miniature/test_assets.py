@@ -18,8 +18,7 @@ from harness.contracts import HarnessError
 from harness.miniature import corpus, quality
 from harness.miniature.world.articles import LANGUAGES, article
 from harness.miniature.world.passages import SPLITS, split
-
-ROOT = Path(miniature.__file__).resolve().parents[2]
+from tests.helpers.command import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +126,8 @@ def test_chat_template(tokenizer):
     assert tokenizer.apply_chat_template(messages, tokenize=False) == "<|user|>Say 7.<|assistant|>7<|endoftext|>"
 
 
-def test_training_rows_follow_the_chat_template(tokenizer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    import build_miniature
+def test_training_rows_follow_the_chat_template(tokenizer):
+    from scripts import build_miniature
 
     documents = list(corpus.generator_documents(20, prompted=True))
     for document, (ids, first) in zip(documents, build_miniature.encode(iter(documents), tokenizer), strict=True):

@@ -89,7 +89,7 @@ def test_unknown_models_and_devices_are_one_sentence(tmp_path):
         shape_from_config({"model_type": "llama"})
 
 
-def test_dry_run_prints_the_plan_without_any_model(tmp_path, monkeypatch, capsys):
+def test_dry_run_prints_the_plan_without_any_model(tmp_path, monkeypatch, capsys, nothing_loads):
     from harness.assets import hub
     from harness.cli import app
 
@@ -184,13 +184,17 @@ def test_shorter_inner_trainings_get_fewer_texts_and_more_steps():
         ),
     ],
 )
-def test_too_few_texts_for_the_inner_steps_are_said_before_the_run(task, reward, given, message, tmp_path):
+def test_too_few_texts_for_the_inner_steps_are_said_before_the_run(
+    task, reward, given, message, tmp_path, nothing_loads
+):
     with pytest.raises(HarnessError, match=message):
         preflight(plan_grid(load_profile("tiny"), [task], [reward], [0], given), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_task_that_breaks_costs_its_own_rows_and_one_that_refuses_is_said_before_the_run(tmp_path, monkeypatch):
+def test_a_task_that_breaks_costs_its_own_rows_and_one_that_refuses_is_said_before_the_run(
+    tmp_path, monkeypatch, nothing_loads
+):
     plans = plan_grid(load_profile("tiny"), ["norm"], ["naive"], [0], {})
 
     def made(error):

@@ -9,12 +9,12 @@ from collections import namedtuple
 import pytest
 
 from harness.assets import hub
-from harness.cli import app
 from harness.contracts import HarnessError
 from harness.grid import plan_grid
 from harness.planning import fetch
 from harness.planning.cost import Download
 from harness.settings.profiles import load_profile
+from tests.helpers.command import run_harness
 
 
 def grid(profile="paper", tasks=("lambada_es",), rewards=("adam_metagrad",), given=None):
@@ -32,20 +32,10 @@ def no_account(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
 
 
-def run(arguments, capsys):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["harness", *arguments])
-        patch.setattr(app, "console", app.Console(width=300))
-        with pytest.raises(SystemExit) as stop:
-            app.main()
-    return stop.value.code, capsys.readouterr()
-
-
-def test_a_gate_without_a_token_is_one_sentence_and_exit_code_2(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, shown = run(["fetch", "--profile", "paper", "--task", "uuid"], capsys)
+def test_a_gate_without_a_token_is_one_sentence_and_exit_code_2(tmp_path):
+    code, _, err = run_harness("fetch", "--profile", "paper", "--task", "uuid", cwd=tmp_path)
     assert code == 2
-    assert "meta-llama/Llama-3.2-1B-Instruct is gated and no token is set" in shown.err and "HF_TOKEN" in shown.err
+    assert "meta-llama/Llama-3.2-1B-Instruct is gated and no token is set" in err and "HF_TOKEN" in err
     assert not (tmp_path / "paper.lock.json").exists()
 
 
@@ -61,11 +51,14 @@ def test_a_token_or_a_mirror_may_try(change, monkeypatch):
     fetch.check_gates(gated)
 
 
-def test_a_full_disk_is_said_before_anything_is_fetched(monkeypatch):
+def test_a_full_disk_is_said_before_anything_is_fetched(monkeypatch, tmp_path):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    monkeypatch.setattr(fetch.assets, "resolve", lambda *given: pytest.fail("the hub was asked"))
+    plans, said = grid("small", ["uuid"]), []
     with pytest.raises(HarnessError, match="HF_HOME"):
-        fetch.check_disk([Download("a/b", False, 10**9, "", "")])
+        fetch.fetch(plans, tmp_path / "lock.json", said.append)
+    assert said == [] and not (tmp_path / "lock.json").exists()
 
 
 def test_missing_and_offline_says_fetch(monkeypatch):
@@ -109,17 +102,17 @@ def test_a_local_folder_needs_no_hub(model_folder, tmp_path):
     assert stored["assets"] == rows and all(len(row["sha256"]) == 64 and row["commit"] is None for row in rows)
 
 
-def test_nothing_to_fetch_for_the_miniature(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert run(["fetch", "--profile", "tiny"], capsys)[0] == 0
+def test_nothing_to_fetch_for_the_miniature(tmp_path):
+    assert run_harness("fetch", "--profile", "tiny", cwd=tmp_path).code == 0
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("profile", "code"), [("tiny", 0), ("paper", 1)])
-def test_the_doctor_says_what_would_run(profile, code, capsys):
-    found, shown = run(["doctor", "--profile", profile, "--task", "lambada_es,67"], capsys)
+def test_the_doctor_says_what_would_run(profile, code, tmp_path):
+    arguments = ("doctor", "--profile", profile, "--task", "lambada_es,67")
+    found, shown, _ = run_harness(*arguments, cwd=tmp_path, width=300)
     assert found == code
     assert all(
-        words in shown.out for words in ("torch", "device", "host memory", "disk", "6 of 6 rewards", "3 of 6 rewards")
+        words in shown for words in ("torch", "device", "host memory", "disk", "6 of 6 rewards", "3 of 6 rewards")
     )
-    assert ("is gated" in shown.out) == (profile == "paper")
+    assert ("is gated" in shown) == (profile == "paper")

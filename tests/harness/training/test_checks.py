@@ -13,10 +13,7 @@ from harness.settings.profiles import load_profile, resolve
 from harness.store.frames import load
 from harness.training import checks
 from reports import tables
-
-
-def ignore(*_):
-    pass
+from tests.helpers.cells import ignore
 
 
 def lengths(prompts, completions, completion_ids, **columns):

@@ -19,20 +19,7 @@ from harness.store.checkpoint import Checkpoint, Checkpoints
 from harness.store.frames import load
 from harness.store.record import CellStore, identity
 from harness.training.resume import random_states, restore_random_states
-
-
-def ignore(*_):
-    pass
-
-
-def cut_after(step: int):
-    """An observer that ends the run after the step, the way a signal does."""
-
-    def notify(event):
-        if event.get("step") == step:
-            raise Interrupted(15)
-
-    return notify
+from tests.helpers.cells import cut_after, ignore
 
 
 def numbers(runs: Path):

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.helpers.command import ROOT, start
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the trial forks")
 def test_a_grid_that_is_killed_stopped_and_starved_loses_nothing(tmp_path):
     command = [
-        sys.executable,
         str(ROOT / "scripts" / "kill_and_resume.py"),
         "--kills=4",
         "--signals=1",
@@ -25,11 +21,11 @@ def test_a_grid_that_is_killed_stopped_and_starved_loses_nothing(tmp_path):
         "--seed=1",
         f"--folder={tmp_path}",
     ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert "{" in done.stdout, done.stderr[-2000:]
-    found = json.loads(done.stdout[done.stdout.index("{") :])
-    assert found["lost"] == [] and done.returncode == 0
+    process = start(command, ROOT)
+    out, errors = process.communicate()
+    assert "{" in out, errors[-2000:]
+    found = json.loads(out[out.index("{") :])
+    assert found["lost"] == [] and process.returncode == 0
     counts = found["disturbances"]
     assert counts["killed"] == 2 and counts["torn"] == 2 and counts["stopped"] == 1
     assert counts["full"] == 1 and counts["readonly"] == 1 and counts["grids compared"] >= 1

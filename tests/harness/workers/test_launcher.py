@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+from tests.helpers.command import ROOT, run_harness, start
+
 SMALL = {
     "grpo.steps": 2,
     "grpo.prompts_per_step": 4,
@@ -31,12 +29,13 @@ def run(out: Path, processes: int, task: str, reward: str, **more) -> pd.DataFra
     given = [f"--set={key}={value}" for key, value in (SMALL | more).items()]
     command = ["run", "--task", task, "--reward", reward, "--out", str(out), "--workers", "0", *given]
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--rdzv-backend=c10d", "--standalone"]
-    start = [*launcher, "-m", "harness"] if processes > 1 else ["-m", "harness"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, *start, *command], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    if processes == 1:
+        code, out_text, errors = run_harness(*command, cwd=ROOT)
+    else:
+        process = start([*launcher, "-m", "harness", *command], ROOT)
+        out_text, errors = process.communicate(timeout=600)
+        code = process.returncode
+    assert code == 0, out_text[-2000:] + errors[-4000:]
     curves = pd.read_parquet(next(out.rglob("curves.parquet")))
     return curves[~curves["measure"].str.startswith("seconds")].set_index(["step", "phase", "measure"])["value"]
 

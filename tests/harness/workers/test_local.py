@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +14,7 @@ from harness.store.frames import load
 from harness.workers.grid import run_grid
 from harness.workers.local import InProcess
 from reports.store import store_tables
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.helpers.command import ROOT, start
 
 
 def hold(folder: str) -> subprocess.Popen:
@@ -27,8 +23,7 @@ def hold(folder: str) -> subprocess.Popen:
         "import sys, time; from pathlib import Path; from harness.store import locks\n"
         "with locks.owned(Path(sys.argv[1]), wait=False) as ours:\n    print(ours, flush=True)\n    time.sleep(100)"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE, text=True, env=environment)
+    return start(["-c", code, folder], ROOT)
 
 
 def test_a_lock_ends_with_its_owner(tmp_path):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-import subprocess
-import sys
 
 import pytest
+
+from tests.helpers.command import python
 
 FAULTS = """
 import resource, sys
@@ -30,7 +30,6 @@ print(faults())
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is asked")
 def test_freed_memory_is_used_again():
     def second(how: str) -> int:
-        done = subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True)
-        return int(done.stdout)
+        return int(python(FAULTS, how))
 
     assert second("keep") < 100 < 10_000 < second("free")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from small_models import build, lm_metric, make_batches
 
 from rewards.metagradient import InnerOptimizer, MemoryBudgetError, allocator, checkpointing, metagradient
 from rewards.metagradient.checkpointing import Costs, Tier, choose
 from rewards.metagradient.gradients import Objective
+from rewards.metagradient.testing import build, lm_metric, make_batches
 
 MB = 1 << 20
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 import torch
-from small_models import build, lm_metric, make_batches
 from torch import nn
 
 import rewards.metagradient as package
@@ -22,6 +18,8 @@ from rewards.metagradient import (
     metagradient,
     train,
 )
+from rewards.metagradient.testing import build, lm_metric, make_batches
+from tests.helpers.command import python
 
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6)
 
@@ -31,8 +29,7 @@ def test_the_package_stands_on_its_own():
     code = (
         "import sys, rewards.metagradient; print([m for m in sys.modules if m.split('.')[0] in ('harness', 'tasks')])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.strip() == "[]"
+    assert python(code) == "[]"
     assert set(package.__all__) <= set(dir(package))
 
 

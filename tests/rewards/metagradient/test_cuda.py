@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import build, lm_metric, make_batches, oracle, relative
 
 from rewards.metagradient import InnerOptimizer, metagradient
+from rewards.metagradient.testing import build, lm_metric, make_batches, oracle, relative
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6)
@@ -21,7 +21,7 @@ def on_gpu(batches):
 def test_float64_equals_full_unrolling(kind, steps):
     model, batches = build(kind).cuda(), on_gpu(make_batches(steps))
     held = on_gpu(make_batches(1, (2,), 7))[0]
-    from small_models import Double, example_losses
+    from rewards.metagradient.testing import Double, example_losses
 
     metric = lambda params: -example_losses(model, params, held).mean()
     with Double():

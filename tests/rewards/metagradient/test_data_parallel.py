@@ -8,9 +8,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from small_models import build, lm_metric, make_batches
 
 from rewards.metagradient import InnerOptimizer, NoScoredTokensError, metagradient, train
+from rewards.metagradient.testing import build, lm_metric, make_batches
 
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-4)
 SHARES = [(0, 3), (3, 4)]

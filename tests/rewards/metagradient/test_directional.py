@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_models import Double, build, lm_metric, make_batches, oracle, patch_metric, relative
 from torch import nn
 
 from rewards.metagradient import InnerOptimizer, metagradient
 from rewards.metagradient.gradients import Objective
+from rewards.metagradient.testing import Double, build, lm_metric, make_batches, oracle, patch_metric, relative
 
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6, weight_decay=0.1)
 SHAPES = [(kind, tied) for kind in ("gpt2", "llama", "qwen") for tied in (True, False)]

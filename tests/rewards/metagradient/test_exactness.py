@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_models import Double, build, lm_metric, make_batches, oracle, patch_metric, relative
 
 from rewards.metagradient import InnerOptimizer, LossConvention, gradients, metagradient, train
+from rewards.metagradient.testing import Double, build, lm_metric, make_batches, oracle, patch_metric, relative
 
 OPTIMIZERS = {
     "adamw": InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6, weight_decay=0.1),

@@ -6,10 +6,10 @@ import gc
 
 import pytest
 import torch
-from small_models import Double, build, lm_metric, make_batches, oracle, relative
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from rewards.metagradient import InnerOptimizer, kernels, metagradient, recompute
+from rewards.metagradient.testing import Double, build, lm_metric, make_batches, oracle, relative
 
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6)
 

@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 import torch
 import torchopt
-from small_models import build, lm_metric, make_batches
 
 from rewards.metagradient import InnerOptimizer, TorchOptRule, UpdateRule, metagradient
+from rewards.metagradient.testing import build, lm_metric, make_batches
 
 GRID = [
     *(

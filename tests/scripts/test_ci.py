@@ -7,10 +7,9 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,19 +18,11 @@ import yaml
 from harness.store.frames import find_cells
 from harness.store.record import CellStore
 from harness.store.study import write_study
+from scripts import ci_benchmark, ci_comment
+from scripts.bench_report import generate
+from tests.helpers.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
-
-
-@pytest.fixture(scope="module")
-def benchmark_script(script: Callable[[str], ModuleType]) -> ModuleType:
-    return script("ci_benchmark")
-
-
-@pytest.fixture(scope="module")
-def comment_script(script: Callable[[str], ModuleType]) -> ModuleType:
-    return script("ci_comment")
 
 
 def options(folder: Path) -> list[str]:
@@ -49,35 +40,29 @@ def options(folder: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------- the benchmark script
 
 
-def test_renew_then_compare_then_catch(
-    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_renew_then_compare_then_catch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
     grid = {"tasks": ("lambada_es", "67"), "rewards": ("adam_metagrad", "embedding")}
     generate(tmp_path / "runs", **grid)
-    assert benchmark_script.main([*options(tmp_path), "--renew"]) == 0
+    assert ci_benchmark.main([*options(tmp_path), "--renew"]) == 0
     assert [path.name for path in (tmp_path / "reference").iterdir()] == ["cells.jsonl"]
     assert len(find_cells(tmp_path / "reference")) == 12
-    assert benchmark_script.main(options(tmp_path)) == 0
+    assert ci_benchmark.main(options(tmp_path)) == 0
     text = (tmp_path / "site" / "comment.md").read_text()
     assert text == (tmp_path / "step.md").read_text() and "Nothing is worse" in text and "### lambada_es" in text
     shutil.rmtree(tmp_path / "runs")
     generate(tmp_path / "runs", **grid, shift={("lambada_es", "adam_metagrad"): -0.4})
-    assert benchmark_script.main(options(tmp_path)) == 1
+    assert ci_benchmark.main(options(tmp_path)) == 1
     assert "Worse: lambada_es / adam_metagrad" in (tmp_path / "site" / "comment.md").read_text()
 
 
-def test_part_of_the_grid_may_be_compared(
-    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path
-) -> None:
+def test_part_of_the_grid_may_be_compared(tmp_path: Path) -> None:
     generate(tmp_path / "reference", tasks=("lambada_es", "67"), rewards=("adam_metagrad", "naive"))
     generate(tmp_path / "runs", tasks=("67",), rewards=("naive",))
-    assert benchmark_script.main(options(tmp_path)) == 0
+    assert ci_benchmark.main(options(tmp_path)) == 0
 
 
-def test_renewing_replaces_the_profiles_old_cells_only(
-    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path
-) -> None:
+def test_renewing_replaces_the_profiles_old_cells_only(tmp_path: Path) -> None:
     generate(tmp_path / "old", tasks=("67", "norm"), rewards=("naive",), seeds=(0,))
     for record in [cell.read() for cell in find_cells(tmp_path / "old")]:
         record.profile = "other"
@@ -85,24 +70,20 @@ def test_renewing_replaces_the_profiles_old_cells_only(
     write_study(tmp_path / "reference", find_cells(tmp_path / "old"))
     (tmp_path / "reference" / "README.md").write_text("kept")
     generate(tmp_path / "runs", tasks=("norm",), rewards=("naive",), seeds=(7,))
-    assert benchmark_script.main([*options(tmp_path), "--renew"]) == 0
+    assert ci_benchmark.main([*options(tmp_path), "--renew"]) == 0
     cells = [cell.folder.relative_to(tmp_path / "reference").parts for cell in find_cells(tmp_path / "reference")]
     assert [parts[:2] for parts in cells] == [("other", "67"), ("other", "norm"), ("tiny", "norm")]
     assert not (tmp_path / "reference" / "curves.parquet").exists(), "records alone"
     assert (tmp_path / "reference" / "README.md").exists()
 
 
-def test_no_reference_is_a_sentence_and_exit_code_two(
-    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_reference_is_a_sentence_and_exit_code_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     generate(tmp_path / "runs", tasks=("67",), rewards=("naive",), seeds=(0,))
-    assert benchmark_script.main(options(tmp_path)) == 2
+    assert ci_benchmark.main(options(tmp_path)) == 2
     assert "There is no folder" in capsys.readouterr().err
 
 
-def test_the_grid_is_run_with_what_was_asked_for(
-    benchmark_script: ModuleType, generate: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_grid_is_run_with_what_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
     def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -112,9 +93,7 @@ def test_the_grid_is_run_with_what_was_asked_for(
 
     monkeypatch.setattr(subprocess, "run", run)
     generate(tmp_path / "reference", tasks=("67",), rewards=("naive",), seeds=(0,))
-    code = benchmark_script.main(
-        [*options(tmp_path)[:-1], "--task", "67", "--reward", "naive", "--seeds", "0; rm -rf /"]
-    )
+    code = ci_benchmark.main([*options(tmp_path)[:-1], "--task", "67", "--reward", "naive", "--seeds", "0; rm -rf /"])
     assert code == 1, "cells failed, though nothing is worse"
     expected = [
         "--profile",
@@ -130,7 +109,7 @@ def test_the_grid_is_run_with_what_was_asked_for(
     ]
     assert asked[0][1:4] == ["-m", "harness", "run"] and asked[0][4:] == expected
     monkeypatch.setattr(subprocess, "run", lambda command: subprocess.CompletedProcess(command, 137))
-    assert benchmark_script.main(options(tmp_path)[:-1]) == 2
+    assert ci_benchmark.main(options(tmp_path)[:-1]) == 2
 
 
 # --------------------------------------------------------------------------------------------------- the comment script
@@ -194,34 +173,32 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     server.server_close()
 
 
-def test_one_comment_is_made_and_then_updated(hub: type[Hub], comment_script: ModuleType, tmp_path: Path) -> None:
-    other = {"user": {"login": "someone"}, "body": comment_script.MARKER + " mine", "html_url": "other"}
+def test_one_comment_is_made_and_then_updated(hub: type[Hub], tmp_path: Path) -> None:
+    other = {"user": {"login": "someone"}, "body": ci_comment.MARKER + " mine", "html_url": "other"}
     hub.comments += [{"id": place, **other} for place in range(130)]
     for text in ("first", "second"):
         (tmp_path / "comment.md").write_text(text)
-        assert comment_script.main([str(tmp_path / "comment.md")]) == 0
+        assert ci_comment.main([str(tmp_path / "comment.md")]) == 0
     assert hub.calls == [("POST", "/repos/a/b/issues/12/comments"), ("PATCH", "/repos/a/b/issues/comments/130")]
-    assert len(hub.comments) == 131 and hub.comments[-1]["body"] == f"{comment_script.MARKER}\nsecond"
+    assert len(hub.comments) == 131 and hub.comments[-1]["body"] == f"{ci_comment.MARKER}\nsecond"
     assert all(comment["body"].endswith(" mine") for comment in hub.comments[:-1])
 
 
-def test_a_long_comment_is_cut_and_a_missing_one_said(
-    hub: type[Hub], comment_script: ModuleType, tmp_path: Path
-) -> None:
+def test_a_long_comment_is_cut_and_a_missing_one_said(hub: type[Hub], tmp_path: Path) -> None:
     (tmp_path / "comment.md").write_text("x" * 100_000)
-    assert comment_script.main([str(tmp_path / "comment.md")]) == 0
+    assert ci_comment.main([str(tmp_path / "comment.md")]) == 0
     assert len(hub.comments[0]["body"]) < 65_536 and "artifact" in hub.comments[0]["body"]
-    assert comment_script.main([str(tmp_path / "nothing.md")]) == 0
+    assert ci_comment.main([str(tmp_path / "nothing.md")]) == 0
     assert "without a report" in hub.comments[0]["body"]
 
 
 def test_a_number_that_is_none_never_reaches_an_address(
-    hub: type[Hub], comment_script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    hub: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PR_NUMBER", "1/../../x")
-    assert comment_script.main([str(tmp_path / "comment.md")]) == 2
+    assert ci_comment.main([str(tmp_path / "comment.md")]) == 2
     monkeypatch.delenv("PR_NUMBER")
-    assert comment_script.main([str(tmp_path / "comment.md")]) == 2
+    assert ci_comment.main([str(tmp_path / "comment.md")]) == 2
     assert hub.calls == []
 
 

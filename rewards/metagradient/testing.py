@@ -1,4 +1,10 @@
-"""Small random models of the shapes that matter, padded batches, and the slow, obvious oracle."""
+"""What the engine is held to: small random models of the shapes that matter, padded batches, metrics, and the oracle.
+
+`oracle` trains by the papers' formulas in the model's own dtype (float64 by default) as one autograd graph and
+differentiates through all of it: slow, memory-hungry and obvious. The tests and `scripts/bench_metagradient.py` compare
+the engine with it; a new update rule or model family can be held to it in the same way. Nothing that trains imports
+this module.
+"""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def write_tokenizer(folder: Path, family: str) -> dict[str, int]:
 
 
 def write_model(folder: Path, family: str, vocabulary: dict[str, int]) -> None:
-    from tests.conftest import build_model
+    from tests.helpers.models import build_model
 
     model = build_model(family, vocab=len(vocabulary))
     names = CONFIG[family]

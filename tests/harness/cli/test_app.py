@@ -1,0 +1,110 @@
+"""The command `run`: its table, interruption, and that bad input is one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import fasttext
+import pytest
+
+from harness.assets.models import load_model
+from harness.contracts import HarnessError
+from harness.settings.profiles import parse_assignment
+from harness.store.frames import load
+from tests.helpers.command import flags, run_harness, start_harness
+
+
+def test_the_command_runs_two_workers_and_prints_the_table(quick, tmp_path):
+    process = start_harness(
+        "run", "--task", "lambada_es", "--reward", "naive,levenshtein", "--workers", "2", *flags(quick()), cwd=tmp_path
+    )
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    assert "untuned generator" in out and "levenshtein" in out and "target_language" in out
+    assert "Traceback" not in err
+    table = (tmp_path / "runs" / "tiny" / "table.md").read_text()
+    assert "untuned generator" in table
+    stored = {path.name for path in (tmp_path / "runs" / "tiny").iterdir() if path.is_file()}
+    assert stored == {"table.md", "wide.parquet", "long.parquet"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_interruption_stores_what_there_was(number, quick, tmp_path):
+    changes = quick(grpo__steps=100000)
+    process = start_harness("run", "--task", "norm", "--reward", "naive", *flags(changes), cwd=tmp_path)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not list(tmp_path.rglob("curves.parquet")):
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "Interrupted" in err and "Traceback" not in err
+    wide, long = load(tmp_path / "runs")
+    assert wide["status"].tolist() == ["interrupted"] and len(long)
+
+
+BAD = {
+    "task": (["--task", "lambada_xx"], "lambada_"),
+    "reward": (["--task", "lambada_es", "--reward", "adam_metagrat"], "adam_metagrad"),
+    "profile": (["--task", "lambada_es", "--profile", "tinny"], "tiny"),
+    "setting": (["--task", "lambada_es", "--set", "grpo.stebs=1"], "grpo.steps"),
+    "type": (["--task", "lambada_es", "--set", "grpo.steps=1.5"], "integer"),
+    "seeds": (["--task", "lambada_es", "--seeds", "a-b"], "--seeds"),
+    "model": (["--task", "lambada_es", "--set", "generator.model=./no-such-model"], "no-such-model"),
+    "articles": (["--task", "lambada_es", "--set", "data.articles=./none.jsonl"], "none.jsonl"),
+    "empty": (["--task", "lambada_es", "--set", "data.articles=./empty.jsonl"], "no text"),
+    "malformed": (["--task", "lambada_es", "--set", "data.articles=./malformed.jsonl"], "line 2"),
+    "few": (["--task", "lambada_es", "--set", "data.articles=./one.jsonl"], "too few"),
+    "broken model": (["--task", "lambada_es", "--set", "target.model=./broken"], "broken"),
+    "no weights": (["--task", "lambada_es", "--set", "target.model=./bare"], "safetensors"),
+    "value of an option": (
+        ["--task", "67", "--set", "task.options.lambda=abc"],
+        "task.options.lambda must be a number",
+    ),
+    "out": (["--task", "lambada_es", "--out", "file/runs"], "--out"),
+    "track": (["--task", "lambada_es", "--track", "mlflow"], "tensorboard"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2_before_anything_loads(case, tmp_path, model_folder, nothing_loads):
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "one.jsonl").write_text('{"text": "only one"}\n')
+    (tmp_path / "malformed.jsonl").write_text('{"text": "fine"}\nnot json\n')
+    (tmp_path / "file").write_text("in the way")
+    for name in ("broken", "bare"):
+        (tmp_path / name).mkdir()
+        for item in model_folder("llama").iterdir():
+            (tmp_path / name / item.name).write_bytes(item.read_bytes())
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x00" * 40)
+    (tmp_path / "bare" / "model.safetensors").unlink()
+    arguments, words = BAD[case]
+    code, out, err = run_harness("run", *arguments, cwd=tmp_path)
+    assert code == 2, (out, err)
+    assert words in err and "Traceback" not in err and err.startswith("Error:") and len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
+
+
+def test_the_exit_code_of_bad_input_is_that_of_the_process(tmp_path):
+    process = start_harness("run", "--task", "lambada_xx", cwd=tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and err.startswith("Error:") and out == ""
+
+
+def test_a_model_that_loads_is_noticed(model_folder, nothing_loads):
+    """Else `nothing_loads` would let everything pass."""
+    with pytest.raises(HarnessError):
+        load_model(str(model_folder("gpt2")))
+    with pytest.raises(AssertionError):
+        fasttext.load_model("model.bin")
+    assert len(nothing_loads) == 2
+    nothing_loads.clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("grpo.lr=2e-4", 2e-4), ("generator.prompt=Say: <article>", "Say: <article>"), ("a={b: 1}", {"b": 1})],
+)
+def test_values_of_set_are_read_as_meant(text, value):
+    assert parse_assignment(text)[1] == value
