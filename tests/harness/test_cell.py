@@ -67,17 +67,20 @@ def test_settings_of_the_runner_run(changes, quick, tmp_path):
 
 def test_microbatches_of_the_generator_give_the_same_numbers(quick, tmp_path):
     """The weights after two updates, and the gradient's norm in each: Adam's step alone hides a wrong scale."""
+    many = {"generator__max_completion_tokens": 96, "grpo__prompts_per_step": 4}  # so that some rollouts end earlier
 
     def two_updates(microbatch):
         runs = tmp_path / str(microbatch)
-        settings = quick(grpo__microbatch=microbatch, grpo__steps=3, grpo__checkpoint_every=1, grpo__lr=0.01)
-        plan = make_plan("norm", "naive", settings)
+        changes = {"grpo__microbatch": microbatch, "grpo__steps": 3, "grpo__checkpoint_every": 1, "grpo__lr": 0.01}
+        plan = make_plan("norm", "naive", quick(**changes, **many))
         with pytest.raises(Interrupted):
             run_cell(plan, runs, cut_after(3))
         checkpoint, _ = Checkpoints(CellStore.of(runs, plan.record()).folder / "checkpoints").newest()
         assert checkpoint.step == 2
         weights = [value.flatten() for name, value in sorted(checkpoint.tensors.items()) if name.startswith("model.")]
         measured = curves(runs).query("phase == 'train' and step <= 2 and measure == 'grad_norm'")
+        lengths = curves(runs).query("phase == 'train' and step <= 2 and measure == 'completion_tokens'")["value"]
+        assert lengths.max() < 96, "with rollouts of one length, a wrong weight of each would not show"
         return torch.cat(weights), measured["value"].to_numpy()
 
     start = [value.flatten() for name, value in sorted(load_model(quick()["generator.model"]).named_parameters())]
