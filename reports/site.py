@@ -31,8 +31,6 @@ from reports.summary import Block, Row
 if TYPE_CHECKING:
     import pandas
 
-DEFAULT_REFERENCE = "naive"
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -44,27 +42,29 @@ class Cell:
     """A second, smaller line."""
 
 
-def build(runs: Path, out: Path, *, reference: str = DEFAULT_REFERENCE) -> Path:
+def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     """Reads every result below `runs` and writes the page, its Markdown, tables and figures into `out`.
 
-    Returns the page's path. Raises HarnessError where there are no results, results are damaged, `out` cannot be
-    written, or no cell has the reward `reference` (the default may be missing; the comparisons then say so).
+    `reference` names the reward that the others are compared with ("": `summary.baseline`). Returns the page's path.
+    Raises HarnessError where there are no results, results are damaged, `out` cannot be written, or no cell has the
+    reward `reference` (the default may be missing; the comparisons then say so).
     """
     wide, long = load(runs)
     if wide.empty:
         raise HarnessError(f"There are no results in {runs}; run `python -m harness run ...` first.")
     rewards = sorted(wide["reward"].unique())
-    if reference not in rewards and reference != DEFAULT_REFERENCE:
+    if reference and reference not in rewards:
         raise HarnessError(unknown("reward", reference, rewards))
+    reference = reference or summary.baseline(rewards)
     wide = summary.prepared(wide)
     blocks = summary.blocks(wide)
     curves = figures.reduce(wide, long, blocks)
     compared = [(block, stats.against(block, reference), stats.pairs(block)) for block in blocks]
 
-    paper = figures.paper_figures(curves)
+    drawn = figures.task_figures(curves)
     clock = figures.wall_clock(blocks, curves)
     judged = signals.rows(records.load(runs))
-    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged)
+    page = _page(wide, blocks, compared, reference, [*drawn, *([clock] if clock else [])], curves, judged)
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
@@ -73,7 +73,7 @@ def build(runs: Path, out: Path, *, reference: str = DEFAULT_REFERENCE) -> Path:
     write_atomic(out / "report.md", text)
     write_atomic(out / "summary.md", markdown.short(blocks, compared, reference))
     _write_data(wide, long, compared, runs, out / "data")
-    for figure in paper:
+    for figure in drawn:
         figures.save(figure, *(out / "figures" / f"{figure.key}{suffix}" for suffix in (".svg", ".png")))
     for name, cells in _picture_rows(wide, row_labels(wide, blocks)).items():
         figures.save_pictures(cells, out / "figures" / f"{name}.png")
@@ -85,7 +85,7 @@ def _page(
     blocks: list[Block],
     compared: list[tuple[Block, list[Comparison], list[Comparison]]],
     reference: str,
-    paper: list[figures.Figure],
+    drawn: list[figures.Figure],
     curves: figures.Curves,
     judged: list[signals.Row],
 ) -> str:
@@ -125,7 +125,7 @@ def _page(
         legend=tables.legend(),
         reference=reference,
         comparisons=[_comparison_block(*entry) for entry in compared],
-        figures=paper,
+        figures=drawn,
         curves=figures.learning_curves(curves),
         signals=signal_tables(judged),
         signals_legend=signals.legend(judged),

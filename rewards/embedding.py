@@ -15,6 +15,7 @@ from rewards._shared import asset, references, text_reward
     advantage="group",
     summary="mean cosine similarity of the rollout's embedding to the task's train texts",
     options={"embedding_model": "a sentence-transformers folder or hub id"},
+    asset_options=("embedding_model",),
 )
 def make(context: RewardContext) -> RewardFunction:
     """Mean over the references r of cos(e(rollout), e(r)), in [-1, 1] (PAPER.md, Baseline rewards).

@@ -35,8 +35,6 @@ LOGITS = 8
 """Reads and writes per logit of a forward pass: the product itself, its float32 copy, softmax, loss."""
 SCORES = 8
 """Reads and writes per attention score where attention is eager (targets)."""
-PASSAGE_TOKENS, PASSAGES = 110, 2320
-"""LAMBADA's train split (PAPER.md); tokens per passage as BPE makes them of the translations, about."""
 
 
 @dataclass(frozen=True)
@@ -172,21 +170,19 @@ def warmup(shape: Shape, settings: Settings, texts: int) -> Work:
 
 
 def metric(shape: Shape, settings: Settings, task: str, factor: float) -> Work:
-    """`factor` forward passes over what the task's metric reads; patches of a head cost nothing."""
-    offers = TASKS.get(task).factory.offers
-    if not offers.references:
+    """`factor` forward passes over what the task's metric reads, as the task declares it."""
+    cost = TASKS.get(task).declares.metric_cost(settings.task.options)
+    if cost is None:
         return Work()
-    passages = settings.task.options.get("metric_examples") or PASSAGES
-    length = min(PASSAGE_TOKENS, shape.positions or PASSAGE_TOKENS)
-    batch = settings.task.options.get("metric_microbatch") or 32
+    length = min(cost.tokens, shape.positions or cost.tokens)
     each = WIDTH[settings.target.dtype]
     work = forward(
         shape,
-        passages * length,
+        cost.texts * length,
         span=length / 2,
-        scored=passages * 8,
+        scored=cost.texts * cost.scored,
         bytes_each=each,
-        passes=passages / batch,
+        passes=cost.texts / cost.batch,
         eager=True,
     )
     return work * factor
@@ -251,17 +247,18 @@ def estimate(
     grpo, inner, validation = settings.grpo, settings.inner, settings.validation
     of_generator = settings.generator.dtype
     of_target = "tf32" if settings.target.tf32 and settings.target.dtype == "float32" else settings.target.dtype
-    trains = REWARDS.get(reward).needs.metric
-    metagradient = trains and reward != "naive"
+    how = REWARDS.get(reward).training
+    metagradient = how is not None and how.metagradient
 
     made = generation(writer, settings, grpo.prompts_per_step, grpo.rollouts_per_prompt)
     updated = update(writer, settings)
     scored = Work()
-    if trains:
+    if how:
+        sets = how.sets(inner.cross_group, grpo.rollouts_per_prompt)
         warmed = max(0, grpo.steps - inner.warmup_after) / grpo.steps  # of the steps; one stands for the mean of all
         scored = warmup(reader, settings, grpo.rollouts_per_step) * warmed
         scored += training(reader, settings, grpo.rollouts_per_step, inner.steps, metagradient)
-        scored += metric(reader, settings, task, 3 if metagradient else grpo.rollouts_per_prompt)
+        scored += metric(reader, settings, task, sets * (3 if metagradient else 1))
     last_steps = validation.inner_steps or inner.steps
     checked_text = generation(writer, settings, validation.prompts, 1)
     checked_target = warmup(reader, settings, validation.prompts)
@@ -269,7 +266,7 @@ def estimate(
     checked_target += metric(reader, settings, task, 2)
 
     states, target = generator_states(writer, settings), reader.parameters * WIDTH[settings.target.dtype]
-    reward_peak = training_memory(reader, settings, inner.steps, metagradient) + target if trains else 0
+    reward_peak = training_memory(reader, settings, inner.steps, metagradient) + target if how else 0
     validation_peak = training_memory(reader, settings, last_steps, False) + target
     rest = (0, 0) if offloads(settings, device, writer, reader) else (states, target)
     phases = (
