@@ -272,7 +272,7 @@ class TaskContext:
     """What the harness hands a task's constructor. Everything heavy is behind a call."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The profile's `task.options` (a text for `qr`, a judge for `lambada_*`)."""
+    """The profile's `task.options`."""
     references: Callable[[str], list[str]] | None = None
     """`references("train" | "validation" | "test")`: the task's texts from the profile's `data.references`."""
     asset: Callable[[str], Path] | None = None
