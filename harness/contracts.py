@@ -23,7 +23,7 @@ Direction = Literal["higher", "lower"]
 
 
 class HarnessError(Exception):
-    """A mistake the user can mend: one sentence that says what to do. The command line ends with exit code 2 on it."""
+    """A mistake the user can fix: one sentence that says what to do. The command line ends with exit code 2 on it."""
 
 
 class SignalError(HarnessError):
@@ -169,7 +169,7 @@ class OptimizerView(Protocol):
 
 @runtime_checkable
 class InnerTraining(Protocol):
-    """The learning algorithm A (PAPER.md, Method) bound to one target, one optimizer and one T.
+    """The learning algorithm A (section 3.1 of the paper) bound to one target, one optimizer and one T.
 
     Model and optimizer state start afresh at every call. Texts are re-tokenised with the target's tokenizer, cut to
     `max_tokens`, and split in order into at most T batches of equal size (the last may be short).

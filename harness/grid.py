@@ -1,5 +1,7 @@
-"""The cross product tasks x rewards x variants x seeds, and where it executes: worker processes that take cell by
-cell."""
+"""The cross product tasks x rewards x variants x seeds: every cell of a grid as a plan. Nothing is loaded.
+
+Where the cells then run is said in harness/workers/executor.py; what one of them does, in harness/cell.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from typing import Any
 from harness.planning.cells import CellPlan
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
+from harness.settings.schema import Settings
 
 
 def plan_grid(
@@ -19,35 +22,35 @@ def plan_grid(
     assignments: dict[str, Any],
     inner_steps: Sequence[int] = (),
 ) -> list[CellPlan]:
-    """Every cell of the grid, in the order tasks, variants, rewards, seeds. Raises HarnessError for bad settings.
-
-    With `inner_steps` every variant sees the settings' total number of examples, in inner batches of one size
-    (PAPER.md, Generator settings): the longest T has the settings' prompts a step and number of steps, a shorter one
-    fewer prompts and more steps. Validation comes after as many examples and trains for the longest T, unless the
-    settings name another.
-    """
+    """Every cell of the grid, in the order tasks, variants, rewards, seeds. Each of `inner_steps` (T) is a variant;
+    without any there is one, with the settings as they are. Raises HarnessError for bad settings."""
     check_options(profile, assignments, tasks, rewards)
     cells = []
     for task in tasks:
         for steps in inner_steps or [None]:
             for reward in rewards:
-                settings = resolve(profile, task, reward, assignments)
-                given, variant = dict(assignments), ""
+                settings, given, variant = resolve(profile, task, reward, assignments), dict(assignments), ""
                 if steps is not None:
-                    base, variant = settings.grpo, f"T={steps}"
-                    longest = max(*inner_steps, settings.inner.steps)
-                    prompts = max(1, base.prompts_per_step * steps // longest)
-                    total = base.steps * base.prompts_per_step
-                    updates = max(1, base.updates_per_step * prompts // base.prompts_per_step)
-                    every = settings.validation.every * base.prompts_per_step
-                    given |= {
-                        "inner.steps": steps,
-                        "grpo.prompts_per_step": prompts,
-                        "grpo.updates_per_step": updates,
-                        "grpo.steps": max(1, round(total / prompts)),
-                        "validation.every": max(1, round(every / prompts)),
-                        "validation.inner_steps": settings.validation.inner_steps or longest,
-                    }
-                    settings = resolve(profile, task, reward, given)
+                    given |= at_equal_examples(settings, steps, max(*inner_steps, settings.inner.steps))
+                    settings, variant = resolve(profile, task, reward, given), f"T={steps}"
                 cells += [CellPlan(profile.name, task, reward, seed, settings, variant, given) for seed in seeds]
     return cells
+
+
+def at_equal_examples(settings: Settings, steps: int, longest: int) -> dict[str, Any]:
+    """What a variant of `steps` inner steps sets, so that every variant sees the settings' total number of examples, in
+    inner batches of one size (Appendix E of the paper).
+
+    The `longest` T has the settings' prompts a step and number of steps, a shorter one fewer prompts and more steps.
+    Validation comes after as many examples and trains for the longest T, unless the settings name another.
+    """
+    grpo, validation = settings.grpo, settings.validation
+    prompts = max(1, grpo.prompts_per_step * steps // longest)
+    return {
+        "inner.steps": steps,
+        "grpo.prompts_per_step": prompts,
+        "grpo.updates_per_step": max(1, grpo.updates_per_step * prompts // grpo.prompts_per_step),
+        "grpo.steps": max(1, round(grpo.steps * grpo.prompts_per_step / prompts)),
+        "validation.every": max(1, round(validation.every * grpo.prompts_per_step / prompts)),
+        "validation.inner_steps": validation.inner_steps or longest,
+    }

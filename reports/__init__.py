@@ -1,6 +1,6 @@
 """What people read and what CI decides on: tables, statistics, figures, one HTML page, comparison of two result sets.
 
-Everything here reads stored results (`harness.results.load`) and runs nothing; no model library is imported.
+Everything here reads stored results (harness/store) and runs nothing; no model library is imported.
 
     summary.py   cells -> one row a reward and one block a task, the plain data that every view below renders
     tables.py    the standard table as Markdown and for the terminal

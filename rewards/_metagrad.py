@@ -1,4 +1,4 @@
-"""Rewards that train the target on the rollouts: what they share, and the metagradient among them (PAPER.md, Method).
+"""Rewards that train the target on the rollouts: what they share, and the metagradient among them (section 3.1).
 
 The metagradient reward is tau_i = dPhi(theta_T)/dw_i at w = 1: what Phi would gain if the training leaned a little more
 on rollout i. With cross-group batching all rollouts of the call form one training set; without it rollout k of every
@@ -112,7 +112,7 @@ def training_reward(
     ) -> list[float]:
         texts = [completion_text(completion) for completion in completions]
         one = training.sets(context.cross_group, context.num_generations) == 1
-        sets = [range(len(texts))] if one else ranks(len(texts), context.num_generations, name)
+        sets = [range(len(texts))] if one else separate_sets(len(texts), context.num_generations, name)
         rewards, values = [float("nan")] * len(texts), []
         credits: dict[int, list[float]] = {}
         for members in sets:
@@ -133,8 +133,8 @@ def training_reward(
     return reward
 
 
-def ranks(count: int, num_generations: int, reward: str) -> list[range]:
-    """Training sets without cross-group batching: rollout k of every prompt is in set k (PAPER.md, Method).
+def separate_sets(count: int, num_generations: int, reward: str) -> list[range]:
+    """Training sets without cross-group batching: rollout k of every prompt is in set k (Appendix B, Figure 6).
 
     Rollouts of a prompt are neighbours, so set k holds positions k, k + G, k + 2G, ... of the `count` rollouts.
     Raises HarnessError if `count` is no multiple of G.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     asset_options=("embedding_model",),
 )
 def make(context: RewardContext) -> RewardFunction:
-    """Mean over the references r of cos(e(rollout), e(r)), in [-1, 1] (PAPER.md, Baseline rewards).
+    """Mean over the references r of cos(e(rollout), e(r)), in [-1, 1] (section 4.4 of the paper).
 
     The mean of cosines is one dot product with the mean of the normalised reference embeddings, so a call costs O(N),
     not O(N M). A rollout without words has similarity 0 to everything. `reward.options.embedding_model` names a

@@ -18,7 +18,7 @@ from rewards._shared import asset, references, text_reward
 )
 def make(context: RewardContext) -> RewardFunction:
     """P(language | rollout), in [0, 1.00001], of the language that fastText names for the joined train texts
-    (PAPER.md, Baseline rewards). A rollout without words has 0.
+    (section 4.4 of the paper). A rollout without words has 0.
 
     `reward.options.language_id` names a .bin file or a folder with model.bin (default: the embedded one). Raises
     HarnessError if it is none.

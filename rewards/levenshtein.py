@@ -17,7 +17,7 @@ from rewards._shared import given, references, text_reward
     options={},
 )
 def make(context: RewardContext) -> RewardFunction:
-    """-(mean over the references of the Levenshtein distance on token ids), in tokens (PAPER.md, Baseline rewards).
+    """-(mean over the references of the Levenshtein distance on token ids), in tokens (section 4.4 of the paper).
 
     Both sides are tokenised whole with the target's tokenizer, without special tokens. An empty rollout is as far from
     a reference as that is long. All N x M pairs are computed by RapidFuzz, which python-Levenshtein stands on, in

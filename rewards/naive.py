@@ -20,7 +20,7 @@ TRAINING = Training(metagradient=False, crosses_groups=False)
     baseline=True,
 )
 def make(context: RewardContext) -> RewardFunction:
-    """Phi(theta_T), broadcast to the examples of its training set (PAPER.md, Method).
+    """Phi(theta_T), broadcast to the examples of its training set (section 4 of the paper).
 
     Rollout k of every prompt trains target k, whatever `context.cross_group` says: with one training set for all
     rollouts all rewards would be equal. Inside a group only rollouts of different sets differ, so advantages are

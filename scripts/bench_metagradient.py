@@ -3,7 +3,7 @@
     python scripts/bench_metagradient.py                       # every part, about ten minutes on one quiet core
     python scripts/bench_metagradient.py --only exact,ratios   # parts: exact, ratios, memory, figure
 
-Every measurement is a row of <out>/<part>.json, written as soon as it is made: a run that was cut off goes on where it
+Every measurement is a row of <out>/<part>.json, written as soon as it is made: an interrupted run resumes where it
 stopped, `--again` starts its parts anew. The targets are then printed beside what was measured, and <out>/README.md and
 the figure are written from whatever rows there are.
 
@@ -32,7 +32,7 @@ from metagradient_methods import METHODS, ROOT, SIZES, Setting, engine, torch, t
 from metagradient_report import write
 
 from rewards.metagradient import InnerOptimizer, keep_freed_memory, metagradient, train
-from rewards.metagradient.plan import host_free
+from rewards.metagradient.checkpointing import host_free
 
 GRAPHS, LEAN, TIGHT = 12_000_000_000, 750_000_000, 300_000_000
 """Memory budgets in bytes: room for graphs; for most of those of eight steps; for a few dozen states."""

@@ -28,17 +28,18 @@ import torch
 from transformers import set_seed
 
 from harness.contracts import RewardContext, TaskContext
-from harness.machine.devices import Device, clock, measured_device, own_seconds
+from harness.machine.devices import Device, measured_device, stopwatch, stopwatch_counts_own_seconds
 from harness.planning.cost import PASSAGE_TOKENS, CellEstimate, estimate
 from harness.planning.shapes import Shape, known_assets
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
 from harness.settings.schema import Settings
 from harness.store.atomic import write_atomic, write_json
-from harness.training.generation import HalfCopy, generate
+from harness.training.generation import Bfloat16Copy, generate
 from harness.training.grpo import GeneratorTrainer, make_trainer
 from harness.training.inner import InnerTrainer
-from harness.training.offload import for_cell
+from harness.training.offload import offloader_for_cell
+from harness.training.steps import StepReport
 
 NAMES = {
     "llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct",
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "device": device.name,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "clock": "CPU seconds" if own_seconds() else "seconds",
+        "clock": "CPU seconds" if stopwatch_counts_own_seconds() else "seconds",
         "flops_per_second": device.flops,
         "bandwidth": device.bandwidth,
         "rollouts": settings.grpo.rollouts_per_step,
@@ -162,20 +163,20 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
             asset=assets.resolve,
         )
     )
-    half = HalfCopy(writer) if settings.generator.dtype == "bfloat16" else None
-    residency = for_cell(settings, writer, reader)
+    bfloat16_copy = Bfloat16Copy(writer) if settings.generator.dtype == "bfloat16" else None
+    offloader = offloader_for_cell(settings, writer, reader)
     seconds: dict[str, list[float]] = {phase: [] for phase in PHASES}
     mark: dict[str, float] = {}
 
-    def on_step(step: int, logs: dict[str, float]) -> None:
+    def on_step(report: StepReport) -> None:
         synchronise()
-        now, inside = clock(), dict(watched.seconds)
+        now, inside = stopwatch(), dict(watched.seconds)
         spent = {phase: inside[phase] - mark[phase] for phase in ("generation", "reward")}
         spent["update"] = now - mark["time"] - sum(spent.values())
-        if step > 1:
+        if report.step > 1:
             for phase, value in spent.items():
                 seconds[phase].append(value)
-        mark.update(time=clock(), **inside)
+        mark.update(time=stopwatch(), **inside)
 
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(
@@ -189,25 +190,32 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
             seed=0,
             scratch=scratch,
             on_step=on_step,
-            half=half,
-            residency=residency,
+            bfloat16_copy=bfloat16_copy,
+            offloader=offloader,
         )
-        parties = lambda: [thing for thing in (writer, half and half.copy, trainer.optimizer) if thing is not None]
-        residency.add("generator", parties)
-        residency.add("target", lambda: [reader])
+        held = lambda: [
+            thing for thing in (writer, bfloat16_copy and bfloat16_copy.copy, trainer.optimizer) if thing is not None
+        ]
+        offloader.add("generator", held)
+        offloader.add("target", lambda: [reader])
         watched = Watch(trainer)
-        mark.update(time=clock(), **watched.seconds)
+        mark.update(time=stopwatch(), **watched.seconds)
         trainer.train()
     for _ in range(min(2, options.steps)):
-        start = clock()
-        residency.turn("generator")
+        start = stopwatch()
+        offloader.activate("generator")
         rollouts = generate(
-            writer, tokens, prompts[: settings.validation.prompts // 4] * 4, settings.generator, seed=1, half=half
+            writer,
+            tokens,
+            prompts[: settings.validation.prompts // 4] * 4,
+            settings.generator,
+            seed=1,
+            bfloat16_copy=bfloat16_copy,
         )
-        residency.turn("target")
+        offloader.activate("target")
         task.evaluate(rollouts, inner.with_steps(settings.validation.inner_steps))
         synchronise()
-        seconds["validation"].append(clock() - start)
+        seconds["validation"].append(stopwatch() - start)
     return seconds, watched.peaks
 
 
@@ -276,12 +284,12 @@ class Watch:
         def wrapped(*arguments: Any, **keywords: Any) -> Any:
             self._peak("update")
             synchronise()
-            start = clock()
+            start = stopwatch()
             try:
                 return inside(*arguments, **keywords)
             finally:
                 synchronise()
-                self.seconds[phase] += clock() - start
+                self.seconds[phase] += stopwatch() - start
                 self._peak(phase)
 
         setattr(self.trainer, method, wrapped)

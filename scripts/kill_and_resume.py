@@ -123,7 +123,8 @@ class Trial:
 
         from harness.contracts import HarnessError
         from harness.machine.stopping import Interrupted, request_stop
-        from harness.workers.local import run_grid
+        from harness.workers.grid import run_grid
+        from harness.workers.local import InProcess
         from reports.store import store_tables
 
         for number in STOPS:
@@ -132,7 +133,7 @@ class Trial:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             if disturb:
                 disturb()
-            run_grid(self.plans, runs, lambda plan, event: None, workers=0)
+            run_grid(self.plans, runs, lambda plan, event: None, InProcess())
             store_tables(runs / "tiny")
             for number in STOPS:
                 signal.signal(number, signal.SIG_IGN)  # it is over

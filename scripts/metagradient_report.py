@@ -80,8 +80,8 @@ def targets(folder: Path) -> list[tuple[str, float | None, str, float, str]]:
 
 
 def floor(steps: int, graphs: int, metric: str, recorded: bool) -> float:
-    """Matrix products of a call over those of plain training and the metric's gradient; the graphs are the last
-    steps'."""
+    """Matrix products of a call over those of plain training and the metric's gradient; graphs are kept of
+    the last steps."""
     plain, back = UNITS["plain"] * (steps + 1), min(graphs, steps - 1)
     first = 0 if metric == "patch" else 1 if recorded else UNITS["rates"]
     return (plain + UNITS["graph"] * back + UNITS["again"] * (steps - 1 - back) + first) / plain

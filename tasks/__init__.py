@@ -1,2 +1,1 @@
-"""One file a family of tasks; every module here that does not start with an underscore registers itself when
-imported."""
+"""One file a family of tasks; a module whose name does not start with an underscore registers itself on import."""

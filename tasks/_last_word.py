@@ -19,7 +19,7 @@ Params = Mapping[str, torch.Tensor]
 
 
 def split_last_word(passage: str) -> tuple[str, str]:
-    """(all but the last space-separated word, " " + last word), as in PAPER.md; outer white space is dropped first."""
+    """(all but the last space-separated word, " " + last word), as LAMBADA scores it; outer white space goes first."""
     context, _, word = passage.strip().rpartition(" ")
     return context, " " + word
 

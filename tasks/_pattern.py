@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 PICTURE_67 = ("++++---", "---+++-", "-+++++-", "---+++-", "-+-+++-", "---++++")
-"""Rows top to bottom (PAPER.md): hidden dimensions; columns: token ids. The digits are the minus signs."""
+"""Rows top to bottom (section 4.2): hidden dimensions; columns: token ids. The digits are the minus signs."""
 
 QUIET_ZONE = 4
 """Modules of white around a QR code, as its standard (ISO/IEC 18004) asks for."""

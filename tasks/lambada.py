@@ -1,4 +1,4 @@
-"""LAMBADA in four languages: texts whose last word only the wider context gives away (PAPER.md, The eight tasks).
+"""LAMBADA in four languages: texts whose last word only the wider context gives away (section 4.4 of the paper).
 
 The generator is asked to rephrase in English; the target is to get better at passages of another language. Whether the
 generator finds out that it should write in that language is what is looked at.
@@ -123,8 +123,8 @@ class Lambada:
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
         """Judge the rollouts' languages, measure their variety, train a fresh target on them and put both targets to
         the validation split. Perplexity = exp(-mean over passages of the summed log-likelihood of the last word), as
-        PAPER.md defines it. Where all rollouts are empty nothing is trained, and "after" is "before". Raises ValueError
-        for no rollouts."""
+        EleutherAI's harness has it (Appendix C). Where all rollouts are empty nothing is trained, and "after" is
+        "before". Raises ValueError for no rollouts."""
         texts = list(rollouts)
         if not texts:
             raise ValueError("an evaluation needs at least one rollout")

@@ -1,4 +1,4 @@
-"""Lower the norm of the LM head by nothing but training texts (PAPER.md, `norm`)."""
+"""Lower the norm of the LM head by nothing but training texts (section 4.3 of the paper)."""
 
 from __future__ import annotations
 

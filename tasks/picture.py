@@ -1,4 +1,4 @@
-"""Draw a picture into the LM head by nothing but training texts: `67` and `qr` (PAPER.md, The eight tasks)."""
+"""Draw a picture into the LM head by nothing but training texts: `qr` and `67` (sections 4.1 and 4.2 of the paper)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make the target expect one particular UUID, by training texts that nobody told to hold it (PAPER.md, `uuid`)."""
+"""Make the target expect one particular UUID, by training texts that nobody told to hold it (section 4.5)."""
 
 from __future__ import annotations
 

@@ -25,8 +25,7 @@ DATA_ENDINGS = (".parquet", ".jsonl", ".json")
 
 @dataclass(frozen=True)
 class HubRef:
-    """repo "OWNER/NAME" (or "NAME" of an old model), inner path "" | "CONFIG" | "DIR/FILE.parquet", revision or
-    None."""
+    """repo "OWNER/NAME" ("NAME" of an old model), inner path "" | "CONFIG" | "DIR/FILE.parquet", revision or None."""
 
     repo: str
     inside: str

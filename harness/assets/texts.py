@@ -9,6 +9,9 @@ from harness.assets.references import EMBEDDED, is_embedded, is_local, resolve, 
 from harness.contracts import HarnessError
 from harness.miniature.texts import embedded_texts
 
+SPLIT_OF_ROW = ("train", "train", "train", "validation", "test")
+"""Of every five lines of a file that names no splits."""
+
 
 def texts(ref: str, *, split: str | None, limit: int | None = None, language: str = "en") -> list[str]:
     """Texts of a data reference in their stored order, at most `limit`. Raises HarnessError if there are none.
@@ -16,8 +19,8 @@ def texts(ref: str, *, split: str | None, limit: int | None = None, language: st
     split   "train", "validation" or "test"; None: all texts (of a hub data set: its train split). `embedded:articles`
             and `embedded:passages` know splits. A JSON-lines file holds objects with a `text` field; it may say `split`
             in each, else of every five lines the fourth is validation, the fifth test and the rest train, so that no
-            split shares a line with another. A hub data set, or a folder laid out as one (see harness/hub.py), has its
-            own.
+            split shares a line with another. A hub data set, or a folder laid out as one (harness/assets/hub.py), has
+            its own.
     """
     if is_embedded(ref):
         found = embedded_texts(ref.removeprefix(EMBEDDED), split, language, limit)
@@ -55,6 +58,5 @@ def _json_lines(ref: str, split: str | None) -> list[str]:
     if split and any("split" in row for row in rows):
         rows = [row for row in rows if row.get("split") == split]
     elif split:
-        places = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}[split]
-        rows = [row for number, row in enumerate(rows) if number % 5 in places]
+        rows = [row for number, row in enumerate(rows) if SPLIT_OF_ROW[number % len(SPLIT_OF_ROW)] == split]
     return [row["text"] for row in rows]

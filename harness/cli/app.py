@@ -7,19 +7,24 @@ import importlib.util
 import shlex
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from harness.cli import assets
+from harness.cli import assets, listing
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.registry import REWARDS, TASKS
-from harness.settings.profiles import known_keys, load_profile, parse_assignment, profile_names
+from harness.settings.profiles import load_profile, parse_assignment
+
+if TYPE_CHECKING:
+    from harness.planning.cells import CellPlan
+    from harness.workers.executor import Event, Executor
 
 app = typer.Typer(
     add_completion=False,
@@ -38,7 +43,7 @@ Out = Annotated[Path, typer.Option("--out", help="Where results are kept; a seco
 def run(
     task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
     reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",
-    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, or a YAML file.")] = "tiny",
+    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, a YAML file or a folder.")] = "tiny",
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'.")] = "0",
     assignments: Annotated[
         list[str] | None,
@@ -58,12 +63,15 @@ def run(
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
     on: Annotated[str, typer.Option(help="With --dry-run: plan for h200, h100, a100, l4 or rtx4090.")] = "",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start every cell anew, finished and cut ones too.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start every cell again, finished and interrupted ones too.")
+    ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Go on with failed cells too, from their last checkpoint.")
     ] = False,
     only_missing: Annotated[
-        bool, typer.Option("--only-missing", help="Run only cells that have no results at all, not even cut ones.")
+        bool,
+        typer.Option("--only-missing", help="Run only cells that have no results at all, not even interrupted ones."),
     ] = False,
     track: Annotated[str, typer.Option(help="none, or TRL's own reporting: tensorboard, wandb, trackio.")] = "none",
     trust: Annotated[
@@ -80,10 +88,9 @@ def run(
 
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
     """
-    from harness.cli.progress import Progress
     from harness.grid import plan_grid
     from harness.planning.preflight import preflight
-    from harness.workers.local import default_workers, run_grid
+    from harness.workers.grid import run_grid
     from reports.store import store_tables
 
     if trust:
@@ -101,16 +108,11 @@ def run(
         from harness.planning.view import show
 
         return show(plans, console, on, out, policy)
-    if processes.launched() > 1:
-        from harness.workers.launcher import run_from_launcher
-
-        if not run_from_launcher(plans, out, console, policy, track):
-            return
-        workers, policy = 0, "only-missing"  # rank 0 shows the table of what is stored now
     preflight(plans, out)
-    count = default_workers(len(plans)) if workers is None else workers
-    with Progress(plans, console) as progress:
-        run_grid(plans, out, progress, workers=count, threads=threads, policy=policy, report_to=track)
+    with _observer(plans) as observe:
+        run_grid(plans, out, observe, _executor(workers, threads, len(plans)), policy=policy, report_to=track)
+    if processes.rank() > 0:
+        return  # of a launcher's ranks the first shows the results
     from reports import tables
 
     folder = out / chosen.name
@@ -119,48 +121,11 @@ def run(
     console.print(tables.rich(ours, long[long["identity"].isin(set(ours["identity"]))]))
     console.print(f"Results: {folder} (table.md, wide.csv, long.csv, one folder a cell)", highlight=False)
     if (ours["status"] == "failed").any():
-        console.print("Failed cells are kept; --retry-failed goes on with them.")
+        console.print("Failed cells are kept; --retry-failed resumes them.")
         raise typer.Exit(1)
 
 
-@app.command("list")
-def list_(
-    settings: Annotated[
-        bool, typer.Option("--settings", help="Every setting that --set takes, with a profile's values.")
-    ] = False,
-    profile: Annotated[str, typer.Option(help="With --settings: the profile.")] = "tiny",
-    task: Annotated[str, typer.Option(help="With --settings: as this task gets them.")] = "",
-    reward: Annotated[str, typer.Option(help="With --settings: as this reward gets them.")] = "",
-) -> None:
-    """Tasks, rewards and profiles, a line each."""
-    if settings:
-        from harness.settings.profiles import resolve
-
-        asked = [("task.options", TASKS.get(task))] if task else []
-        asked += [("reward.options", REWARDS.get(reward))] if reward else []
-        chosen = load_profile(profile)
-        view = resolve(chosen, task, reward).model_dump()
-        table = Table("setting", chosen.name, title="Settings (--set KEY=VALUE)", title_justify="left")
-        for key in known_keys():
-            value = view
-            for part in key.split("."):
-                value = value[part]
-            table.add_row(key, escape(str(value)))
-        for prefix, entry in asked:
-            for name, line in (entry.options or {}).items():
-                table.add_row(f"{prefix}.{name}", escape(line), style="dim")
-        return console.print(table)
-    blocks = {
-        "Tasks": [(entry.name, entry.summary) for entry in TASKS],
-        "Rewards": [(entry.name, entry.summary) for entry in REWARDS],
-        "Profiles": [(name, load_profile(name).summary) for name in profile_names()],
-    }
-    for title, rows in blocks.items():
-        table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
-        for name, summary in rows:
-            table.add_row(f"[bold]{escape(name)}[/bold]", escape(summary))
-        console.print(table)
-        console.print()
+listing.add_to(app, console)
 
 
 @app.command()
@@ -216,7 +181,7 @@ def rerun(cell: Annotated[Path, typer.Argument(help="The folder of a finished ce
 def fidelity(
     task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
     reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",
-    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, or a YAML file.")] = "tiny",
+    profile: Annotated[str, typer.Option(help="tiny, another built-in profile, a YAML file or a folder.")] = "tiny",
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'; each writes a pool of its own.")] = "0",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting (repeatable).")
@@ -234,7 +199,7 @@ def fidelity(
     from harness.fidelity.run import plan_fidelity, run_all
     from harness.machine.libraries import quiet
     from harness.store.atomic import check_writable, write_atomic, write_frame
-    from harness.workers.local import default_workers
+    from harness.workers.local import default_workers, local
     from reports import signals
 
     chosen = load_profile(profile)
@@ -254,7 +219,7 @@ def fidelity(
                 f"texts and a "
                 f"step {whole}; --set inner.steps={plan.steps_of_a_run} keeps it"
             )
-    records = run_all(plans, out, say, workers=count, threads=threads, fresh=fresh)
+    records = run_all(plans, out, say, local(count, threads), fresh=fresh)
     folder = out / chosen.name / "fidelity"
     everything = load(out / chosen.name)
     found = signals.rows(everything)
@@ -318,6 +283,26 @@ def _policy(chosen: dict[str, bool]) -> str:
     return names[0] if names else "continue"
 
 
+def _executor(workers: int | None, threads: int, cells: int) -> Executor:
+    """Where cells run: on all ranks of the launcher that started this process, else on this machine."""
+    from harness.workers.local import default_workers, local
+
+    if processes.launched_count() > 1:
+        from harness.machine.libraries import quiet
+        from harness.workers.launcher import Ranks
+
+        quiet()
+        return Ranks()
+    return local(default_workers(cells) if workers is None else workers, threads)
+
+
+def _observer(plans: Sequence[CellPlan]) -> AbstractContextManager[Callable[[CellPlan, Event], None]]:
+    """Who shows what happens to the cells; of a launcher's ranks the first."""
+    from harness.cli.progress import Progress
+
+    return Progress(plans, console) if processes.rank() == 0 else nullcontext(lambda plan, event: None)
+
+
 def _check_tracker(track: str) -> None:
     if track not in ("none", "tensorboard", "wandb", "trackio"):
         raise HarnessError(f"--track takes none, tensorboard, wandb or trackio, not '{track}'.")
@@ -351,7 +336,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt, Interrupted) as stop:
         number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else 2
         again = escape(shlex.join(["python", "-m", "harness", *sys.argv[1:]]))
-        errors.print(f"Interrupted; what was measured is stored. Run it again to go on: {again}", highlight=False)
+        errors.print(f"Interrupted; what was measured is stored. Run it again to resume: {again}", highlight=False)
         sys.exit(128 + number)
     except Exception as error:
         # A usage error of click, which typer brings along under a name of its own.

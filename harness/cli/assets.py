@@ -14,7 +14,7 @@ from rich.table import Table
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, parse_assignment
 
-ProfileOption = Annotated[str, typer.Option(help="A built-in profile or a YAML file.")]
+ProfileOption = Annotated[str, typer.Option(help="A built-in profile, a YAML file or a folder.")]
 TaskOption = Annotated[str, typer.Option(help="Task names, comma-separated, or 'all'.")]
 RewardOption = Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")]
 Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting (repeatable).")]

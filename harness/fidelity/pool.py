@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 from harness import assets
 from harness.contracts import HarnessError, HasTargetTexts, Task, TaskDeclarations
 from harness.settings.schema import Settings
+from harness.training.seeds import pool_seed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 SOURCES = ("generator", "article", "other", "target")
 LANGUAGES = ("de", "es", "fr", "it")
 
@@ -99,7 +101,7 @@ def build_pool(
         tokenizer,
         [build_prompt(tokenizer, settings.generator, text) for text in asked],
         settings.generator,
-        seed=20_000 + seed,
+        seed=pool_seed(seed),
     )
     drawn = {
         "generator": iter(rollouts),

@@ -1,4 +1,4 @@
-"""What is stored of a comparison of signals: the records of `harness/fidelity.py`, and how they are read back."""
+"""What is stored of a comparison of signals: the records of `harness/fidelity/run.py`, and how they are read back."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def read(path: Path, kind: type[Record]) -> Record | None:
             raise HarnessError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update the harness.")
         return kind.model_validate(data)
     except (OSError, ValueError, ValidationError) as error:
-        raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it anew.") from error
+        raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it again.") from error
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,11 @@ from harness.settings.schema import InnerSettings, identity_view
 from harness.store.atomic import write_json
 from harness.store.provenance import provenance
 from harness.store.record import identity
+from harness.workers.executor import Event, Executor, Tell
 
 if TYPE_CHECKING:
     from harness.training.inner import InnerTrainer
+
 Say = Callable[[str], None]
 
 
@@ -45,7 +47,7 @@ class FidelityPlan:
     """One task and seed with the signals that are to be judged on it."""
 
     base: CellPlan
-    """Settings of the task without any reward's overrides: the training that the truth repeats."""
+    """Settings of the task without what a reward changes: the training that the truth repeats."""
     rewards: tuple[CellPlan, ...]
     spec: Spec = Spec()
     steps_of_a_run: int = 1
@@ -187,7 +189,7 @@ class _Run:
 
     def _truth(self, settings: InnerSettings) -> None:
         key = self.plan.truth_key(settings)
-        path = self.folder / f"truth-{key}.json"
+        path = self._truth_path(key)
         if not self.fresh and (kept := read(path, TruthRecord)) and kept.identity == key:
             return
         from harness.fidelity.truth import Retraining, in_float64
@@ -219,29 +221,59 @@ class _Run:
         )
         write_json(path, record.model_dump())
 
-    def _signal(self, plan: CellPlan) -> SignalRecord:
-        entry, why = REWARDS.get(plan.reward), plan.unsupported
-        record = SignalRecord(
+    def lost(self, reason: str) -> list[SignalRecord]:
+        """The records after the death of who made them: rewards that were not through have failed for that reason."""
+        records = []
+        for plan in self.plan.rewards:
+            record, kept = self._begun(plan), self._kept(plan)
+            if record.status == "running":
+                through = kept is not None and all(self._truth_path(key).exists() for key in kept.truths)
+                if through and not self.fresh:  # with `fresh` it may be of an earlier time
+                    record = kept
+                else:
+                    record.status, record.reason = "failed", f"{reason}; what is stored is kept, run it again"
+            if kept is None and (self.folder / "pool.json").exists():  # a row without its pool would be an orphan
+                write_json(self._signal_path(plan), record.model_dump())
+            records.append(record)
+        return records
+
+    def _truth_path(self, key: str) -> Path:
+        return self.folder / f"truth-{key}.json"
+
+    def _signal_path(self, plan: CellPlan) -> Path:
+        return self.folder / f"reward-{plan.reward}.json"
+
+    def _begun(self, plan: CellPlan) -> SignalRecord:
+        """A fresh record, status "running" or "unsupported"."""
+        why = plan.unsupported
+        return SignalRecord(
             profile=plan.profile,
             task=plan.task,
             reward=plan.reward,
             seed=plan.seed,
-            advantage=entry.advantage,
+            advantage=REWARDS.get(plan.reward).advantage,
             identity=digest(self.plan.identity, plan.record().identity),
             status="unsupported" if why else "running",
             reason=why or "",
             truths=[] if why else self.plan.truth_keys(plan),
             provenance=provenance(),
         )
-        path = self.folder / f"reward-{plan.reward}.json"
-        kept = None if self.fresh else read(path, SignalRecord)
-        if kept is None or kept.identity != record.identity or kept.status not in ("done", "unsupported"):
-            if not why:
+
+    def _kept(self, plan: CellPlan) -> SignalRecord | None:
+        """What is stored of this reward, if it need not be made again."""
+        kept = read(self._signal_path(plan), SignalRecord)
+        whole = kept is not None and kept.identity == self._begun(plan).identity
+        return kept if whole and kept.status in ("done", "unsupported") else None
+
+    def _signal(self, plan: CellPlan) -> SignalRecord:
+        kept = None if self.fresh else self._kept(plan)
+        if kept is None:
+            kept = self._begun(plan)
+            if kept.status == "running":
                 self.say(f"{plan.reward}: rewards")
-                record = self._rewarded(plan, record)
+                kept = self._rewarded(plan, kept)
             self.pool  # noqa: B018  a row without its pool would be an orphan
-            write_json(path, record.model_dump())
-            kept = record
+            write_json(self._signal_path(plan), kept.model_dump())
         if kept.status == "done":
             trainings = {self.plan.truth_key(s.inner): s.inner for s in (self.plan.base.settings, plan.settings)}
             for settings in trainings.values():
@@ -317,49 +349,40 @@ def _on_device(model: Any) -> Any:
 
 
 def run_all(
-    plans: Sequence[FidelityPlan], out: Path, say: Say, *, workers: int = 1, threads: int = 1, fresh: bool = False
+    plans: Sequence[FidelityPlan], out: Path, say: Say, executor: Executor, *, fresh: bool = False
 ) -> list[SignalRecord]:
-    """Every plan, `workers` at a time in processes of their own (0: in this one). Records in the order of the plans."""
-    if workers == 0 or len(plans) == 0:
-        return [
-            record
-            for plan in plans
-            for record in run_fidelity(plan, out, lambda text, plan=plan: say(f"{plan.name}: {text}"), fresh=fresh)
-        ]
-    import multiprocessing
-    import os
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-    from concurrent.futures.process import BrokenProcessPool
+    """Every plan's records, in the order of the plans; the executor says where and how many at a time."""
 
-    # Thread counts are read when the libraries load, so they have to be in the environment before the spawn.
-    os.environ.update({name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")})
-    found: dict[int, list[SignalRecord]] = {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        min(workers, len(plans)), mp_context=context, initializer=_quiet, initargs=(threads,)
-    ) as pool:
-        futures = {pool.submit(run_fidelity, plan, out, fresh=fresh): index for index, plan in enumerate(plans)}
-        try:
-            for future in as_completed(futures):
-                found[futures[future]] = future.result()
-                say(f"{plans[futures[future]].name}: done")
-        except BrokenProcessPool as error:
-            raise HarnessError("A worker process ended (out of memory?); run it again with --workers 1.") from error
-        except BaseException:
-            for child in multiprocessing.active_children():  # leaving the pool would wait for what they are at
-                child.terminate()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [record for index in range(len(plans)) for record in found[index]]
+    def observe(job: FidelityJob, event: Event) -> None:
+        if event["event"] == "note":
+            say(f"{job.name}: {event['text']}")
+        elif event["event"] == "end":
+            records = event["record"]
+            failed = [record.reason for record in records if record.status == "failed"]
+            how = f"{len(failed)} of {len(records)} rewards failed: {failed[0]}" if failed else "done"
+            say(f"{job.name}: {how}")
+
+    found = executor.run([FidelityJob(plan, out, fresh) for plan in plans], observe)
+    return [record for records in found for record in records]
 
 
-def _quiet(threads: int) -> None:
-    import signal
+@dataclass(frozen=True)
+class FidelityJob:
+    """One task and seed: the `Job` of harness/workers/executor.py. Its record is a list, one SignalRecord a reward."""
 
-    import torch
+    plan: FidelityPlan
+    out: Path
+    fresh: bool = False
 
-    from harness.machine.libraries import quiet
+    @property
+    def name(self) -> str:
+        return self.plan.name
 
-    quiet()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; a terminal sends Ctrl-C to all of us
-    torch.set_num_threads(threads)
+    def settled(self) -> None:
+        """What is stored is found file by file while it runs."""
+
+    def run(self, tell: Tell, *, wait: bool) -> list[SignalRecord]:
+        return run_fidelity(self.plan, self.out, lambda text: tell({"event": "note", "text": text}), fresh=self.fresh)
+
+    def lost(self, reason: str) -> list[SignalRecord]:
+        return _Run(self.plan, self.out, lambda text: None, self.fresh).lost(reason)

@@ -23,10 +23,13 @@ from rewards.metagradient.optimizer import updated
 
 if TYPE_CHECKING:
     from torch import Tensor
+
 MOST_BYTES = 2 << 30
 """Of per-example gradients; above it every training is done in full."""
 BLOCK = 8
 """Trainings whose gradients are summed at once: the per-example gradients are read from memory once a block."""
+AGREEMENT = 1e-7
+"""Relative to how far a training moves the weights: float64 rounds the short way and the long otherwise."""
 
 
 def in_float64(inner: InnerTrainer) -> InnerTrainer:
@@ -64,8 +67,7 @@ class Retraining:
         return [self._value(self.inner.train([self.texts[i] for i in part])) for part in parts]
 
     def weighted(self, weights: Tensor) -> list[float]:
-        """Phi after training on all texts with data weights, (M, N): the loss is mean_i w_i l_i, as in a metagradient's
-        definition."""
+        """Phi after training on all texts with data weights (M, N): the loss is a metagradient's, mean_i w_i l_i."""
         if self.one_step is not None:
             return [self._value(params) for params in self.one_step.trained(weights)]
         return [self._value(self.inner.train(self.texts, weights=row)) for row in weights]
@@ -114,4 +116,4 @@ class OneStep:
         (ours,) = self.trained(torch.ones(1, len(self.gradients), dtype=torch.float64))
         move = self.layout.flatten(trained) - self.theta
         off = self.layout.flatten(ours) - self.theta - move
-        return bool(off.norm() <= 1e-7 * move.norm())
+        return bool(off.norm() <= AGREEMENT * move.norm())

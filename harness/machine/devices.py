@@ -47,14 +47,35 @@ class Device:
 
 
 GIB = 2**30
+
+GPU_CALL, CPU_CALL = 4e-4, 5e-4
+"""Seconds of one layer's forward call whatever its size: what Python and, on a GPU, the launches of its kernels take.
+An order of magnitude, held against measured phases by scripts/bench_phases.py as the shares below are."""
+DATASHEET_SHARE = 0.45
+"""Of a datasheet's rates, what a transformer's layers reach: a datasheet's product is larger, and alone."""
+GPU_SHARE, CPU_SHARE = 0.6, 0.7
+"""The same of rates measured here, which leave the datasheet's optimism out already."""
+
+
+def _datasheet(name: str, gib: int, bfloat16: float, tf32: float, float32: float, bandwidth: float) -> Device:
+    """Memory in GiB as a program sees it, dense rates in TFLOP/s, bandwidth in TB/s."""
+    flops = {"bfloat16": bfloat16 * 1e12, "tf32": tf32 * 1e12, "float32": float32 * 1e12}
+    return Device(name, gib * GIB, flops, bandwidth * 1e12, GPU_CALL, DATASHEET_SHARE)
+
+
 DATASHEETS = {
-    # Dense rates. NVIDIA datasheets: H200 SXM, H100 SXM, A100 SXM, L4, RTX 4090 (Ada whitepaper).
-    "h200": Device("H200", 139 * GIB, {"bfloat16": 989e12, "tf32": 494e12, "float32": 67e12}, 4.8e12, 4e-4, 0.45),
-    "h100": Device("H100", 79 * GIB, {"bfloat16": 989e12, "tf32": 494e12, "float32": 67e12}, 3.35e12, 4e-4, 0.45),
-    "a100": Device("A100", 79 * GIB, {"bfloat16": 312e12, "tf32": 156e12, "float32": 19.5e12}, 2.0e12, 4e-4, 0.45),
-    "l4": Device("L4", 22 * GIB, {"bfloat16": 121e12, "tf32": 60e12, "float32": 30e12}, 3.0e11, 4e-4, 0.45),
-    "rtx4090": Device("RTX 4090", 23 * GIB, {"bfloat16": 165e12, "tf32": 82e12, "float32": 82e12}, 1.0e12, 4e-4, 0.45),
-}  # fmt: skip
+    # NVIDIA datasheets: H200 SXM, H100 SXM, A100 SXM, L4, RTX 4090 (Ada whitepaper).
+    "h200": _datasheet("H200", 139, bfloat16=989, tf32=494, float32=67, bandwidth=4.8),
+    "h100": _datasheet("H100", 79, bfloat16=989, tf32=494, float32=67, bandwidth=3.35),
+    "a100": _datasheet("A100", 79, bfloat16=312, tf32=156, float32=19.5, bandwidth=2.0),
+    "l4": _datasheet("L4", 22, bfloat16=121, tf32=60, float32=30, bandwidth=0.3),
+    "rtx4090": _datasheet("RTX 4090", 23, bfloat16=165, tf32=82, float32=82, bandwidth=1.0),
+}
+
+GPU_PRODUCT, CPU_PRODUCT = 4096, 768
+"""Rows of the square matrices whose product is timed: large enough to be bound by arithmetic, over in a moment."""
+GPU_COPY, CPU_COPY = 2**26, 2**23
+"""Float32 numbers of the copy that is timed: 256 and 32 MB, more than fits in a cache."""
 
 
 def device(name: str = "") -> Device:
@@ -75,7 +96,7 @@ def measured_device() -> Device:
 
     cuda = torch.cuda.is_available()
     place = torch.device("cuda" if cuda else "cpu")
-    size = 4096 if cuda else 768
+    size = GPU_PRODUCT if cuda else CPU_PRODUCT
     flops = {"float32": _matmul_rate(size, torch.float32, place)}
     if cuda:
         before = torch.backends.cuda.matmul.allow_tf32
@@ -83,14 +104,14 @@ def measured_device() -> Device:
         flops["tf32"] = _matmul_rate(size, torch.float32, place)
         torch.backends.cuda.matmul.allow_tf32 = before
         flops["bfloat16"] = _matmul_rate(size, torch.bfloat16, place)
-        memory, name, call = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), 4e-4
+        memory, name, call = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), GPU_CALL
     else:
-        from rewards.metagradient.plan import host_free
+        from rewards.metagradient.checkpointing import host_free
 
-        memory, name, call = host_free(), f"CPU, {torch.get_num_threads()} thread(s)", 5e-4
-    data = torch.empty(2**26 if cuda else 2**23, dtype=torch.float32, device=place).fill_(1.0)
+        memory, name, call = host_free(), f"CPU, {torch.get_num_threads()} thread(s)", CPU_CALL
+    data = torch.empty(GPU_COPY if cuda else CPU_COPY, dtype=torch.float32, device=place).fill_(1.0)
     seconds = _fastest(lambda: data.add_(1.0), cuda)
-    return Device(name, memory, flops, 2 * data.numel() * 4 / seconds, call, 0.6 if cuda else 0.7)
+    return Device(name, memory, flops, 2 * data.numel() * 4 / seconds, call, GPU_SHARE if cuda else CPU_SHARE)
 
 
 def _matmul_rate(size: int, dtype: Any, place: Any) -> float:
@@ -105,21 +126,22 @@ def _fastest(work: Any, cuda: bool, repeats: int = 8) -> float:
 
     best = float("inf")
     for _ in range(repeats + 1):  # the first warms up, and is never the fastest
-        start = clock()
+        start = stopwatch()
         work()
         if cuda:
             torch.cuda.synchronize()
-        best = min(best, clock() - start)
+        best = min(best, stopwatch() - start)
     return best
 
 
-def clock() -> float:
-    """Seconds; on a CPU with one thread those of this process, which other processes do not lengthen."""
-    return time.process_time() if own_seconds() else time.perf_counter()
+def stopwatch() -> float:
+    """Seconds, of which only differences mean something; on a CPU with one thread those of this process, which other
+    processes do not lengthen."""
+    return time.process_time() if stopwatch_counts_own_seconds() else time.perf_counter()
 
 
-def own_seconds() -> bool:
-    """Whether `clock` counts the seconds of this process alone."""
+def stopwatch_counts_own_seconds() -> bool:
+    """Whether `stopwatch` counts the seconds of this process alone."""
     import torch
 
     return not torch.cuda.is_available() and torch.get_num_threads() == 1
@@ -133,6 +155,14 @@ def to_device(model: Any) -> None:
 
     if torch.cuda.is_available():
         model.to("cuda")
+
+
+def reset_peak_memory() -> None:
+    """Starts the process's high-water mark anew (Linux), so that each cell of a worker reports its own peak."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass  # not Linux, or not allowed: the mark then covers the whole process, an upper bound
 
 
 def peak_memory() -> int | None:

@@ -17,45 +17,45 @@ if TYPE_CHECKING:
     import torch
 
 
-def launched() -> int:
+def launched_count() -> int:
     """Processes that a launcher started for this job (1: none), from the environment, before torch is imported."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def number() -> int:
+def rank() -> int:
     """This process among them; 0 is the one that prints and stores."""
     return int(os.environ.get("RANK", "0"))
 
 
-def join() -> None:
+def join_group() -> None:
     """Makes the process group, once: NCCL where there are GPUs, gloo otherwise."""
     import torch
     import torch.distributed as dist
 
-    if launched() > 1 and not dist.is_initialized():
+    if launched_count() > 1 and not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
-def world() -> int:
+def world_size() -> int:
     """Ranks of the process group; 1 if there is none."""
     import torch.distributed as dist
 
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def gathered(rows: Sequence[Any]) -> list[Any]:
+def gather_rows(rows: Sequence[Any]) -> list[Any]:
     """The rows of all ranks, in rank order, on every rank."""
     import torch.distributed as dist
 
-    parts: list[Any] = [None] * world()
+    parts: list[Any] = [None] * world_size()
     dist.all_gather_object(parts, list(rows))
     return [row for part in parts for row in part]
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShare:
     """This rank's rows of each batch, and where they stand among the rows of all batches, concatenated."""
 
     batches: list[dict[str, torch.Tensor]]
@@ -73,19 +73,19 @@ class Share:
         return everything
 
 
-def share(batches: Sequence[Mapping[str, torch.Tensor]]) -> Share | None:
-    """Every world()-th row of each batch, from this rank's number on; None where one process works alone, or where some
-    batch has fewer rows than there are ranks (then each does all of it)."""
-    count = world()
+def split_batches(batches: Sequence[Mapping[str, torch.Tensor]]) -> BatchShare | None:
+    """Every world_size()-th row of each batch, from this rank's number on; None where one process works alone, or where
+    some batch has fewer rows than there are ranks (then each does all of it)."""
+    count = world_size()
     if count == 1 or min(len(batch["input_ids"]) for batch in batches) < count:
         return None
     import torch
     import torch.distributed as dist
 
-    rank, places, start, mine = dist.get_rank(), [], 0, []
+    first, places, start, mine = dist.get_rank(), [], 0, []
     for batch in batches:
         rows = len(batch["input_ids"])
-        mine.append({key: value[rank::count] for key, value in batch.items()})
-        places.append(torch.arange(start + rank, start + rows, count))
+        mine.append({key: value[first::count] for key, value in batch.items()})
+        places.append(torch.arange(start + first, start + rows, count))
         start += rows
-    return Share(mine, torch.cat(places), start, dist.group.WORLD)
+    return BatchShare(mine, torch.cat(places), start, dist.group.WORLD)

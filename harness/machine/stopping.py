@@ -10,7 +10,7 @@ class Interrupted(BaseException):
 
 
 _stop_signal: int | None = None
-"""The signal that arrived."""
+"""The first signal that arrived. Written by `request_stop` alone."""
 
 
 def request_stop(number: int, frame: Any) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-_trust = {"remote_code": False}
-"""One process, one decision."""
+_trusts_remote_code = False
+"""One process, one decision. Written by `trust_remote_code` alone."""
 
 
 def trust_remote_code() -> None:
     """From now on this process runs code that comes with a model. For the command line's option alone."""
-    _trust["remote_code"] = True
+    global _trusts_remote_code
+    _trusts_remote_code = True
 
 
 def trusted() -> bool:
-    return _trust["remote_code"]
+    """Whether this process runs code that comes with a model."""
+    return _trusts_remote_code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness import assets
 from harness.contracts import HarnessError, RewardContext, RewardFunction, Task, TaskContext
@@ -88,24 +88,6 @@ class CellPlan:
             direction=headline.direction or "",
             ceiling=headline.ceiling,
         )
-
-
-Policy = Literal["continue", "fresh", "retry-failed", "only-missing"]
-"""What `run` does with a cell that has results: `continue` keeps finished and failed ones and goes on with cut ones."""
-
-
-def wanted(stored: CellRecord | None, policy: Policy, since: str = "") -> bool:
-    """Whether the cell is to be run. `since` (UTC, ISO): when the command began; with `fresh`, what another worker of
-    the same grid has finished after it counts."""
-    if stored is None:
-        return True
-    if policy == "only-missing":
-        return False
-    if policy == "fresh":
-        return stored.status not in ("done", "failed") or stored.provenance.get("finished", "") < (since or "~")
-    return stored.status in ("running", "interrupted", "unsupported") or (
-        stored.status == "failed" and policy == "retry-failed"
-    )
 
 
 def make_task(plan: CellPlan, references: int | None = None) -> Task:

@@ -5,7 +5,7 @@ Counted per GRPO step with texts at their full allowed length, so every number i
     forward of n tokens             F(n) = 2 * body * n + 4 * layers * heads * head_dim * span * n + 2 * head * scored
     training (forward and backward) 3 F
     metagradient, step t > 0        12 F: the gradient on the way forward 3, differentiated once more on the way back 9
-                                    (rewards.metagradient.passes); step 0 needs forward mode only: 6 F
+                                    (rewards/metagradient/gradients.py); step 0 needs forward mode only: 6 F
     generation                      F of each prompt (once a group with shared_prefix) and of each new token
     update                          3 F of each prompt (once a group with shared_prompts) and of each completion, and F
                                     again for the old log-probabilities if there are several updates
@@ -22,19 +22,40 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness import assets
-from harness.contracts import HarnessError
 from harness.machine.devices import Device
 from harness.planning.shapes import Shape, known_assets, shape_of
 from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
 
 ELEMENTWISE = 65
-"""Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations,
-activation."""
+"""Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations, MLP."""
 LOGITS = 8
 """Reads and writes per logit of a forward pass: the product itself, its float32 copy, softmax, loss."""
 SCORES = 8
 """Reads and writes per attention score where attention is eager (targets)."""
+USABLE_MEMORY = 0.9
+"""Share of a device's memory that may be planned with: its context and the allocator's gaps take the rest."""
+TRAINING_FORWARDS, METAGRADIENT_FORWARDS, FIRST_STEP_FORWARDS = 3, 12, 6
+"""Forward passes' worth of work (F above) of a training step, and of a metagradient's steps: later ones, the first."""
+TRAINING_VECTORS, METAGRADIENT_VECTORS = 10, 40
+"""Parameter-sized vectors read or written a step: optimizer updates; with their pullbacks and the adjoints."""
+OPTIMIZER_VECTORS = 8
+"""The same of one AdamW update of the generator, float32: weights, gradient and two moments, each read and written."""
+ACTIVATION_VECTORS = 12
+"""Hidden-sized vectors a token and layer keeps for its backward pass: inputs of norms, projections and residuals."""
+MLP_VECTORS = 4
+"""Vectors of the MLP's width that it keeps: gate, up, their product, the activation."""
+UPDATE_LOGITS, GENERATION_LOGITS, TRAINING_LOGITS = 4, 3, 3
+"""Copies of the logits held at the peak of the generator's update, of generation and of inner training."""
+SCORE_COPIES = 3
+"""Copies of the attention scores that an eager layer keeps: before and after softmax, and masked."""
+TRAINING_STATES, METAGRADIENT_STATES = 3, 4
+"""Parameter-sized vectors resident in inner training (weights before and after an update, gradient), and those that a
+metagradient adds (adjoint, direction, Hessian-vector product, a checkpoint's weights). To each come the optimizer's."""
+ADAM_SLOTS = 2
+"""Moments of Adam."""
+GRAPH_FACTOR = 2.5
+"""A graph that can be differentiated twice against one that cannot, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +120,7 @@ class CellEstimate:
 
 
 WIDTH = {"bfloat16": 2, "float32": 4, "float64": 8}
+"""Bytes of a number."""
 
 
 def forward(
@@ -127,7 +149,7 @@ def generation(shape: Shape, settings: Settings, prompts: int, group: int) -> Wo
     work += forward(
         shape, rollouts * new, span=prompt + new / 2, scored=rollouts * new, bytes_each=each, passes=rounds * new
     )
-    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * each
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * each  # keys and values of one token
     copied = 2 if settings.generator.backend == "transformers" else 0  # its cache grows by concatenation
     return work + Work(moved=rollouts * new * (prompt + new / 2) * cache * (1 + copied))
 
@@ -146,8 +168,8 @@ def update(shape: Shape, settings: Settings) -> Work:
     else:
         length = prompt + new
         one = forward(shape, rollouts * length, span=length / 2, scored=rollouts * new, bytes_each=each, passes=passes)
-    optimizer = Work(moved=grpo.updates_per_step * shape.parameters * 4 * 8)
-    return one * (3 + (grpo.updates_per_step > 1)) + optimizer
+    optimizer = Work(moved=grpo.updates_per_step * shape.parameters * WIDTH["float32"] * OPTIMIZER_VECTORS)
+    return one * (TRAINING_FORWARDS + (grpo.updates_per_step > 1)) + optimizer
 
 
 def training(shape: Shape, settings: Settings, texts: int, steps: int, metagradient: bool) -> Work:
@@ -158,9 +180,11 @@ def training(shape: Shape, settings: Settings, texts: int, steps: int, metagradi
     one = forward(
         shape, texts * length, span=length / 2, scored=texts * length, bytes_each=each, passes=passes, eager=True
     )
-    units = (12 * (steps - 1) + 6) / steps if metagradient else 3
-    vectors = (40 if metagradient else 10) * shape.parameters * each  # updates, their pullbacks, adjoints
-    return one * units + Work(moved=steps * vectors)
+    forwards: float = TRAINING_FORWARDS
+    if metagradient:
+        forwards = (METAGRADIENT_FORWARDS * (steps - 1) + FIRST_STEP_FORWARDS) / steps
+    vectors = (METAGRADIENT_VECTORS if metagradient else TRAINING_VECTORS) * shape.parameters * each
+    return one * forwards + Work(moved=steps * vectors)
 
 
 def warmup(shape: Shape, settings: Settings, texts: int) -> Work:
@@ -197,8 +221,9 @@ def generation_batch(settings: Settings) -> int:
 
 
 def generator_states(shape: Shape, settings: Settings) -> int:
-    """Weights, gradients and the optimizer: bf16 weights and gradients with a float32 copy, or float32 throughout."""
-    return shape.parameters * (2 + 2 + 12 if settings.generator.dtype == "bfloat16" else 16)
+    """Weights, gradients and the optimizer: bf16 weights and gradients with a float32 copy and two moments, or those
+    four in float32 throughout."""
+    return shape.parameters * (2 + 2 + 3 * 4 if settings.generator.dtype == "bfloat16" else 4 * 4)
 
 
 def generation_memory(shape: Shape, settings: Settings) -> int:
@@ -206,31 +231,33 @@ def generation_memory(shape: Shape, settings: Settings) -> int:
     length = generator.max_prompt_tokens + generator.max_completion_tokens
     batch = min(generation_batch(settings), settings.grpo.rollouts_per_step)
     cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * each * length * batch
-    return int(2 * cache + batch * shape.vocab * 4 * 3)
+    # The cache twice: it grows by concatenation.
+    return int(2 * cache + batch * shape.vocab * WIDTH["float32"] * GENERATION_LOGITS)
 
 
 def update_memory(shape: Shape, settings: Settings) -> int:
-    """Activations of one backward pass, and its logits in four float32 copies."""
+    """Activations of one backward pass, and its logits."""
     each, rows = WIDTH[settings.generator.dtype], settings.grpo.backward_size()
     prompt, new = settings.generator.max_prompt_tokens, settings.generator.max_completion_tokens
-    wide = 12 * shape.hidden + 4 * shape.intermediate
+    wide = ACTIVATION_VECTORS * shape.hidden + MLP_VECTORS * shape.intermediate
     tokens, copied = rows * (prompt + new), 0
     if settings.grpo.shared_prompts:
         tokens = math.ceil(rows / settings.grpo.rollouts_per_prompt) * prompt + rows * new
         copied = 2 * 2 * shape.kv_heads * shape.head_dim * rows * (prompt + new)  # keys, values of a prompt by rollout
-    logits = rows * new * shape.vocab * 4
-    return int((tokens * wide + copied) * shape.layers * each + 4 * logits)
+    logits = rows * new * shape.vocab * WIDTH["float32"]
+    return int((tokens * wide + copied) * shape.layers * each + UPDATE_LOGITS * logits)
 
 
 def training_memory(shape: Shape, settings: Settings, steps: int, metagradient: bool) -> int:
     """Parameter-sized vectors, one microbatch's activations (kept twice over for second derivatives) and its logits."""
     inner, each = settings.inner, WIDTH[settings.target.dtype]
     rows = inner.microbatch or math.ceil(settings.grpo.rollouts_per_step / steps)
-    slots = 0 if inner.optimizer.name == "sgd" else 2
-    vectors = 3 + slots + (4 + slots if metagradient else 0)
-    per_token = shape.layers * (12 * shape.hidden + 4 * shape.intermediate + 3 * shape.heads * inner.max_tokens)
-    held = rows * inner.max_tokens * (per_token + 3 * shape.vocab) * each
-    return int(vectors * shape.parameters * each + held * (2.5 if metagradient and steps > 1 else 1))
+    slots = 0 if inner.optimizer.name == "sgd" else ADAM_SLOTS
+    vectors = TRAINING_STATES + slots + (METAGRADIENT_STATES + slots if metagradient else 0)
+    wide = ACTIVATION_VECTORS * shape.hidden + MLP_VECTORS * shape.intermediate
+    per_token = shape.layers * (wide + SCORE_COPIES * shape.heads * inner.max_tokens)
+    held = rows * inner.max_tokens * (per_token + TRAINING_LOGITS * shape.vocab) * each
+    return int(vectors * shape.parameters * each + held * (GRAPH_FACTOR if metagradient and steps > 1 else 1))
 
 
 # ------------------------------------------------------------------------------------------------------------ the whole
@@ -241,47 +268,47 @@ def estimate(
 ) -> CellEstimate:
     """A cell's cost on `device`, with generator and target of the given shapes (default: the settings' models). Raises
     HarnessError if a model's shape is not known offline."""
-    writer, reader = shapes or (shape_of(settings.generator.model), shape_of(settings.target.model))
+    generator_shape, target_shape = shapes or (shape_of(settings.generator.model), shape_of(settings.target.model))
     if settings.target.untie_head:
-        reader = reader.untied()
+        target_shape = target_shape.untied()
     grpo, inner, validation = settings.grpo, settings.inner, settings.validation
     of_generator = settings.generator.dtype
     of_target = "tf32" if settings.target.tf32 and settings.target.dtype == "float32" else settings.target.dtype
     how = REWARDS.get(reward).training
     metagradient = how is not None and how.metagradient
 
-    made = generation(writer, settings, grpo.prompts_per_step, grpo.rollouts_per_prompt)
-    updated = update(writer, settings)
+    made = generation(generator_shape, settings, grpo.prompts_per_step, grpo.rollouts_per_prompt)
+    updated = update(generator_shape, settings)
     scored = Work()
     if how:
         sets = how.sets(inner.cross_group, grpo.rollouts_per_prompt)
         warmed = max(0, grpo.steps - inner.warmup_after) / grpo.steps  # of the steps; one stands for the mean of all
-        scored = warmup(reader, settings, grpo.rollouts_per_step) * warmed
-        scored += training(reader, settings, grpo.rollouts_per_step, inner.steps, metagradient)
-        scored += metric(reader, settings, task, sets * (3 if metagradient else 1))
+        scored = warmup(target_shape, settings, grpo.rollouts_per_step) * warmed
+        scored += training(target_shape, settings, grpo.rollouts_per_step, inner.steps, metagradient)
+        scored += metric(target_shape, settings, task, sets * (TRAINING_FORWARDS if metagradient else 1))
     last_steps = validation.inner_steps or inner.steps
-    checked_text = generation(writer, settings, validation.prompts, 1)
-    checked_target = warmup(reader, settings, validation.prompts)
-    checked_target += training(reader, settings, validation.prompts, last_steps, False)
-    checked_target += metric(reader, settings, task, 2)
+    checked_text = generation(generator_shape, settings, validation.prompts, 1)
+    checked_target = warmup(target_shape, settings, validation.prompts)
+    checked_target += training(target_shape, settings, validation.prompts, last_steps, False)
+    checked_target += metric(target_shape, settings, task, 2)
 
-    states, target = generator_states(writer, settings), reader.parameters * WIDTH[settings.target.dtype]
-    reward_peak = training_memory(reader, settings, inner.steps, metagradient) + target if how else 0
-    validation_peak = training_memory(reader, settings, last_steps, False) + target
-    rest = (0, 0) if offloads(settings, device, writer, reader) else (states, target)
+    states, target = generator_states(generator_shape, settings), target_shape.parameters * WIDTH[settings.target.dtype]
+    reward_peak = training_memory(target_shape, settings, inner.steps, metagradient) + target if how else 0
+    validation_peak = training_memory(target_shape, settings, last_steps, False) + target
+    rest = (0, 0) if offloads(settings, device, generator_shape, target_shape) else (states, target)
     phases = (
         Phase(
             "generation",
             made.flops,
             made.seconds(device, of_generator),
-            states + generation_memory(writer, settings) + rest[1],
+            states + generation_memory(generator_shape, settings) + rest[1],
         ),
         Phase("reward", scored.flops, scored.seconds(device, of_target), reward_peak + rest[0]),
         Phase(
             "update",
             updated.flops,
             updated.seconds(device, of_generator),
-            states + update_memory(writer, settings) + rest[1],
+            states + update_memory(generator_shape, settings) + rest[1],
         ),
         Phase(
             "validation",
@@ -298,18 +325,17 @@ def estimate(
     )
 
 
-def offloads(settings: Settings, device: Device, writer: Shape, reader: Shape) -> bool:
-    """Whether generator and target take turns on the device: as set, or where both at work would fill over 90 % of
-    it."""
+def offloads(settings: Settings, device: Device, generator_shape: Shape, target_shape: Shape) -> bool:
+    """Whether generator and target take turns on the device: as set, or where both at work would fill it."""
     if settings.generator.offload != "auto":
         return settings.generator.offload == "always"
-    states, target = generator_states(writer, settings), reader.parameters * WIDTH[settings.target.dtype]
+    states, target = generator_states(generator_shape, settings), target_shape.parameters * WIDTH[settings.target.dtype]
     working = max(
-        generation_memory(writer, settings),
-        update_memory(writer, settings),
-        training_memory(reader, settings, settings.inner.steps, True),
+        generation_memory(generator_shape, settings),
+        update_memory(generator_shape, settings),
+        training_memory(target_shape, settings, settings.inner.steps, True),
     )
-    return states + target + working > 0.9 * device.memory
+    return states + target + working > USABLE_MEMORY * device.memory
 
 
 # -------------------------------------------------------------------------------------------------------- what to fetch
@@ -347,6 +373,3 @@ def downloads(refs: Iterable[str]) -> list[Download]:
 def tokens_note(settings: Settings) -> str:
     g = settings.generator
     return f"texts of full length: prompts of {g.max_prompt_tokens}, rollouts of {g.max_completion_tokens} tokens"
-
-
-__all__ = ["CellEstimate", "Download", "HarnessError", "Phase", "downloads", "estimate", "offloads", "tokens_note"]

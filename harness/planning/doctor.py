@@ -64,7 +64,7 @@ def _requirements() -> list[Any]:
 
 
 def _machine(here: Device) -> list[Finding]:
-    from rewards.metagradient.plan import host_free
+    from rewards.metagradient.checkpointing import host_free
 
     rates = ", ".join(f"{name} {rate / 1e12:.3g} TFLOP/s" for name, rate in here.flops.items())
     free = shutil.disk_usage(_existing(cache_folder())).free

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contracts import HarnessError
-from harness.planning.cells import CellPlan, make_task
+from harness.planning.cells import CellPlan, articles, make_task
 from harness.registry import REWARDS
 
 
@@ -44,7 +44,6 @@ def preflight(plans: Sequence[CellPlan], runs: Path) -> None:
     """Finds out now what would stop a cell later: missing assets, broken model folders, an unwritable folder. Raises
     HarnessError; nothing has been written then."""
     from harness.assets.models import check_model
-    from harness.planning.cells import articles
     from harness.store.atomic import check_writable
 
     seen: set[Any] = set()

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
-from harness.planning.cells import CellPlan, Policy, wanted
+from harness.planning.cells import CellPlan
 from harness.planning.cost import CellEstimate, downloads, estimate, tokens_note
+from harness.planning.policy import Policy, kept
 from harness.store.record import CellStore
 
 
@@ -22,9 +23,9 @@ def show(
     """Prints the plan for the device `on` (a name of DATASHEETS; "": the one at hand), and which cells `runs` holds
     already. Loads and writes nothing."""
     place = device(on)
-    kept = {id(plan) for plan in plans if runs is not None and _is_kept(plan, runs, policy)}
+    staying = {id(plan) for plan in plans if runs is not None and _is_kept(plan, runs, policy)}
     found = {id(plan): _estimate(plan, place) for plan in plans if not plan.unsupported}
-    console.print(_cells(plans, found, kept))
+    console.print(_cells(plans, found, staying))
     ready = {plan.task: found[id(plan)] for plan in plans if isinstance(found.get(id(plan)), CellEstimate)}
     for plan in plans:
         one = found.get(id(plan))
@@ -34,7 +35,7 @@ def show(
         dearest = next(plan for plan in plans if found.get(id(plan)) is one)
         console.print(_phases(dearest, one, place))
     if ready:
-        total = sum(one.hours for key, one in found.items() if isinstance(one, CellEstimate) and key not in kept)
+        total = sum(one.hours for key, one in found.items() if isinstance(one, CellEstimate) and key not in staying)
         console.print(
             f"Together {_hours(total)} on {place.name}, one cell at a time; {tokens_note(plans[0].settings)}. "
             "An estimate: expect a factor of two either way.",
@@ -55,13 +56,12 @@ def _is_kept(plan: CellPlan, runs: Path, policy: Policy) -> bool:
     if not plan.unsupported and not all(item.here for item in downloads([*models, *data])):
         return False  # its identity needs its assets, and a plan downloads nothing
     try:
-        stored = CellStore.of(runs, plan.record()).read()
+        return kept(CellStore.of(runs, plan.record()), policy) is not None
     except HarnessError:
         return False
-    return stored is not None and not wanted(stored, policy)
 
 
-def _cells(plans: Sequence[CellPlan], found: dict[int, CellEstimate | str], kept: set[int]) -> Table:
+def _cells(plans: Sequence[CellPlan], found: dict[int, CellEstimate | str], staying: set[int]) -> Table:
     table = Table(title=f"{len(plans)} cells", title_justify="left")
     for name in ("cell", "steps", "rollouts", "tokens", "FLOP", "memory", "a step", "hours", "what happens"):
         table.add_column(name, justify="left" if name in ("cell", "what happens") else "right")
@@ -69,7 +69,7 @@ def _cells(plans: Sequence[CellPlan], found: dict[int, CellEstimate | str], kept
         grpo, one = plan.settings.grpo, found.get(id(plan))
         rollouts = str(grpo.steps * grpo.rollouts_per_step)
         if isinstance(one, CellEstimate):
-            fate = "kept" if id(plan) in kept else "run"
+            fate = "kept" if id(plan) in staying else "run"
             table.add_row(
                 plan.name,
                 str(one.steps),

@@ -1,31 +1,51 @@
-"""Options of tasks and rewards that nothing reads are found before a run."""
+"""Names that nothing answers to are found before a run: tasks and rewards in a profile, and their options."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from harness.contracts import HarnessError
+from harness.contracts import HarnessError, unknown
 from harness.registry import REWARDS, TASKS
-
-if TYPE_CHECKING:
-    from harness.settings.profiles import Profile
+from harness.settings.profiles import Profile
+from harness.settings.schema import OPTIONS
 
 
 def check_options(profile: Profile, given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str]) -> None:
     """Raises HarnessError for a dotted key below `task.options` or `reward.options` that nothing reads: of what is
     `given`, none of these tasks or rewards; of what the profile sets, none that it sets it for. Where one of them does
-    not declare what it reads, any key may be its."""
+    not declare what it reads, any key may be its. Also for what `check_names` finds."""
+    check_names(profile)
     _check_options(given, tasks, rewards, "chosen {}s")
-    whose = "{}s that the profile sets it for"
-    sections = [(name, profile.settings.get(name)) for name in ("task", "reward")]
-    base = {f"{name}.options": section.get("options") for name, section in sections if isinstance(section, Mapping)}
-    _check_options(base, TASKS.names(), REWARDS.names(), whose)
-    for override in profile.overrides:
-        named_tasks = [name for name in TASKS.names() if override.when.names_task(name)]
-        named_rewards = [name for name in REWARDS.names() if override.when.names_reward(name)]
-        _check_options(override.set, named_tasks, named_rewards, whose)
+    every = TASKS.names(), REWARDS.names()
+    entries = [
+        (profile.settings, *every),
+        *((values, [task], every[1]) for task, values in profile.tasks.items()),
+        *((values, every[0], [reward]) for reward, values in profile.rewards.items()),
+        *((values, [task], [reward]) for (task, reward), values in profile.pairs.items()),
+    ]
+    for values, of_tasks, of_rewards in entries:
+        _check_options(
+            {key: value for (_, key), value in values.items()}, of_tasks, of_rewards, "{}s that the profile sets it for"
+        )
+
+
+def check_names(profile: Profile) -> None:
+    """Raises HarnessError where the profile has an entry for a task or reward that is not registered. A package that
+    brings one must be installed wherever a profile names it: an entry that is passed over in silence would be the
+    same as a misspelled one."""
+
+    def check(names: Iterable[str], registry: Any, place: str) -> None:
+        for name in names:
+            if name not in registry.names():
+                why = unknown(registry.kind, name[:80], registry.names())
+                raise HarnessError(f"In {place}: {why[0].lower()}{why[1:]}")
+
+    check(profile.tasks, TASKS, profile.places["tasks"])
+    check(profile.rewards, REWARDS, profile.places["rewards"])
+    check((task for task, _ in profile.pairs), TASKS, profile.places["pairs"])
+    check((reward for _, reward in profile.pairs), REWARDS, profile.places["pairs"])
 
 
 def _check_options(given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str], whose: str) -> None:
@@ -33,7 +53,7 @@ def _check_options(given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequ
         "task.options.": [TASKS.get(name).options for name in tasks],
         "reward.options.": [REWARDS.get(name).options for name in rewards],
     }
-    below = {key: value for key, value in given.items() if key in ("task.options", "reward.options")}
+    below = {key: value for key, value in given.items() if key in OPTIONS}
     keys = [f"{key}.{name}" for key, value in below.items() if isinstance(value, Mapping) for name in value]
     for key in [*given, *keys]:
         for prefix, declared in chosen.items():

@@ -1,12 +1,11 @@
-"""Settings: one YAML profile, `--set a.b=c` on top, resolved per cell and validated before anything loads.
+"""Settings: every number and name that a cell depends on, with types, ranges and defaults.
 
-A profile holds `settings` (what every cell starts from) and `overrides` (a list of `{when: {task, reward, inner_steps},
-set: {...}}`, applied in order): shell-style patterns, and how many inner steps a training must have at least, which is
-read without such overrides. What the command line says with `--set` comes last and wins.
+Values come from a profile (harness/settings/profiles.py says how its layers go over each other) and from `--set`.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,7 +25,7 @@ class GeneratorSettings(Section):
 
     model: str = Field(description="Asset: embedded:NAME, a local Hugging Face folder, or a hub id (ID@REVISION).")
     dtype: Literal["float32", "bfloat16"] = "float32"
-    prompt: str = Field(description="The user message; <article> is replaced by the article (PAPER.md, Appendix G).")
+    prompt: str = Field(description="The user message; <article> is replaced by the article (Appendix G).")
     max_prompt_tokens: int = Field(1024, ge=8, description="The article is cut so that the whole prompt fits.")
     max_completion_tokens: int = Field(128, ge=1)
     temperature: float = Field(1.0, gt=0)
@@ -152,7 +151,7 @@ class GrpoSettings(Section):
     checkpoint_every: int = Field(
         8,
         ge=0,
-        description="GRPO steps between checkpoints that a cut cell goes on from; 0: none.",
+        description="GRPO steps between checkpoints that an interrupted cell resumes from; 0: none.",
         json_schema_extra=NEUTRAL,
     )
 
@@ -265,6 +264,30 @@ class Settings(Section):
     validation: ValidationSettings = ValidationSettings()
     task: TaskSettings = TaskSettings()
     reward: RewardSettings = RewardSettings()
+
+
+OPTIONS = ("task.options", "reward.options")
+"""Where the names are the task's and the reward's own: they declare them (harness/registry.py)."""
+
+
+@cache
+def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> tuple[str, ...]:
+    """Every dotted key that `--set` takes, in the order of the schema."""
+    keys: list[str] = []
+    for name, info in model.model_fields.items():
+        annotation = info.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            keys += known_keys(annotation, f"{prefix}{name}.")
+        else:
+            keys.append(f"{prefix}{name}")
+    return tuple(keys)
+
+
+@cache
+def groups() -> frozenset[str]:
+    """Every dotted name that stands for several settings, such as `inner.optimizer`."""
+    parts = (key.split(".") for key in known_keys())
+    return frozenset(OPTIONS) | {".".join(part[:n]) for part in parts for n in range(1, len(part))}
 
 
 def identity_view(section: BaseModel) -> dict[str, Any]:

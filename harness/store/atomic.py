@@ -13,6 +13,7 @@ from harness.contracts import HarnessError
 
 if TYPE_CHECKING:
     import pandas
+
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
@@ -21,18 +22,18 @@ class StorageError(HarnessError):
 
 
 def cannot_write(path: Path, error: Exception) -> StorageError:
-    """The sentence for a failed write, whoever's error it is."""
+    """The sentence for a failed write, whichever library raised it."""
     why = getattr(error, "strerror", None) or str(error).splitlines()[0]
     codes = [errno.ENOSPC, errno.EDQUOT, errno.EFBIG]
     if getattr(error, "errno", None) in codes or any(f"os error {code}" in why for code in codes):
         return StorageError(
-            f"Cannot write {path}: {why}; make room and run it again: finished cells are kept, cut ones go on."
+            f"Cannot write {path}: {why}; make room and run it again: finished cells are kept, interrupted ones resume."
         )
     return StorageError(f"Cannot write {path}: {why}; choose another folder with --out.")
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in `folder` last through a power cut, where the system can."""
+    """Makes renames in `folder` survive a power failure, where the system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:

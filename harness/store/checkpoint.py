@@ -1,4 +1,4 @@
-"""Checkpoints within a cell: everything a cut run needs to go on and end bit for bit as if it had not been cut.
+"""Checkpoints within a cell: all that an interrupted run needs to end bit for bit as if it had not been.
 
     <cell>/checkpoints/step-00000008-<sha256, 16 digits>.safetensors
 
@@ -23,6 +23,7 @@ from harness.store.atomic import cannot_write, sync_folder
 
 if TYPE_CHECKING:
     import torch
+
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.safetensors")
 

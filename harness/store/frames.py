@@ -38,7 +38,7 @@ def load(runs: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                raise HarnessError(f"{curves} is damaged; remove its folder to run it anew.") from error
+                raise HarnessError(f"{curves} is damaged; remove its folder to run it again.") from error
     return pandas.DataFrame(wide), pandas.concat(long, ignore_index=True) if long else long_frame([])
 
 

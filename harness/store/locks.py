@@ -21,11 +21,14 @@ def owned(folder: Path, *, wait: bool) -> Iterator[bool]:
     is done or dead. The lock's file is gone afterwards. Raises StorageError where no file can be made.
 
     Of several ranks that a launcher started for one cell, the first owns the folder for all."""
-    if processes.number() > 0:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    if processes.rank() > 0:
         yield True
         return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / NAME, timeout=-1 if wait else 0, is_singleton=False, poll_interval=0.2)
         lock.acquire()
     except Timeout:

@@ -62,6 +62,18 @@ def provenance() -> dict[str, Any]:
     return found
 
 
+def continued(
+    now: dict[str, Any], before: dict[str, Any], earlier: list[dict[str, Any]], step: int, damaged: list[str]
+) -> dict[str, Any]:
+    """The provenance `now` of a run that resumes the one with provenance `before` after `step`: it started when that
+    one did, and `resumed` has, after the `earlier` entries, one that says when, what of the surroundings differs, and
+    which checkpoints were found damaged."""
+    shared = ("commit", "python", "packages", "device", "threads")
+    differs = [key for key in shared if before.get(key) != now.get(key)]
+    entry = {"step": step, "at": now["started"], "differs": differs, "damaged": damaged}
+    return now | {"started": before["started"], "resumed": [*earlier, entry]}
+
+
 def _git(root: Path, *arguments: str) -> str | None:
     try:
         out = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)

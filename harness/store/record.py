@@ -29,11 +29,11 @@ from harness.store.atomic import write_atomic, write_json
 
 if TYPE_CHECKING:
     import pandas
+
 SCHEMA_VERSION = 1
 IDENTITY_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""Schema version -> a record's plain data of that version as data of the next. Whoever raises SCHEMA_VERSION adds
-one."""
+"""Schema version -> a record's plain data of that version as data of the next; one for each rise of SCHEMA_VERSION."""
 Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
 
 LONG_COLUMNS = [
@@ -174,7 +174,7 @@ class CellStore:
             return None
         except (OSError, ValueError, ValidationError, RecursionError) as error:
             raise HarnessError(
-                f"{path} is damaged ({type(error).__name__}); remove its folder to run it anew."
+                f"{path} is damaged ({type(error).__name__}); remove its folder to run it again."
             ) from error
 
     def clear(self, stale: Iterable[str] | None = None) -> None:

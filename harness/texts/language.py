@@ -83,8 +83,7 @@ def load_identifier(path: Path) -> LanguageIdentifier:
 
 
 def language_code(label: str) -> str:
-    """ "__label__es", "__label__spa_Latn", "es" -> "es"; languages outside `CODES` come back as the model names
-    them."""
+    """ "__label__es", "__label__spa_Latn", "es" -> "es"; a language outside `CODES` keeps the model's name."""
     code = label.removeprefix("__label__").split("_")[0].lower()
     return _LONG_CODES.get(code, code)
 
@@ -143,7 +142,7 @@ class Judge(Protocol):
 NATURAL_FROM = 0.6
 """Between what is natural and what is not, with room on both sides: the lowest of 2,500 articles and 1,600 passages of
 the embedded world scores 0.79 and 0.88, the highest of the collapsed, hexadecimal and random texts in
-tests/harness/test_language.py scores 0.5."""
+tests/harness/texts/test_language.py scores 0.5."""
 
 
 class FastTextJudge:

@@ -10,7 +10,9 @@ import torch
 
 from harness.contracts import Advantage, SignalError, completion_text
 
-# ------------------------------------------------------------------------------------------------------- pure functions
+NO_SPREAD = 1e-6
+"""Of the batch's deviation: what rewards of a group may differ by and still count as equal. A millionth of what the
+rewards differ by elsewhere moves no weight."""
 
 
 def rescale(raw: torch.Tensor) -> torch.Tensor:
@@ -28,7 +30,7 @@ def advantages(
 
     `scale` "batch" takes the deviation of the whole batch for either: groups in which nothing much differs then weigh
     little, while the paper's scaling by each group's own blows their noise up to full size. The deviation is
-    unbiased, as in verl and TRL (PAPER.md, Generator settings).
+    unbiased, as in TRL and in verl, whose defaults the paper takes (Appendix E).
     """
     groups = rewards.view(-1, group_size) if kind == "group" else rewards.view(1, -1)
     centred = groups - groups.mean(dim=1, keepdim=True)
@@ -37,10 +39,9 @@ def advantages(
 
 
 def zero_spread(rewards: torch.Tensor, group_size: int) -> float:
-    """Share of groups whose (rescaled) rewards are equal up to 1e-6 of the batch's deviation: nothing to learn
-    there."""
+    """Share of groups with nothing to learn from: (rescaled) rewards equal up to `NO_SPREAD`."""
     groups = rewards.view(-1, group_size)
-    return float((groups.amax(1) - groups.amin(1) <= 1e-6).double().mean())
+    return float((groups.amax(1) - groups.amin(1) <= NO_SPREAD).double().mean())
 
 
 def check_rewards(name: str, values: Any, completions: Sequence[Any]) -> list[float]:

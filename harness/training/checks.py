@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from harness.settings.schema import Settings
-FEW = 0.05
+
+FEW_DIFFERENT = 0.05
 """Of the validation rollouts, at most this share different: flagged as all but identical."""
 
 
@@ -55,7 +56,7 @@ def flags(rollouts: Sequence[str]) -> list[str]:
     different = len(set(rollouts))
     if 2 * empty >= count:
         return [f"{empty} of {count} rollouts are empty"]
-    if count > 1 and different <= max(1, FEW * count):
+    if count > 1 and different <= max(1, FEW_DIFFERENT * count):
         return [f"{count} rollouts are only {different} different texts"]
     return []
 
@@ -79,7 +80,7 @@ def memory_advice(error: Exception, settings: Settings) -> str | None:
         what = "while generating; set a lower grpo.prompts_per_step or generator.max_completion_tokens"
     elif "_calculate_rewards" in names or "evaluate" in names:
         what = (
-            "in the target's training; set a lower inner.memory_budget (the same cell, --retry-failed goes on with it) "
+            "in the target's training; set a lower inner.memory_budget (the same cell, --retry-failed resumes it) "
             "or a lower inner.microbatch"
         )
     elif size > 1:

@@ -24,6 +24,9 @@ from harness.contracts import SignalError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ROUNDING = 1e-12
+"""Of the largest credit: a deviation below it is what float64 sums of equal credits differ by."""
+
 
 def check_credits(name: str, credits: Sequence[Sequence[float]], texts: Sequence[str]) -> None:
     """Raises SignalError unless there is one finite number for every character of every text."""
@@ -81,6 +84,6 @@ def token_advantages(credits: Sequence[Sequence[float]], width: int, discount: f
     mean = (earned * there).sum(0) / there.sum(0).clamp_min(1)
     centred = (earned - mean) * there
     deviation = (centred.square().sum() / there.sum().clamp_min(1)).sqrt()
-    if deviation <= 1e-12 * earned.abs().amax():
+    if deviation <= ROUNDING * earned.abs().amax():
         return torch.zeros_like(centred)
     return centred / deviation / (1 + eps)

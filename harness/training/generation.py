@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from harness.training.generation import HalfCopy
+HELD_OUT_BATCH = 64
+"""Held-out prompts that `generate` samples together from one stream: another number gives other rollouts."""
+SEED_BYTES = 7
+"""Of a hash that seeds a row's stream: torch takes 64 bits, signed, so 56 are safe."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def uniforms(seed: int, rows: Sequence[int], count: int, device: torch.device) -
     """(len(rows), count) float64: row r's stream depends on (seed, r) alone."""
     made = []
     for row in rows:
-        key = int.from_bytes(hashlib.sha256(f"{seed}:{row}".encode()).digest()[:7], "big")
+        key = int.from_bytes(hashlib.sha256(f"{seed}:{row}".encode()).digest()[:SEED_BYTES], "big")
         made.append(torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(key)))
     return torch.stack(made).to(device)
 
@@ -148,7 +146,7 @@ def _read(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, owner: 
     return out.past_key_values
 
 
-class HalfCopy:
+class Bfloat16Copy:
     """A bfloat16 copy of a float32 model to generate with: training keeps float32 weights and optimizer state."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -160,10 +158,10 @@ class HalfCopy:
         """The copy with the source's weights of this moment."""
         if self.copy is None:
             # Parameters are replaced by their bfloat16 selves while copying, so that no float32 copy is ever made.
-            half = {
+            narrow = {
                 id(p): torch.nn.Parameter(p.detach().bfloat16(), requires_grad=False) for p in self.source.parameters()
             }
-            self.copy = copy.deepcopy(self.source, memo=dict(half)).eval()
+            self.copy = copy.deepcopy(self.source, memo=dict(narrow)).eval()
         else:
             for mine, theirs in zip(self.copy.parameters(), self.source.parameters(), strict=True):
                 mine.data = mine.data.to(theirs.device)
@@ -195,15 +193,12 @@ def generate(
     *,
     seed: int,
     greedy: bool = False,
-    batch_size: int = 64,
-    half: HalfCopy | None = None,
+    bfloat16_copy: Bfloat16Copy | None = None,
 ) -> list[str]:
     """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched.
-    `half` generates instead of the model where it is given."""
-    model = half.current() if half is not None else model
+    `bfloat16_copy` generates instead of the model where it is given."""
+    model = bfloat16_copy.current() if bfloat16_copy is not None else model
     if settings.shared_prefix:
-        from harness.training.generation import sample
-
         rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
         found = sample(model, tokenizer, rows, settings, seed=seed, greedy=greedy)
         return tokenizer.batch_decode(found, skip_special_tokens=True)
@@ -214,8 +209,8 @@ def generate(
     texts = []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        for start in range(0, len(prompts), batch_size):
-            rows = [encode_prompt(tokenizer, prompt) for prompt in prompts[start : start + batch_size]]
+        for start in range(0, len(prompts), HELD_OUT_BATCH):
+            rows = [encode_prompt(tokenizer, prompt) for prompt in prompts[start : start + HELD_OUT_BATCH]]
             width = max(map(len, rows))
             ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
             mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])

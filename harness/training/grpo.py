@@ -4,21 +4,18 @@ Where it departs from TRL as it comes, all of it:
 
 1. Rewards are checked (one finite number a completion) before they touch an advantage; a bad one ends the run with the
    examples named. TRL drops NaN rewards in silence.
-2. Raw rewards are divided by their standard deviation over the whole batch, because metagradients are near 1e-9 and any
-   epsilon beside a group's deviation would swallow them (TRAPS.md). Raw and rescaled are both logged.
+2. Raw rewards are divided by their standard deviation over the whole batch, because metagradients are near 1e-9 and
+   the advantage's epsilon (1e-6 in verl) would swallow them. Raw and rescaled are both logged.
    `grpo.rescale=false` takes advantages of the raw ones, as the authors do.
-3. Advantages come from `advantages()` below: one mean and deviation a group, or one for the whole batch ("groupless",
-   what `naive` needs; TRL has only the deviation of it). The epsilon is a setting.
+3. Advantages come from harness/training/advantages.py: one mean and deviation a group, or one for the whole batch
+   ("groupless", what `naive` needs; TRL has only the deviation of it). The epsilon is a setting.
 4. A step of this harness is one rollout batch with `updates_per_step` optimizer updates; TRL counts updates.
 5. A learning rate without warm-up, no KL model; schedule (constant by default), loss, clipping and entropy bonus (off
-   by
-   default) are named in the profile.
+   by default) are named in the profile.
 6. With `generator.shared_prefix`, harness/training/generation.py makes the rollouts. A bfloat16 generator keeps float32
-   weights and
-   optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
+   weights and optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
 7. With `generator.true_positions` the update sees a prompt's tokens at their true positions. TRL leaves out position
-   ids,
-   so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
+   ids, so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
 8. With `grpo.shared_prompts` the update reads each prompt once for its whole group and shuffles groups, not rollouts
    (harness/training/shared_prompts.py).
 9. Where a reward credits characters (`reward.options.credit=token`), every token has its own advantage
@@ -32,6 +29,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,18 +47,77 @@ from harness.training.checks import check_advantages
 from harness.training.credit import check_credits, token_advantages, token_credits
 from harness.training.prompts import Prompt
 from harness.training.resume import Resumable
+from harness.training.seeds import rollout_seed
 from harness.training.shared_prompts import group_order, log_probs, reorder
+from harness.training.steps import RolloutStats, StepReport
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from harness.training.generation import HalfCopy
-    from harness.training.offload import Residency
-# ------------------------------------------------------------------------------------------------------------- trainer
+    from harness.training.generation import Bfloat16Copy
+    from harness.training.offload import Offloader
+
+ADAM_EPSILON = 1e-8
+"""Of the generator's AdamW: torch's default; the paper (Appendix E) names no other."""
+
+
+@dataclass(frozen=True)
+class RewardCall:
+    """What one call of the reward gave.
+
+    raw      rewards of this process's completions, as the reward gave them
+    credits  what every character of every completion of all processes earned; None where the reward does not say
+    """
+
+    raw: list[float]
+    credits: Sequence[Sequence[float]] | None
+
+
+@dataclass(frozen=True)
+class ScoredRollouts:
+    """Rewards of a rollout batch, of all processes.
+
+    raw, rescaled  (N,) float64
+    token_credits  what every token of every completion earned; None where a rollout has one advantage
+    """
+
+    raw: torch.Tensor
+    rescaled: torch.Tensor
+    token_credits: list[list[float]] | None
+
+
+class CheckedReward:
+    """The reward as TRL calls it: a function of all rollouts of the step, checked. TRL rounds what it returns to
+    float32; `last` is what the last call gave."""
+
+    def __init__(self, reward: RewardFunction) -> None:
+        self._function = reward
+        self.__name__ = getattr(reward, "__name__", "reward")
+        self.last: RewardCall | None = None
+
+    def __call__(self, prompts: Any, completions: Any, **columns: Any) -> list[float]:
+        count, first = len(completions), 0
+        if processes.world_size() > 1:
+            rows = {"prompts": prompts, "completions": completions, **columns}
+            columns |= {
+                name: processes.gather_rows(column)
+                for name, column in rows.items()
+                if isinstance(column, list) and len(column) == count
+            }
+            prompts, completions = columns.pop("prompts"), columns.pop("completions")
+            first = count * processes.rank()
+        credits: list[Sequence[Sequence[float]]] = []  # a reward that credits characters calls its `append` once
+        values = self._function(prompts=prompts, completions=completions, credit_characters=credits.append, **columns)
+        raw = check_rewards(self.__name__, values, completions)[first : first + count]
+        self.last = RewardCall(raw, credits[-1] if credits else None)
+        return raw
 
 
 class GeneratorTrainer(Resumable, GRPOTrainer):
-    """See the module's docstring for every departure from TRL."""
+    """See the module's docstring for every departure from TRL.
+
+    sampling  the generator's settings where the harness draws the rollouts itself; None: TRL does
+    """
 
     def __init__(
         self,
@@ -68,37 +125,18 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         reward: RewardFunction,
         advantage: Advantage,
         grpo: GrpoSettings,
-        writing: GeneratorSettings | None = None,
-        half: HalfCopy | None = None,
-        residency: Residency | None = None,
+        sampling: GeneratorSettings | None = None,
+        bfloat16_copy: Bfloat16Copy | None = None,
+        offloader: Offloader | None = None,
         **kwargs: Any,
     ) -> None:
-        self._reward_name = getattr(reward, "__name__", "reward")
         self._advantage, self._grpo = advantage, grpo
-        self._writing, self._half, self._residency = writing, half, residency
+        self._sampling, self._bfloat16_copy, self._offloader = sampling, bfloat16_copy, offloader
         self.seconds = {"generation": 0.0, "reward": 0.0}
-        self.rollout_stats: dict[str, float] = {}
-        self._credits: Sequence[Sequence[float]] | None = None
-
-        def checked(prompts: Any, completions: Any, **columns: Any) -> list[float]:
-            count = len(completions)
-            if processes.world() > 1:  # a reward is a function of all rollouts of the step
-                rows = {"prompts": prompts, "completions": completions, **columns}
-                whole = {k: processes.gathered(v) for k, v in rows.items() if isinstance(v, list) and len(v) == count}
-                columns |= whole
-                prompts, completions = columns.pop("prompts"), columns.pop("completions")
-            self._credits = None
-            values = reward(prompts=prompts, completions=completions, credit_characters=self._credited, **columns)
-            first = count * self.accelerator.process_index
-            self._raw = check_rewards(self._reward_name, values, completions)[first : first + count]
-            return self._raw
-
-        checked.__name__ = self._reward_name
-        super().__init__(reward_funcs=checked, **kwargs)
-
-    def _credited(self, credits: Sequence[Sequence[float]]) -> None:
-        """What a reward calls to say what every character of every completion earned of its reward, on every rank."""
-        self._credits = credits
+        self.rollout_stats: RolloutStats | None = None
+        self._reward = CheckedReward(reward)
+        self._scored: ScoredRollouts | None = None
+        super().__init__(reward_funcs=self._reward, **kwargs)
 
     @contextmanager
     def _timed(self, phase: str) -> Any:
@@ -110,24 +148,24 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
                 torch.cuda.synchronize()
             self.seconds[phase] += time.perf_counter() - start
 
-    def _turn(self, name: str) -> None:
-        if self._residency is not None:
-            self._residency.turn(name)
+    def _activate(self, name: str) -> None:
+        if self._offloader is not None:
+            self._offloader.activate(name)
 
     def _generate(self, prompts: list) -> Any:
         with self._timed("generation"):
-            self._turn("generator")
+            self._activate("generator")
             return super()._generate(prompts)
 
     def _generate_single_turn(self, prompt_ids: list, *args: Any, **kwargs: Any) -> Any:
-        if self._writing is None:
+        if self._sampling is None:
             return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         from harness.training.generation import sample
 
-        model = self._half.current() if self._half else self.accelerator.unwrap_model(self.model)
+        model = self._bfloat16_copy.current() if self._bfloat16_copy else self.accelerator.unwrap_model(self.model)
         first = self.accelerator.process_index * len(prompt_ids)
-        seed = self.args.seed * 1_000_003 + self.state.global_step
-        rows = sample(model, self.processing_class, prompt_ids, self._writing, seed=seed, first_row=first)
+        seed = rollout_seed(self.args.seed, self.state.global_step)
+        rows = sample(model, self.processing_class, prompt_ids, self._sampling, seed=seed, first_row=first)
         return rows, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -164,56 +202,68 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         with self._timed("reward"):
-            self._turn("target")
+            self._activate("target")
             stored = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-            self._turn("generator")
+            self._activate("generator")
         # TRL stores float32, which would round away what tells naive's training sets apart: gather the floats as given.
-        raw = gather(torch.tensor(self._raw, dtype=torch.float64, device=stored.device))
-        self._gathered, self._rewards = raw, rescale(raw)
+        call = self._reward.last
+        raw = gather(torch.tensor(call.raw, dtype=torch.float64, device=stored.device))
+        rescaled, credits = rescale(raw), call.credits
         texts, ids = [completion_text(completion) for completion in completions], completion_ids_list
-        if processes.world() > 1:
-            texts, ids = processes.gathered(texts), processes.gathered(ids)
-        if self._credits is not None:
-            check_credits(self._reward_name, self._credits, texts)
-            self._credits = token_credits(self.processing_class, ids, texts, self._credits)
+        if processes.world_size() > 1:
+            texts, ids = processes.gather_rows(texts), processes.gather_rows(ids)
+        if credits is not None:
+            check_credits(self._reward.__name__, credits, texts)
+            credits = token_credits(self.processing_class, ids, texts, credits)
+        self._scored = ScoredRollouts(raw, rescaled, credits)
         texts = [text.strip() for text in texts]
-        self.rollout_stats = {
-            "reward_raw_mean": float(raw.mean()),
-            "reward_raw_std": float(raw.std()),
-            "reward_scaled_mean": float(self._rewards.mean()),
-            "reward_scaled_std": float(self._rewards.std()),
-            "zero_spread": zero_spread(self._rewards, self.num_generations),
-            "rollouts": float(len(self._rewards)),
-            "empty_fraction": sum(not text for text in texts) / len(texts),
-            "distinct_fraction": len(set(texts)) / len(texts),
-        }
-        return self._rewards.to(stored.dtype).unsqueeze(1)
+        self.rollout_stats = RolloutStats(
+            rollouts=len(rescaled),
+            reward_raw_mean=float(raw.mean()),
+            reward_raw_std=float(raw.std()),
+            reward_scaled_mean=float(rescaled.mean()),
+            reward_scaled_std=float(rescaled.std()),
+            zero_spread=zero_spread(rescaled, self.num_generations),
+            empty_fraction=sum(not text for text in texts) / len(texts),
+            distinct_fraction=len(set(texts)) / len(texts),
+        )
+        return rescaled.to(stored.dtype).unsqueeze(1)
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
-        grpo = self._grpo
+        output = super()._generate_and_score_completions(inputs)  # calls `_calculate_rewards`
+        grpo, scored = self._grpo, self._scored
         count, rank = len(inputs), self.accelerator.process_index
-        if self._credits is not None:
+        if scored.token_credits is not None:
             width = output["completion_ids"].shape[1]
-            widest = max(width, *map(len, self._credits))  # each rank pads to its own longest completion
-            everyone = token_advantages(self._credits, widest, grpo.credit_discount, grpo.advantage_eps)[:, :width]
+            widest = max(width, *map(len, scored.token_credits))  # each rank pads to its own longest completion
+            of_all_ranks = token_advantages(scored.token_credits, widest, grpo.credit_discount, grpo.advantage_eps)
+            of_all_ranks = of_all_ranks[:, :width]
         else:
-            source = self._rewards if grpo.rescale else self._gathered
-            everyone = advantages(source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards)
-            check_advantages(everyone)
-        output["advantages"] = everyone[rank * count : (rank + 1) * count].to(output["advantages"])
+            source = scored.rescaled if grpo.rescale else scored.raw
+            of_all_ranks = advantages(
+                source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards
+            )
+            check_advantages(of_all_ranks)
+        output["advantages"] = of_all_ranks[rank * count : (rank + 1) * count].to(output["advantages"])
         return output
 
 
-class _Steps(TrainerCallback):
-    """Turns TRL's update log into one call a GRPO step."""
+class StepCallback(TrainerCallback):
+    """Turns TRL's update log into one report a GRPO step. What is done with a report is no part of a step's time."""
 
-    def __init__(self, updates: int, on_step: Callable[[int, dict[str, float]], None]) -> None:
-        self.updates, self.on_step = updates, on_step
+    def __init__(self, trainer: GeneratorTrainer, updates: int, on_step: Callable[[StepReport], None]) -> None:
+        self.trainer, self.updates, self.on_step = trainer, updates, on_step
+        self._begin()
+
+    def _begin(self) -> None:
+        self.begun, self.before = time.perf_counter(), dict(self.trainer.seconds)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs and state.global_step % self.updates == 0:
-            self.on_step(state.global_step // self.updates, logs)
+            seconds = {phase: self.trainer.seconds[phase] - before for phase, before in self.before.items()}
+            seconds["update"] = time.perf_counter() - self.begun - sum(seconds.values())
+            self.on_step(StepReport(state.global_step // self.updates, self.trainer.rollout_stats, logs, seconds))
+            self._begin()
 
 
 def make_trainer(
@@ -227,13 +277,14 @@ def make_trainer(
     grpo: GrpoSettings,
     seed: int,
     scratch: str,
-    on_step: Callable[[int, dict[str, float]], None],
+    on_step: Callable[[StepReport], None],
     report_to: str = "none",
-    half: HalfCopy | None = None,
-    residency: Residency | None = None,
+    bfloat16_copy: Bfloat16Copy | None = None,
+    offloader: Offloader | None = None,
 ) -> GeneratorTrainer:
-    """A trainer ready for `.train()`. `on_step(step, logs)` is called after each GRPO step with TRL's averaged logs.
-    `half`: of a bfloat16 generator, whose `model` is float32. `residency` knows the parties "generator" and "target".
+    """A trainer ready for `.train()`. `on_step(report)` is called after each GRPO step.
+    `bfloat16_copy` is given of a bfloat16 generator, whose `model` is float32. `offloader` knows the roles "generator"
+    and "target".
 
     Raises HarnessError if the model cannot hold prompt + completion or the settings do not divide.
     """
@@ -242,8 +293,7 @@ def make_trainer(
     if longest and needed > longest:
         raise HarnessError(
             f"The generator reads {longest} tokens, but generator.max_prompt_tokens + max_completion_tokens is "
-            f"{needed}; "
-            "lower them."
+            f"{needed}; lower them."
         )
     if len(prompts) < grpo.prompts_per_step:
         raise HarnessError(
@@ -251,7 +301,7 @@ def make_trainer(
             "add articles or lower it."
         )
     per_update = grpo.rollouts_per_step // grpo.updates_per_step
-    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    world = processes.world_size()
     microbatch = grpo.backward_size(world)
     accumulation = per_update // (microbatch * world)
     bf16 = generator.dtype == "bfloat16"
@@ -287,7 +337,7 @@ def make_trainer(
         optim="adamw_torch",
         adam_beta1=grpo.betas[0],
         adam_beta2=grpo.betas[1],
-        adam_epsilon=1e-8,
+        adam_epsilon=ADAM_EPSILON,
         weight_decay=grpo.weight_decay,
         max_grad_norm=grpo.max_grad_norm,
         loss_type=grpo.loss,
@@ -303,17 +353,17 @@ def make_trainer(
         reward=reward,
         advantage=advantage,
         grpo=grpo,
-        writing=generator if own else None,
-        half=half,
-        residency=residency,
+        sampling=generator if own else None,
+        bfloat16_copy=bfloat16_copy,
+        offloader=offloader,
         model=model,
         args=config,
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
         processing_class=tokenizer,
-        callbacks=[_Steps(grpo.updates_per_step, on_step)],
     )
     if generator.true_positions:
         trainer.accelerator.unwrap_model(trainer.model).register_forward_pre_hook(_true_positions, with_kwargs=True)
+    trainer.add_callback(StepCallback(trainer, grpo.updates_per_step, on_step))
     trainer.remove_callback(PrinterCallback)  # the harness reports progress itself
     return trainer
 

@@ -1,7 +1,8 @@
 """The learning algorithm A: texts -> batches -> a trained target, or the metagradient through that training.
 
 One walk for both: training and metagradients call the engine (`rewards.metagradient`) on the same batches, so what a
-reward differentiates is what a validation trains. Model and optimizer state start afresh at every call (PAPER.md).
+reward differentiates is what a validation trains. Model and optimizer state start afresh at every call
+(Algorithm 1 of the paper).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from harness.contracts import HarnessError, Metric
-from harness.machine.processes import share
+from harness.machine.processes import split_batches
 from harness.settings.schema import InnerSettings, OptimizerSettings
 from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, metagradient, train
 
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Clock:
-    """GRPO steps that are done, for whom the learning algorithm depends on it."""
+class StepCounter:
+    """GRPO steps that are done; the cell counts, and a learning algorithm that changes during training reads."""
 
     steps_done: int = 0
 
@@ -37,13 +38,15 @@ class InnerTrainer:
     With `settings.warmup_steps` A has two parts: plain training on the texts in that many steps, at `warmup_lr`, then,
     with a fresh optimizer state, the T steps that data weights act on. A metagradient is then exact for those T steps
     and leaves out what the weights would have changed before (truncated): texts of early steps, which a target that
-    knows nothing yet judges, are judged late as well. With a clock the warm-up waits until `settings.warmup_after` GRPO
-    steps are done: after a warm-up on texts that have nothing to do with the metric yet, single steps tell less.
+    knows nothing yet judges, are judged late as well. With a step counter the warm-up waits until
+    `settings.warmup_after` GRPO steps are done: after a warm-up on texts that have nothing to do with the metric yet,
+    single steps tell less.
 
     model       loaded with eager attention, in evaluation mode; the same after every call
     settings    the profile's `inner` section
     steps       T; default `settings.steps` (validation may train longer)
-    clock       who knows how many GRPO steps are done; None: all trainings have the warm-up (validation)
+    step_counter
+                GRPO steps that are done; None: all trainings have the warm-up (validation)
     """
 
     def __init__(
@@ -53,9 +56,9 @@ class InnerTrainer:
         settings: InnerSettings,
         *,
         steps: int | None = None,
-        clock: Clock | None = None,
+        step_counter: StepCounter | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.settings, self.clock = model, tokenizer, settings, clock
+        self.model, self.tokenizer, self.settings, self.step_counter = model, tokenizer, settings, step_counter
         self.optimizer = settings.optimizer
         self.steps = settings.steps if steps is None else steps
         if settings.prepend_bos and self._bos() is None:
@@ -68,7 +71,7 @@ class InnerTrainer:
         no loss to weigh. With `per_token` also `.tokens`, each text's share by its scored tokens (every rank of several
         then does all the work)."""
         order, batches = self._batches(texts)
-        mine = None if per_token else share(batches)
+        mine = None if per_token else split_batches(batches)
         group = {"process_group": mine.group} if mine else {}
         with self._warmed(texts):
             result = metagradient(
@@ -107,7 +110,7 @@ class InnerTrainer:
         options.pop("memory_budget")
         if weights is not None:
             weights = weights[torch.tensor(order, device=weights.device)].to(self.model.device)
-        mine = share(batches)
+        mine = split_batches(batches)
         if mine:
             weights = None if weights is None else weights[mine.places.to(weights.device)]
             options["process_group"] = mine.group
@@ -116,9 +119,8 @@ class InnerTrainer:
 
     @contextmanager
     def _warmed(self, texts: Sequence[str]) -> Iterator[None]:
-        """The model after `settings.warmup_steps` steps on `texts`; afterwards as it was. Parameters keep their
-        dtype."""
-        waits = self.clock is not None and self.clock.steps_done < self.settings.warmup_after
+        """The model after `settings.warmup_steps` steps on `texts`, in its dtype; afterwards as it was."""
+        waits = self.step_counter is not None and self.step_counter.steps_done < self.settings.warmup_after
         if waits or not self.settings.warmup_steps:
             yield
             return
@@ -142,7 +144,7 @@ class InnerTrainer:
             changes = {"total_lr": None} | changes
         settings = OptimizerSettings.model_validate(self.settings.optimizer.model_dump() | changes)
         changed = self.settings.model_copy(update={"optimizer": settings})
-        return InnerTrainer(self.model, self.tokenizer, changed, steps=self.steps, clock=self.clock)
+        return InnerTrainer(self.model, self.tokenizer, changed, steps=self.steps, step_counter=self.step_counter)
 
     @property
     def lr(self) -> float:
@@ -154,7 +156,7 @@ class InnerTrainer:
         return InnerOptimizer(**self.settings.optimizer.model_dump(exclude={"total_lr"}) | {"lr": self.lr})
 
     def with_steps(self, steps: int) -> InnerTrainer:
-        """The same training cut into `steps` optimizer steps, and by no clock."""
+        """The same training cut into `steps` optimizer steps, whatever GRPO step it is."""
         return InnerTrainer(self.model, self.tokenizer, self.settings, steps=steps)
 
     # ---------------------------------------------------------------------------------------------------- batches

@@ -1,5 +1,4 @@
-"""Who is on the device: generator with its optimizer, or target with its states, when both do not fit at work
-together."""
+"""Generator with its optimizer and target with its states, in turn on a device that cannot hold both at work."""
 
 from __future__ import annotations
 
@@ -12,6 +11,7 @@ from harness.settings.schema import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
 Mover = Callable[[Any, str], None]
 
 
@@ -26,51 +26,45 @@ def move(thing: Any, place: str) -> None:
                 state[name] = value.to(place, non_blocking=place != "cpu")
 
 
-class Residency:
-    """Parties that take turns on `device`. Where `active` is false (a CPU, or all of them fit) a turn changes nothing.
+class Offloader:
+    """Roles ("generator", "target") of which only the active one is on `device`. Where `enabled` is false (a CPU, or
+    all of them fit) nothing ever moves.
 
-    A party is a name and a callable that gives its modules and optimizers as they are at the moment: an optimizer has
+    A role is a name and a callable that gives its modules and optimizers as they are at the moment: an optimizer has
     no state before its first step.
     """
 
-    def __init__(self, device: str, active: bool, mover: Mover = move) -> None:
-        self.device, self.active, self._move = device, active, mover
-        self._parties: dict[str, Callable[[], Iterable[Any]]] = {}
-        self._away: set[str] = set()
+    def __init__(self, device: str, enabled: bool, mover: Mover = move) -> None:
+        self.device, self.enabled, self._move = device, enabled, mover
+        self._roles: dict[str, Callable[[], Iterable[Any]]] = {}
+        self._offloaded: set[str] = set()
 
     def add(self, name: str, things: Callable[[], Iterable[Any]]) -> None:
-        self._parties[name] = things
+        self._roles[name] = things
 
-    def turn(self, name: str) -> None:
+    def activate(self, name: str) -> None:
         """`name` works next: the others leave first, so that never more than one is there."""
-        if not self.active:
+        if not self.enabled:
             return
-        for other, things in self._parties.items():
-            if other != name and other not in self._away:
+        for other, things in self._roles.items():
+            if other != name and other not in self._offloaded:
                 for thing in things():
                     self._move(thing, "cpu")
-                self._away.add(other)
+                self._offloaded.add(other)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if name in self._away:
-            for thing in self._parties[name]():
+        if name in self._offloaded:
+            for thing in self._roles[name]():
                 self._move(thing, self.device)
-            self._away.discard(name)
-
-    def everyone_home(self) -> None:
-        """All parties back on the device."""
-        for name in sorted(self._away):
-            for thing in self._parties[name]():
-                self._move(thing, self.device)
-        self._away.clear()
+            self._offloaded.discard(name)
 
 
-def for_cell(settings: Settings, generator: PreTrainedModel, target: PreTrainedModel) -> Residency:
-    """The parties' places for one cell: active on a GPU where `generator.offload` says so (harness/plan.py,
-    `offloads`). Also sets how float32 products are taken there (`target.tf32`)."""
+def offloader_for_cell(settings: Settings, generator: PreTrainedModel, target: PreTrainedModel) -> Offloader:
+    """The cell's offloader: enabled on a GPU where `generator.offload` says so (harness/planning/cost.py, `offloads`).
+    Also sets how float32 products are taken there (`target.tf32`)."""
     place = generator.device
     if place.type != "cuda":
-        return Residency(str(place), False)
+        return Offloader(str(place), False)
     from harness.machine.devices import Device
     from harness.planning.cost import offloads
     from harness.planning.shapes import shape_from_config
@@ -79,4 +73,4 @@ def for_cell(settings: Settings, generator: PreTrainedModel, target: PreTrainedM
     total = torch.cuda.get_device_properties(place).total_memory
     device = Device(str(place), total, {"float32": 1.0}, 1.0, 0.0)
     shapes = [shape_from_config(model.config.to_dict()) for model in (generator, target)]
-    return Residency(str(place), offloads(settings, device, *shapes))
+    return Offloader(str(place), offloads(settings, device, *shapes))

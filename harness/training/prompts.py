@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 Prompt = str | list[dict[str, str]]
 
 
-# ------------------------------------------------------------------------------------------------------------- prompts
-
-
 def bind_template(tokenizer: PreTrainedTokenizerBase, values: dict[str, str]) -> None:
     """Sets variables of the tokenizer's chat template for everyone who uses it, TRL included."""
     if values and tokenizer.chat_template:

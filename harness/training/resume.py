@@ -1,4 +1,4 @@
-"""A trainer's whole state as tensors and JSON, and back: what a cut cell goes on from."""
+"""A trainer's whole state as tensors and JSON, and back: what an interrupted cell resumes from."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from harness.store.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import torch
+
 # ------------------------------------------------------------------------------------------------------- random numbers
 
 

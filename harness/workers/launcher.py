@@ -1,7 +1,5 @@
-"""Several processes on one cell: what a launcher (`torchrun`, `accelerate launch`) started works on cell after cell,
-all ranks on the same one. Rank 0 stores and prints; the others keep their copy of the books in a scratch folder.
-
-A cut cell starts anew here: checkpoints hold one process's state.
+"""Several processes on one job: what a launcher (`torchrun`, `accelerate launch`) started works on job after job, all
+ranks on the same one. Rank 0 decides, stores and observes; the others follow and store in a scratch folder.
 """
 
 from __future__ import annotations
@@ -9,69 +7,67 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from harness.cell import run_cell
 from harness.machine import processes
-from harness.planning.cells import CellPlan, Policy, wanted
-from harness.store.record import CellStore
+from harness.workers.executor import Event, Executor, Job, Observer, Tell
 
 
-def run_together(
-    plans: Sequence[CellPlan],
-    runs: Path,
-    observe: Callable[[CellPlan, dict[str, Any]], None],
-    needed: Callable[[CellPlan], bool],
-    **options: Any,
-) -> None:
-    """Runs the cells that rank 0 finds `needed`, on all ranks, one after the other; further options are `run_cell`'s.
+class SharedJob(Job, Protocol):
+    """A job that several processes can do together. Its record has a `status` and a `reason`."""
 
-    Raises SystemExit (code 1) on a rank whose cell failed alone, so that the launcher ends those that wait for it.
-    """
+    def together(self, scratch: Path | None) -> SharedJob:
+        """The job as this process does its part of it. `scratch`: where to store, None on the first rank."""
+
+
+class Ranks(Executor):
+    """All ranks of a launcher, each of which calls `run`. Rank 0 gets the records and is told the events, the others
+    get none.
+
+    A rank whose job failed ends with SystemExit (code 1), so that the launcher ends those that wait for it."""
+
+    def run(self, jobs: Sequence[SharedJob], observe: Observer) -> list[Any]:
+        import torch.distributed as dist
+
+        processes.join_group()
+        if processes.rank() == 0:
+            records = super().run(jobs, observe)
+            _from_first(None)
+        else:
+            records = []
+            _follow()
+        dist.barrier()
+        return records
+
+    def start(self, number: int, job: SharedJob, *, wait: bool) -> None:
+        _from_first(job)
+        self._next = (number, job.together(None))
+
+    def attend(self, tell: Callable[[int, Event], None]) -> None:
+        number, job = self._next
+        _part(job, lambda event: tell(number, event))
+
+
+def _follow() -> None:
+    """The life of the other ranks: job after job from rank 0 until there is none."""
+    with tempfile.TemporaryDirectory() as scratch:
+        while (job := _from_first(None)) is not None:
+            _part(job.together(Path(scratch)), lambda event: None)
+
+
+def _part(job: SharedJob, tell: Tell) -> None:
+    """This rank's part of the job."""
+    record = job.run(tell, wait=True)
+    tell({"event": "end", "record": record})
+    if record.status == "failed":
+        print(f"rank {processes.rank()}: {record.reason}", flush=True)
+        raise SystemExit(1)
+
+
+def _from_first(job: SharedJob | None) -> SharedJob | None:
+    """Rank 0's job, on every rank."""
     import torch.distributed as dist
 
-    processes.join()
-    first = processes.number() == 0
-    tell = observe if first else lambda plan, event: None
-    with tempfile.TemporaryDirectory() as scratch:
-        for plan in plans:
-            record = plan.record()
-            if record.status == "unsupported":
-                if first:
-                    CellStore.of(runs, record).write(record)
-                tell(plan, {"event": "end", "record": record})
-                continue
-            decision = [needed(plan) if first else None]
-            dist.broadcast_object_list(decision)
-            if not decision[0]:
-                tell(plan, {"event": "end", "record": CellStore.of(runs, record).read(), "kept": True})
-                continue
-            tell(plan, {"event": "start"})
-            place = runs if first else Path(scratch)
-            CellStore.of(place, record).folder.mkdir(parents=True, exist_ok=True)
-            record = run_cell(plan, place, lambda event, p=plan: tell(p, event), policy="fresh", **options)
-            tell(plan, {"event": "end", "record": record})
-            if record.status == "failed":
-                print(f"rank {processes.number()}: {record.reason}", flush=True)
-                raise SystemExit(1)
-    dist.barrier()
-
-
-def run_from_launcher(plans: Sequence[CellPlan], runs: Path, console: Any, policy: Policy, track: str) -> bool:
-    """The command `run` under a launcher. True on rank 0, which shows the results."""
-    from harness.cli.progress import Progress
-    from harness.machine.libraries import quiet
-    from harness.planning.preflight import preflight
-
-    def needed(plan: CellPlan) -> bool:
-        return wanted(CellStore.of(runs, plan.record()).read(), policy)
-
-    preflight(plans, runs)
-    quiet()
-    first = processes.number() == 0
-    if not first:
-        run_together(plans, runs, lambda plan, event: None, needed)
-        return False
-    with Progress(plans, console) as progress:
-        run_together(plans, runs, progress, needed, report_to=track)
-    return True
+    message = [job]
+    dist.broadcast_object_list(message)
+    return message[0]

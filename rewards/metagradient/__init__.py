@@ -1,5 +1,7 @@
 """Exact metagradients through many optimizer steps of a Hugging Face causal LM."""
 
+from rewards.metagradient.allocator import keep_freed_memory
+from rewards.metagradient.checkpointing import MemoryPlan
 from rewards.metagradient.engine import Metagradient, metagradient, train
 from rewards.metagradient.errors import (
     BatchError,
@@ -11,9 +13,7 @@ from rewards.metagradient.errors import (
     SecondDerivativeError,
 )
 from rewards.metagradient.loss import LossConvention
-from rewards.metagradient.memory import keep_freed_memory
 from rewards.metagradient.optimizer import InnerOptimizer, TorchOptRule, UpdateRule
-from rewards.metagradient.plan import Plan
 
 __all__ = [
     "BatchError",
@@ -25,7 +25,7 @@ __all__ = [
     "MetricError",
     "NoScoredTokensError",
     "NonFiniteError",
-    "Plan",
+    "MemoryPlan",
     "SecondDerivativeError",
     "TorchOptRule",
     "UpdateRule",

@@ -3,12 +3,11 @@
 With s_t = (theta_t, o_t) parameters and optimizer state, g_t = grad of step t's loss and s_{t+1} = U(s_t, g_t), the
 adjoint u_t = dPhi/ds_t goes back through a step in two moves. The optimizer's own vector-Jacobian product gives
 d = dPhi/dg_t and what reaches s_t directly; one directional pass over the batch gives the rewards
-dPhi/dw_i = d . d(g_t)/dw_i and the Hessian-vector product H d, which joins u_theta (PAPER.md, Method).
+dPhi/dw_i = d . d(g_t)/dw_i and the Hessian-vector product H d, which joins u_theta (section 3.1).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,13 +16,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from rewards.metagradient.checkpointing import (
+    Costs,
+    MemoryPlan,
+    Tier,
+    choose,
+    free_tiers,
+    graphs_at_most,
+    pass_seconds,
+    update_seconds,
+)
 from rewards.metagradient.errors import MetricError, NonFiniteError, SecondDerivativeError
+from rewards.metagradient.gradients import Objective
 from rewards.metagradient.loss import IGNORED, LossConvention, check_batches
 from rewards.metagradient.network import Layout, Network
 from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule, pulled_back, updated
-from rewards.metagradient.passes import Objective
-from rewards.metagradient.plan import GRAPHS_AT_MOST, Costs, Plan, Tier, choose, free_tiers, pass_seconds
-from rewards.metagradient.tape import Record, Tape
+from rewards.metagradient.trajectory import InnerStep, Trajectory
 
 Metric = Callable[[Mapping[str, Tensor]], Tensor]
 
@@ -43,7 +51,7 @@ class Metagradient:
     value: float
     weights: Tensor
     losses: Tensor
-    plan: Plan
+    plan: MemoryPlan
     tokens: tuple[Tensor, ...] | None = None
 
     def reordered(self, weights: Tensor, tokens: tuple[Tensor, ...] | None = None) -> Metagradient:
@@ -76,7 +84,7 @@ def metagradient(
     optimizer  InnerOptimizer, or an UpdateRule of your own
 
     memory_budget  bytes that may be held between passes, beside the model and one pass's own needs; default: half of
-                   what is free. See Plan. spill_dir: a directory that may hold what does not fit.
+                   what is free. See MemoryPlan. spill_dir: a directory that may hold what does not fit.
     loss           LossConvention, default mean_i w_i * (mean NLL of i's scored tokens)
     microbatch     examples per pass, default the whole batch; changes memory and time only
     process_group  ranks that each hold their share of every batch; one all-reduce for the gradient and one for the
@@ -93,11 +101,11 @@ def metagradient(
         tiers = free_tiers(objective.layout.device, memory_budget, spill_dir)
         walk = _Walk(objective, rule, theta, state)
         plan, first = walk.plan(tiers)
-        with Tape(plan, rule, objective.gradient, spill_dir) as tape:
-            theta, state = walk.forward(tape, first)
+        with Trajectory(plan, rule, objective.gradient, spill_dir) as trajectory:
+            theta, state = walk.forward(trajectory, first)
             value, adjoint = _metric_gradient(metric, model, objective.layout, theta)
             del theta, state
-            weights = _walk_back(objective, rule, tape, adjoint)
+            weights = _walk_back(objective, rule, trajectory, adjoint)
         if not per_token:
             return Metagradient(value, torch.cat(weights), torch.cat(walk.losses), plan)
         counts = torch.cat([(batch["labels"][:, 1:] != IGNORED).sum(1) for batch in objective.batches]).tolist()
@@ -153,7 +161,7 @@ class _Walk:
         self.steps = len(objective.batches)
         self.losses: list[Tensor] = []
 
-    def plan(self, tiers: list[Tier]) -> tuple[Plan, Record]:
+    def plan(self, tiers: list[Tier]) -> tuple[MemoryPlan, InnerStep]:
         """(plan, the first step)."""
         objective, layout, slots = self.objective, self.objective.layout, self.rule.slots
         vector = layout.size * torch.finfo(layout.dtype).bits // 8
@@ -168,35 +176,36 @@ class _Walk:
             # and its theta, its gradient; a single step needs no graph
             graph=graph * max(sizes) // max(sizes[0], 1) + 2 * vector if several else tiers[0].free + 1,
             gradient_seconds=pass_seconds(layout.size, sum(sizes) / len(sizes), layout.device.type),
-            # It reads and writes some 8 vectors; its time matters only against recomputation and spilling.
-            update_seconds=8 * vector / 5e9,
+            update_seconds=update_seconds(vector),
             single_pass=objective.single_pass,
-            graphs_at_most=GRAPHS_AT_MOST.get(layout.device.type, math.inf),
+            graphs_at_most=graphs_at_most(layout.device.type),
             recording=None if kept is None else sum(piece.nbytes() for piece in kept),
         )
         plan = choose(self.steps, *objective.agree(costs, tiers))
-        return plan, Record(0, self.theta, self.state, grad, kept if plan.recorded else None)
+        return plan, InnerStep(0, self.theta, self.state, grad, kept if plan.recorded else None)
 
-    def forward(self, tape: Tape, record: Record) -> tuple[Tensor, State]:
+    def forward(self, trajectory: Trajectory, inner_step: InnerStep) -> tuple[Tensor, State]:
         """(theta_T, what is left of the optimizer's state)."""
         for step in range(self.steps):
             if step:
-                losses, grad, kept = self.objective.gradient(step, self.theta, graph=tape.keeps_graph(step))
+                losses, grad, kept = self.objective.gradient(step, self.theta, graph=trajectory.keeps_graph(step))
                 self.losses.append(losses)
-                record = Record(step, self.theta, self.state, grad, kept)
-            tape.put(record)
+                inner_step = InnerStep(step, self.theta, self.state, grad, kept)
+            trajectory.put(inner_step)
             last = step + 1 == self.steps
-            self.theta, self.state = updated(self.rule, step, self.theta, self.state, record.grad, last=last)
-            record = None
+            self.theta, self.state = updated(self.rule, step, self.theta, self.state, inner_step.grad, last=last)
+            inner_step = None
         return self.theta, self.state
 
 
-def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tuple[slice, Tensor]) -> list[Tensor]:
+def _walk_back(
+    objective: Objective, rule: UpdateRule, trajectory: Trajectory, adjoint: tuple[slice, Tensor]
+) -> list[Tensor]:
     """Per step, first to last, the (B,) rewards. adjoint: dPhi/dtheta_T, zero outside its slice."""
     span, u_theta = adjoint
     weights, u_state = [], None
-    for record in tape.backward():
-        step, theta, state, grad = record.step, record.theta, record.state, record.grad
+    for inner_step in trajectory.backward():
+        step, theta, state, grad = inner_step.step, inner_step.theta, inner_step.state, inner_step.grad
         inside = slice(0, len(theta))  # where the direction may differ from zero
         if u_state is None:  # nothing has touched the optimizer's state yet
             narrow = rule.elementwise and len(u_theta) < len(theta)
@@ -211,10 +220,10 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                 u_state = tuple(_expand(u, span, theta) for u in u_state)
         else:
             u_theta, u_state, direction = pulled_back(rule, step, theta, state, grad, u_theta, u_state)
-        into, recorded = u_theta if step else None, step == 0 and tape.plan.recorded  # the same on every rank
-        rates = objective.directional(step, theta, direction, inside, into=into, kept=record.kept)
-        if not bool(torch.isfinite(rates.sum())):
-            bad = tuple((~torch.isfinite(rates)).nonzero()[:, 0].tolist())
+        into, recorded = u_theta if step else None, step == 0 and trajectory.plan.recorded  # the same on every rank
+        derivatives = objective.directional(step, theta, direction, inside, into=into, kept=inner_step.kept)
+        if not bool(torch.isfinite(derivatives.sum())):
+            bad = tuple((~torch.isfinite(derivatives)).nonzero()[:, 0].tolist())
             raise NonFiniteError(
                 f"The metagradient is not finite at inner step {step} (examples {list(bad[:16])} of its batch); lower "
                 "the inner learning rate or raise eps_root.",
@@ -222,17 +231,17 @@ def _walk_back(objective: Objective, rule: UpdateRule, tape: Tape, adjoint: tupl
                 examples=bad,
             )
         if step in (0, len(objective.batches) - 1):
-            right, sums = objective.consistent(rates, direction, grad[inside], recorded=recorded)
+            right, sums = objective.consistent(derivatives, direction, grad[inside], recorded=recorded)
             if not right and recorded:  # some parameter works outside of the layers that are recorded: ask forward mode
-                rates = objective.directional(step, theta, direction, inside)
-                right, sums = objective.consistent(rates, direction, grad[inside])
+                derivatives = objective.directional(step, theta, direction, inside)
+                right, sums = objective.consistent(derivatives, direction, grad[inside])
             if not right:
                 raise SecondDerivativeError(
                     f"The second derivative of the model is incomplete: the rewards of step {step} sum to {sums} by "
                     "the first derivative. A custom kernel (fused attention, norm or loss) has a backward that cannot "
                     'be differentiated; load the model with attn_implementation="eager" and without it.'
                 )
-        weights.append(rates)
+        weights.append(derivatives)
     return weights[::-1]
 
 

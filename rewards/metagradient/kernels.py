@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from rewards.metagradient import thrift
+from rewards.metagradient import recompute
 
 aten = torch.ops.aten
 BLOCK = 1 << 16
@@ -38,7 +38,9 @@ class _LayerNorm(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         y, mean, rstd = aten.native_layer_norm(x, weight.shape, weight, bias, eps)
         ctx.save_for_backward(x, weight, bias, mean, rstd)
-        thrift.offer(y, lambda x, w, b: aten.native_layer_norm(x, w.shape, w, b, eps)[0], x, weight, bias, forward=True)
+        recompute.offer(
+            y, lambda x, w, b: aten.native_layer_norm(x, w.shape, w, b, eps)[0], x, weight, bias, forward=True
+        )
         return y
 
     @staticmethod
@@ -88,7 +90,7 @@ class _RMSNorm(Function):
         rstd = x.square().mean(-1, keepdim=True, dtype=torch.float64).add_(eps).rsqrt_().to(x.dtype)
         ctx.save_for_backward(x, weight, rstd)
         y = (x * rstd).mul_(weight)
-        thrift.offer(y, lambda x, w, r: (x * r).mul_(w), x, weight, rstd, forward=True)
+        recompute.offer(y, lambda x, w, r: (x * r).mul_(w), x, weight, rstd, forward=True)
         return y
 
     @staticmethod
@@ -134,7 +136,7 @@ def rms_norm(module: nn.Module, x: Tensor) -> Tensor:
 
 class _Curve:
     """[f(x), f'(x), f''(x)] of one call of an activation, made together and kept: a graph that holds recipes
-    (thrift.py) needs all three within one pass, and their common part, tanh or the like, is what costs."""
+    (recompute.py) needs all three within one pass, and their common part, tanh or the like, is what costs."""
 
     def __init__(self, x: Tensor, kind: str) -> None:
         self.x, self.kind = x.detach(), kind
@@ -150,9 +152,9 @@ class _Activation(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, kind: str) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.kind, ctx.curve = kind, _Curve(x, kind) if thrift.on() else None
+        ctx.kind, ctx.curve = kind, _Curve(x, kind) if recompute.is_saving() else None
         y = F.silu(x) if kind == "silu" else F.gelu(x, approximate=kind)
-        thrift.offer(y, lambda curve=ctx.curve: curve.make()[0], forward=True)
+        recompute.offer(y, lambda curve=ctx.curve: curve.make()[0], forward=True)
         return y
 
     @staticmethod
@@ -168,7 +170,7 @@ class _ActivationBackward(Function):
         if curve is not None and curve.made is not None:
             return g * curve.made[1]
         gx = aten.silu_backward(g, x) if kind == "silu" else aten.gelu_backward(g, x, approximate=kind)
-        thrift.offer(gx, lambda g: g * curve.make()[1], g, forward=False)
+        recompute.offer(gx, lambda g: g * curve.make()[1], g, forward=False)
         return gx
 
     @staticmethod
@@ -228,7 +230,17 @@ def activation(x: Tensor, kind: str) -> Tensor:
 # --------------------------------------------------------------------------------------------------------------- linear
 
 
-class Lean:
+FEW_ROWS = 1 / 8
+"""Share of a weight's rows below which gathering them is cheaper than multiplying all."""
+
+
+def few_rows(direction: Tensor) -> Tensor | None:
+    """Numbers of the rows of (O, I) that are not zero; None where they are not few."""
+    rows = direction.any(1).nonzero()[:, 0]
+    return rows if len(rows) < FEW_ROWS * len(direction) else None
+
+
+class GraphOnly:
     """While `on`, backward passes form no weight gradients, a third of their work: their graph is wanted, which is to
     be differentiated again, and not their values."""
 
@@ -242,9 +254,11 @@ class _Linear(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, conv: bool, rows: bool, lean: Lean) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, conv: bool, rows: bool, graph_only: GraphOnly
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.how = bias is not None, conv, rows, lean
+        ctx.how = bias is not None, conv, rows, graph_only
         return F.linear(x, weight.T if conv else weight, bias)
 
     @staticmethod
@@ -257,16 +271,26 @@ class _LinearBackward(Function):
     that asks for gA alone skips the half that belongs to gx."""
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, weight: Tensor, biased: bool, conv: bool, rows: bool, lean: Lean, need):
+    def forward(
+        ctx: Any,
+        g: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        biased: bool,
+        conv: bool,
+        rows: bool,
+        graph_only: GraphOnly,
+        need,
+    ):
         ctx.save_for_backward(g, x, weight)
         ctx.set_materialize_grads(False)
         ctx.conv, ctx.rows = conv, rows
         gx = g @ (weight.T if conv else weight) if need[0] else None
         gw, gb = None, None
         if need[1]:
-            gw = weight.new_zeros(()).expand_as(weight) if lean.on else x.T @ g if conv else g.T @ x
+            gw = weight.new_zeros(()).expand_as(weight) if graph_only.on else x.T @ g if conv else g.T @ x
         if biased and need[2]:
-            gb = g.new_zeros(()).expand(g.shape[1]) if lean.on else g.sum(0)
+            gb = g.new_zeros(()).expand(g.shape[1]) if graph_only.on else g.sum(0)
         return gx, gw, gb
 
     @staticmethod
@@ -280,10 +304,8 @@ class _LinearBackward(Function):
             w_adjoint = p.T @ g if conv else g.T @ p
         x_adjoint = None
         if d is not None:
-            d, rows = d.T if conv else d, None  # (O, I)
-            if ctx.rows:
-                rows = d.any(1).nonzero()[:, 0]
-                rows = rows if len(rows) * 8 < len(d) else None
+            d = d.T if conv else d  # (O, I)
+            rows = few_rows(d) if ctx.rows else None
             part, taken = (d, g) if rows is None else (d[rows], g[:, rows])
             if need_g:
                 if rows is None:
@@ -298,10 +320,10 @@ class _LinearBackward(Function):
         return g_adjoint, x_adjoint, w_adjoint, None, None, None, None, None
 
 
-def linear(module: nn.Module, x: Tensor, lean: Lean, *, rows: bool = False) -> Tensor:
+def linear(module: nn.Module, x: Tensor, graph_only: GraphOnly, *, rows: bool = False) -> Tensor:
     """nn.Linear or Conv1D on (..., I)."""
     conv = type(module) is not nn.Linear
-    y = _Linear.apply(x.reshape(-1, x.shape[-1]), module.weight, module.bias, conv, rows, lean)
+    y = _Linear.apply(x.reshape(-1, x.shape[-1]), module.weight, module.bias, conv, rows, graph_only)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -333,7 +355,7 @@ class _TokenNLL(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
         ctx.save_for_backward(logits, targets)
-        ctx.softmax = _Softmax(logits) if thrift.on() else None
+        ctx.softmax = _Softmax(logits) if recompute.is_saving() else None
         nll = logits.new_empty(len(logits))
         for cut in _blocks(*logits.shape, logits.device):
             nll[cut] = -torch.log_softmax(logits[cut], -1).gather(1, targets[cut, None])[:, 0]
@@ -352,7 +374,7 @@ class _TokenNLLBackward(Function):
         ctx.save_for_backward(g, logits, targets)
         ctx.softmax = softmax
         gz = _nll_gradient(g, logits, targets, softmax)
-        thrift.offer(gz, lambda g, y: _nll_gradient(g, softmax.make(), y, softmax), g, targets, forward=False)
+        recompute.offer(gz, lambda g, y: _nll_gradient(g, softmax.make(), y, softmax), g, targets, forward=False)
         return gz
 
     @staticmethod
@@ -392,13 +414,13 @@ def is_conv1d(part: nn.Module) -> bool:
     return type(part).__name__ == "Conv1D" and hasattr(part, "nf")
 
 
-def fit(module: nn.Module, lm_head: nn.Module | None, lean: Lean) -> None:
+def fit(module: nn.Module, lm_head: nn.Module | None, graph_only: GraphOnly) -> None:
     """Give the modules of a private copy that these kernels cover their forward. Classes are matched exactly, by
     their Hugging Face names where they are not torch's, so that a subclass with other arithmetic keeps its own."""
     for part in module.modules():
         name = type(part).__name__
         if type(part) is nn.Linear or is_conv1d(part):
-            part.forward = lambda x, part=part: linear(part, x, lean, rows=part is lm_head)
+            part.forward = lambda x, part=part: linear(part, x, graph_only, rows=part is lm_head)
         elif type(part) is nn.LayerNorm and part.weight is not None and part.bias is not None:
             if part.weight.dim() == 1:
                 part.forward = lambda x, part=part: layer_norm(part, x)

@@ -1,4 +1,4 @@
-"""Loss of an example and of a batch, with the authors' conventions as named settings (PAPER.md, inner training)."""
+"""Loss of an example and of a batch, with the conventions of the authors' released code as named settings."""
 
 from __future__ import annotations
 

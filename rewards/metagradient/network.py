@@ -15,9 +15,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rewards.metagradient import kernels
+from rewards.metagradient.directional import Recorder
 from rewards.metagradient.errors import MetagradientError
 from rewards.metagradient.loss import Rows
-from rewards.metagradient.rates import Recorder
 
 
 class Layout:
@@ -108,7 +108,7 @@ class Network:
         self.frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
         self._model, self._reverse = model, _Copy(model, fitted=True)
         self.recorder = Recorder(self._reverse.module, self._reverse.head)
-        self.lean = self._reverse.lean
+        self.graph_only = self._reverse.graph_only
         """Switch of the reverse copy: backward passes for the sake of their graph alone."""
 
     @cached_property
@@ -137,11 +137,11 @@ class _Copy:
             config.pad_token_id = None  # it serves only a warning about padded input without a mask
         accepted = inspect.signature(self.module.forward).parameters
         self._extra = {"use_cache": False} if "use_cache" in accepted else {}
-        self.lean = kernels.Lean()
+        self.graph_only = kernels.GraphOnly()
         self.head = head = getattr(self.module, "get_output_embeddings", lambda: None)()
         self._scored: Tensor | None = None
         if fitted:
-            kernels.fit(self.module, head, self.lean)
+            kernels.fit(self.module, head, self.graph_only)
         if head is not None:
             head.register_forward_pre_hook(self._keep_scored)
 

@@ -89,8 +89,7 @@ class HubCache:
         self._store(f"datasets--{name.replace('/', '--')}", staging)
 
     def _store(self, folder: str, staging: Path) -> None:
-        """As the hub client does: contents as blobs named by hash, a snapshot of links to them, a branch that names
-        it."""
+        """As the hub client does: contents as blobs named by hash, a snapshot of links to them, a branch."""
         root = self.folder / folder
         (root / "refs").mkdir(parents=True)
         (root / "refs" / "main").write_text(COMMIT)

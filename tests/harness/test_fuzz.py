@@ -142,7 +142,8 @@ def test_assignments_of_any_type(assignments):
     survives(resolve, load_profile("tiny"), "lambada_es", "sgd_metagrad", assignments)
 
 
-PROFILE = (resources.files("harness") / "profiles" / "tiny.yaml").read_text(encoding="utf-8")
+TINY = sorted((resources.files("harness") / "profiles" / "tiny").iterdir(), key=lambda file: file.name)
+PROFILE = "".join(file.read_text(encoding="utf-8") for file in TINY)
 
 
 @fuzz
@@ -157,7 +158,7 @@ def test_profiles(tmp_path, data):
     elif kind == "text":
         path.write_bytes(data.draw(yaml_texts).encode("utf-8", "surrogatepass"))
     else:
-        path.write_text(json.dumps(edited(yaml.safe_load(PROFILE), data.draw)))
+        path.write_text(json.dumps(edited(json.loads(json.dumps(yaml.safe_load(PROFILE))), data.draw)))
     profile = survives(load_profile, str(path))
     if profile:
         for plan in survives(plan_grid, profile, ["lambada_es"], ["embedding"], [0], {}) or []:

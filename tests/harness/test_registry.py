@@ -6,7 +6,6 @@ import inspect
 import re
 import subprocess
 import sys
-from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -22,8 +21,6 @@ from harness.registry import (
     register_task,
     unsupported,
 )
-from harness.settings.options import check_options
-from harness.settings.profiles import Profile, load_profile, profile_names
 
 
 def test_a_name_is_taken_once():
@@ -94,48 +91,6 @@ def test_two_figures_cannot_have_one_key(monkeypatch):
 
 def test_a_name_that_is_not_installed_is_no_entry():
     assert TASKS.find("of_another_package") is None and TASKS.find("norm") is TASKS.get("norm")
-
-
-def test_a_misspelled_option_is_answered_with_the_nearest(register):
-    tiny = load_profile("tiny")
-    with pytest.raises(HarnessError, match=r"None of the chosen tasks reads .*lamda.*task\.options\.lambda"):
-        check_options(tiny, {"grpo.steps": 1, "task.options.lamda": 3}, ["67", "norm"], ["naive"])
-    with pytest.raises(HarnessError, match="task.options.lamda"):
-        check_options(tiny, {"task.options": {"lamda": 3}}, ["67"], ["naive"])
-    with pytest.raises(HarnessError, match="reads the option 'reward.options.model'; they read no options"):
-        check_options(tiny, {"reward.options.model": "x"}, ["67"], ["naive"])
-    known = {"task.options": {"lambda": 3}, "task.options.pattern": "x", "reward.options.language_id": "x"}
-    check_options(tiny, known, ["67", "norm"], ["naive", "fasttext"])
-    register("undeclared", lambda context: None)
-    check_options(tiny, {"reward.options.model": "x"}, ["67"], ["naive", "undeclared"])
-
-
-@pytest.mark.parametrize("name", profile_names())
-def test_every_option_of_a_built_in_profile_is_read(name):
-    check_options(load_profile(name), {}, ["67"], ["naive"])
-
-
-@pytest.mark.parametrize(
-    ("settings", "override", "why"),
-    [
-        (
-            {"task": {"options": {"lamda": 3}}},
-            {},
-            r"None of the tasks that .*task\.options\.lamda'; .*task\.options\.lambda",
-        ),
-        ({}, {"set": {"task.options.lamda": 3}}, r"task\.options\.lamda"),
-        ({}, {"set": {"task.options": {"lamda": 3}}}, r"task\.options\.lamda"),
-        ({}, {"set": {"reward.options.modle": "x"}}, r"None of the rewards that the profile .*reward\.options\.modle"),
-        ({}, {"when": {"task": "norm"}, "set": {"task.options.pattern": "x"}}, r"task\.options\.pattern"),
-        ({"task": {"options": {"lambda": 3}}}, {"when": {"task": "6*"}, "set": {"task.options.pattern": "x"}}, None),
-        ({}, {"when": {"task": "of_another_package"}, "set": {"task.options.anything": 3}}, None),
-    ],
-)
-def test_a_misspelled_option_of_a_profile_is_found_whatever_is_chosen(settings, override, why):
-    overrides = [{"when": {}, "set": {}} | override]
-    profile = Profile.model_validate({"name": "own", "summary": "", "settings": settings, "overrides": overrides})
-    with pytest.raises(HarnessError, match=why) if why else nullcontext():
-        check_options(profile, {}, ["norm"], ["naive"])
 
 
 READS = {

@@ -18,7 +18,8 @@ from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.profiles import load_profile, parse_assignment, resolve
 from harness.store.frames import load
 from harness.store.record import CellStore
-from harness.workers.local import run_grid
+from harness.workers.grid import run_grid
+from harness.workers.local import InProcess
 
 
 def plan(task: str, reward: str, assignments: dict, seed: int = 0) -> CellPlan:
@@ -126,17 +127,17 @@ def test_unsupported_pairs_become_rows_before_anything_loads(tmp_path):
     profile = load_profile("tiny")
     for task, reward in pairs:
         plans = plan_grid(profile, [task.name], [reward.name], [0], {})
-        (record,) = run_grid(plans, tmp_path, ignore, workers=0)
+        (record,) = run_grid(plans, tmp_path, ignore, InProcess())
         assert record.status == "unsupported" and record.reason
 
 
 def test_finished_cells_are_kept_and_fresh_runs_again(quick, tmp_path):
     plans = [plan("norm", "naive", quick())]
     seen: list[dict] = []
-    (first,) = run_grid(plans, tmp_path, ignore, workers=0)
-    (again,) = run_grid(plans, tmp_path, lambda p, e: seen.append(e), workers=0)
+    (first,) = run_grid(plans, tmp_path, ignore, InProcess())
+    (again,) = run_grid(plans, tmp_path, lambda p, e: seen.append(e), InProcess())
     assert again == first and [event["event"] for event in seen] == ["end"]
-    (fresh,) = run_grid(plans, tmp_path, ignore, workers=0, policy="fresh")
+    (fresh,) = run_grid(plans, tmp_path, ignore, InProcess(), policy="fresh")
     assert fresh.provenance["started"] >= first.provenance["finished"]
     assert fresh.final == first.final
 

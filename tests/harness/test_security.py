@@ -100,7 +100,7 @@ def test_the_command_line_alone_lets_it_run_and_the_record_says_so(
     model_with_code, quick, make_plan, tmp_path, monkeypatch
 ):
     folder, mark = model_with_code
-    monkeypatch.setitem(trust._trust, "remote_code", False)
+    monkeypatch.setattr(trust, "_trusts_remote_code", False)
     trust.trust_remote_code()
     with pytest.raises(HarnessError):  # the weights are empty
         assets.load_model(str(folder))
@@ -138,14 +138,15 @@ def test_no_name_leads_out_of_the_results_folder(part, name, tmp_path):
 
 
 def test_a_profile_with_such_a_name_is_refused_before_anything_is_written(tmp_path):
-    text = (ROOT / "harness" / "profiles" / "tiny.yaml").read_text()
+    files = sorted((ROOT / "harness" / "profiles" / "tiny").iterdir())
     path = tmp_path / "mine.yaml"
-    path.write_text(text.replace("name: tiny", "name: ../../outside"))
-    from harness.workers.local import run_grid
+    path.write_text("".join(file.read_text() for file in files).replace("name: tiny", "name: ../../outside"))
+    from harness.workers.grid import run_grid
+    from harness.workers.local import InProcess
 
     plans = plan_grid(load_profile(str(path)), ["norm"], ["naive"], [0], {})
     with pytest.raises(HarnessError, match="cannot be the name"):
-        run_grid(plans, tmp_path / "runs", ignore, workers=0)
+        run_grid(plans, tmp_path / "runs", ignore, InProcess())
     assert [item.name for item in tmp_path.iterdir()] == ["mine.yaml"]
 
 

@@ -1,5 +1,4 @@
-"""The phase benchmark runs to the end at a sliver of the width and says what it must; its seconds are not judged
-here."""
+"""The phase benchmark runs to the end at a sliver of the width and says what it must; seconds are not judged."""
 
 from __future__ import annotations
 

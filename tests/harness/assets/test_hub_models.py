@@ -1,5 +1,4 @@
-"""Models and data in the hub's cache layout, offline: Llama-, Qwen- and GPT-2-shaped, with tokenizer files as
-theirs."""
+"""Models and data in the hub's cache layout, offline: Llama-, Qwen- and GPT-2-shaped, with their tokenizer files."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from harness.planning.preflight import preflight
 from harness.planning.shapes import Shape, known_assets, shape_from_config, shape_of
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
-from rewards.metagradient.plan import Costs, Tier, choose
+from rewards.metagradient.checkpointing import Costs, Tier, choose
 
 SLOW = Device("test", 2**34, {"float32": 1e10, "bfloat16": 1e10}, 1e10, 1e-4)
 

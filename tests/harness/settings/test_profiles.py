@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+import tomllib
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path, PurePath
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.contracts import HarnessError
 from harness.registry import REWARDS, TASKS
-from harness.settings.profiles import known_keys, load_profile, parse_assignment, profile_names, resolve
+from harness.settings.profiles import (
+    load_profile,
+    origins,
+    parse_assignment,
+    profile_from,
+    profile_names,
+    resolve,
+)
+from harness.settings.schema import known_keys
+from harness.store.record import identity
+
+START = "name: x\nsummary: y\nsettings: {}\n"
+BUILT_IN = resources.files("harness") / "profiles"
+
+
+def own(**parts):
+    """A profile that starts from tiny's base, nested as a reader would write it."""
+    settings = yaml.safe_load((BUILT_IN / "tiny" / "base.yaml").read_text())["settings"]
+    return profile_from({"name": "own", "summary": "", "settings": settings | parts.pop("settings", {})} | parts)
 
 
 @pytest.mark.parametrize("profile", profile_names())
@@ -24,7 +49,7 @@ def test_every_profile_resolves_for_every_pair(profile, task, reward):
         assert settings.inner.optimizer.name in ("adam", "adamw")
 
 
-def test_set_wins_over_overrides():
+def test_set_wins_over_the_profile():
     settings = resolve(load_profile("tiny"), "lambada_es", "sgd_metagrad", {"inner.optimizer.lr": 0.5})
     assert settings.inner.optimizer.lr == 0.5
     assert settings.inner.optimizer.name == "sgd"
@@ -57,12 +82,45 @@ def test_unknown_profile_names_the_nearest():
         load_profile("tiney")
 
 
-@pytest.mark.parametrize("content", ["", "- a", "name: x\nsummary: y\nsettings: {}\nnope: 1", "a: [", "\x00"])
-def test_broken_profile_files_are_refused(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "must be a mapping with some of the keys name, summary, settings, tasks"),
+        ("- a", "must be a mapping"),
+        ("a: [", "not valid YAML"),
+        ("\x00", "not valid YAML"),
+        ("summary: y\nsettings: {}", "has no name"),
+        ("name: 3\nsummary: y\nsettings: {}", "has no name"),
+        ("name: x\nsettings: {}", "has no summary"),
+        ("name: x\nsummary: y", "has no settings"),
+        (START, "Bad setting generator: Field required"),
+        (START + "nope: 1", "holds 'nope', but takes only name, summary, settings, tasks, rewards, pairs."),
+        (START + "overrides: []", "holds 'overrides', but takes only"),
+        (START + "tasks: [norm]", "In mine.yaml, tasks: there must be a mapping, not '['norm']'."),
+        (START + "tasks: {norm: 3}", "In mine.yaml, tasks, norm: there must be a mapping, not '3'."),
+        (START + "tasks: {'norm,': {}}", "In mine.yaml, tasks: the entry 'norm,' has an empty name."),
+        (START + "tasks: {norm: {grpo.stepz: 3}}", "In mine.yaml, tasks, norm: there is no setting named 'grpo.stepz'"),
+        (START + "tasks: {norm: {grpo: 3}}", "In mine.yaml, tasks, norm: there is no setting named 'grpo'"),
+        (START + "pairs: {norm: {naive: {grpo: {stepz: 3}}}}", "pairs, norm, naive: there is no setting named 'grpo.s"),
+        (START + "pairs: {norm: {grpo.steps: 3}}", "pairs, norm, grpo.steps: there must be a mapping, not '3'."),
+        (START + "tasks:\n  norm: {}\n  qr: {}\n  norm: {}", "'norm' stands twice (line 7)"),
+        (START + "tasks: {norm: {grpo.steps: 3, grpo: {steps: 3}}}", "tasks, norm: grpo.steps is set twice"),
+        (START + "tasks: {'qr, norm': {grpo.steps: 3}, norm: {grpo.steps: 4}}", "tasks, norm: grpo.steps is set twice"),
+        (START + "pairs: {'67, qr': {naive: {grpo.kl: 1}}, qr: {naive: {grpo.kl: 1}}}", "qr, naive: grpo.kl is set tw"),
+        (START + "tasks: {norm: {inner_steps_at_least: 2}}", "inner_steps_at_least: there must be a mapping"),
+        (START + "tasks: {norm: {inner_steps_at_least: {2: 3}}}", "inner_steps_at_least, 2: there must be a mapping"),
+        (START + "tasks: {norm: {inner_steps_at_least: {1: {}}}}", "takes whole numbers from 2 on, not '1'"),
+        (START + "tasks: {norm: {inner_steps_at_least: {2.5: {}}}}", "takes whole numbers from 2 on, not '2.5'"),
+        (START + "tasks: {norm: {inner_steps_at_least: {yes: {}}}}", "takes whole numbers from 2 on, not 'True'"),
+    ],
+)
+def test_broken_profile_files_are_refused_in_a_sentence(tmp_path, content, words):
     path = tmp_path / "mine.yaml"
     path.write_text(content)
-    with pytest.raises(HarnessError):
-        resolve(load_profile(str(path)), "lambada_es", "naive")
+    with pytest.raises(HarnessError) as caught:
+        resolve(load_profile(str(path)), "norm", "naive")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @given(
@@ -104,7 +162,7 @@ def test_a_rate_set_by_hand_stands_against_a_total_rate():
     assert resolve(tiny, "67", "adam_metagrad", both).inner.optimizer.total_lr == 0.3
 
 
-def test_an_override_can_wait_for_a_long_training():
+def test_a_setting_can_wait_for_a_long_training():
     """The rate that 67 is drawn at by one step of SGD makes a training of many diverge; what is given still wins."""
     tiny = load_profile("tiny")
 
@@ -117,13 +175,146 @@ def test_an_override_can_wait_for_a_long_training():
     assert rate({"inner.steps": 8}, "adam_metagrad") == rate({}, "adam_metagrad")
 
 
-def test_an_override_waits_for_so_many_inner_steps_and_no_fewer(tmp_path):
-    path = tmp_path / "own.yaml"
-    base = {"name": "own", "summary": "", "settings": load_profile("tiny").settings}
-    override = {"when": {"inner_steps": 9}, "set": {"grpo.steps": 3}}
-    path.write_text(json.dumps(base | {"overrides": [override]}))
-    steps = [resolve(load_profile(str(path)), "norm", "naive", {"inner.steps": t}).grpo.steps for t in (1, 8, 9, 96)]
-    assert steps == [9, 9, 3, 3]
-    path.write_text(json.dumps(base | {"overrides": [override | {"when": {"inner_steps": 0}}]}))
-    with pytest.raises(HarnessError, match="inner_steps"):
-        load_profile(str(path))
+@pytest.mark.parametrize("layer", ["settings", "tasks", "rewards", "pairs"])
+def test_a_setting_waits_for_so_many_inner_steps_and_no_fewer(layer):
+    waiting = {"inner_steps_at_least": {90: {"grpo.steps": 4}, 9: {"grpo.steps": 3}}}
+    entry = {"tasks": {"norm": waiting}, "rewards": {"naive": waiting}, "pairs": {"norm": {"naive": waiting}}}
+    profile = own(**{layer: entry.get(layer, waiting)})
+    assert [resolve(profile, "norm", "naive", {"inner.steps": t}).grpo.steps for t in (1, 8, 9, 96)] == [9, 9, 3, 4]
+    assert profile == own(**json.loads(json.dumps({layer: entry.get(layer, waiting)})))  # as JSON has it
+
+
+def test_what_waits_goes_over_its_own_layer_and_under_later_ones():
+    waiting = {"grpo.steps": 2, "grpo.kl": 0.2, "inner_steps_at_least": {2: {"grpo.steps": 3, "grpo.kl": 0.3}}}
+    profile = own(tasks={"norm": waiting}, rewards={"naive": {"grpo.kl": 0.4}})
+    grpo = resolve(profile, "norm", "naive", {"inner.steps": 2}).grpo
+    assert (grpo.steps, grpo.kl) == (3, 0.4)
+
+
+def test_what_waits_may_change_the_steps_but_does_not_decide_about_itself():
+    """Read without it there is one step: nothing that waits for two applies, whatever it would make of that."""
+    longer = {"inner_steps_at_least": {2: {"inner.steps": 8}, 8: {"grpo.steps": 3}}}
+    one, two = (resolve(own(settings=longer), "norm", "naive", {"validation.inner_steps": t}) for t in (1, 2))
+    assert (one.inner.steps, two.inner.steps) == (1, 8)
+    assert one.grpo.steps == two.grpo.steps == 9  # that two made it eight comes too late for what waits for eight
+
+
+# -------------------------------------------------------------------------------------------------------------- layers
+
+
+@pytest.mark.parametrize("last", ["settings", "tasks", "rewards", "pairs", "--set"])
+def test_the_later_layer_wins(last):
+    layers = ["settings", "tasks", "rewards", "pairs", "--set"]
+    kl = {layer: (n + 1) / 10 for n, layer in enumerate(layers[: layers.index(last) + 1])}
+    given = {"grpo.kl": kl.pop("--set")} if last == "--set" else {}
+    values = {layer: {"grpo.kl": value} for layer, value in kl.items()}
+    within = {
+        "settings": lambda v: v,
+        "tasks": lambda v: {"norm": v},
+        "rewards": lambda v: {"naive": v},
+        "pairs": lambda v: {"norm": {"naive": v}},
+    }
+    # Written down in the other direction: the order in the file means nothing.
+    profile = own(**{layer: within[layer](values[layer]) for layer in reversed(values)})
+    assert resolve(profile, "norm", "naive", given).grpo.kl == (layers.index(last) + 1) / 10
+    assert resolve(profile, "qr", "fasttext").grpo.kl == kl["settings"]
+
+
+def test_names_may_share_an_entry_and_have_one_of_their_own():
+    profile = own(
+        tasks={"qr, norm": {"grpo": {"kl": 0.5}}, "norm": {"grpo.steps": 3}, 67: {"grpo.kl": 0.6}},
+        pairs={"qr,67": {"naive, fasttext": {"grpo.steps": 4}}, "qr": {"naive": {"grpo.lr": 1.0}}},
+    )
+    found = {task: resolve(profile, task, "naive").grpo for task in ("qr", "norm", "67", "uuid")}
+    assert [(each.kl, each.steps) for each in found.values()] == [(0.5, 4), (0.5, 3), (0.6, 4), (0.0, 9)]
+    assert [resolve(profile, "qr", reward).grpo.lr for reward in ("naive", "fasttext")] == [1.0, 3e-4]
+
+
+def test_options_of_layers_come_together_and_other_values_are_replaced():
+    profile = own(
+        settings={"task": {"options": {"a": 1, "b": {"c": 1}}}, "grpo.betas": [0.1, 0.2]},
+        tasks={"norm": {"task": {"options": {"b": 2}}, "task.options.d": 3, "grpo.betas": [0.3, 0.4]}},
+    )
+    settings = resolve(profile, "norm", "naive")
+    assert settings.task.options == {"a": 1, "b": 2, "d": 3} and settings.grpo.betas == (0.3, 0.4)
+
+
+def test_resolving_leaves_profile_and_assignments_as_they_are():
+    profile = own(settings={"task.options": {"a": {"b": 1}}}, tasks={"norm": {"task.options.a.c": 2}})
+    given = {"reward.options": {"x": {"y": 1}}, "reward.options.x.z": 2}
+    first = resolve(profile, "norm", "naive", given)
+    assert first.task.options == {"a": {"b": 1, "c": 2}} and first.reward.options == {"x": {"y": 1, "z": 2}}
+    assert resolve(profile, "qr", "naive").task.options == {"a": {"b": 1}}
+    assert given["reward.options"] == {"x": {"y": 1}}
+
+
+@pytest.mark.parametrize("profile", profile_names())
+def test_a_task_of_another_package_gets_the_base_alone(profile):
+    loaded = load_profile(profile)
+    for task in ("a_task_of_mine", "lambada_pl", "6", "qrs", "*", ""):
+        assert resolve(loaded, task, "") == resolve(loaded, "", "")
+        places = {origin.layer for origin in origins(loaded, task, "").values()}
+        assert places == {"default", "base"}
+
+
+# --------------------------------------------------------------------------------------------------- files and folders
+
+
+@pytest.mark.parametrize("profile", ["tiny", "small", "paper"])
+def test_built_in_profiles_are_folders_of_four_files_that_come_with_the_package(profile):
+    files = {item.name: item.read_text(encoding="utf-8") for item in (BUILT_IN / profile).iterdir()}
+    assert sorted(files) == ["base.yaml", "pairs.yaml", "rewards.yaml", "tasks.yaml"]
+    for name, part in zip(["base", "tasks", "rewards", "pairs"], range(1, 5), strict=True):
+        assert files[f"{name}.yaml"].startswith(f"# {part} of 4: ")
+    assert yaml.safe_load(files["base.yaml"])["name"] == profile
+    project = tomllib.loads((Path(str(BUILT_IN)).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = project["tool"]["setuptools"]["package-data"]["harness"]
+    assert all(any(PurePath("profiles", profile, name).match(pattern) for pattern in patterns) for name in files)
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_the_files_of_a_folder_one_after_the_other_are_the_same_profile(name, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("".join(item.read_text() for item in (BUILT_IN / name).iterdir()))
+    one, four = load_profile(str(path)), load_profile(name)
+    assert replace(one, places={}) == replace(four, places={})
+
+
+def test_a_folder_of_my_own(tmp_path):
+    folder = tmp_path / "mine"
+    shutil.copytree(str(BUILT_IN / "tiny"), folder)
+    (folder / "tasks.yaml").write_text("tasks:\n  norm:\n  # grpo.steps: 4\n")
+    for name in ("rewards.yaml", "pairs.yaml"):
+        (folder / name).unlink()
+    assert resolve(load_profile(str(folder)), "norm", "sgd_metagrad") == resolve(load_profile("tiny"), "", "")
+    assert str(origins(load_profile(f"{folder}/"), "norm", "")["grpo.steps"]) == "mine/base.yaml"
+    (folder / "tasks.yaml").write_text("rewards: {}")
+    with pytest.raises(HarnessError, match=r"mine/tasks\.yaml holds 'rewards', but takes only tasks\."):
+        load_profile(str(folder))
+    (folder / "tasks.yaml").rename(folder / "task.yaml")
+    with pytest.raises(HarnessError, match=r"holds the file task\.yaml, but takes only base\.yaml, tasks\.yaml, "):
+        load_profile(str(folder))
+    (folder / "base.yaml").unlink()
+    with pytest.raises(HarnessError, match=r"without a file base\.yaml; add one with name, summary, settings"):
+        load_profile(str(folder))
+
+
+@pytest.mark.parametrize("name", ["no/such/file.yaml", "no/such/folder", "x" * 5000, "a\x00b", ""])
+def test_a_profile_that_is_not_there_is_one_sentence(name):
+    with pytest.raises(HarnessError):
+        load_profile(name)
+
+
+def test_the_built_in_settings_are_pinned():
+    """Over identities, which fields that came later leave as they are. A changed value orphans stored results of the
+    cells it concerns: say in the commit which ones."""
+    tasks = ["67", "lambada_de", "lambada_es", "lambada_fr", "lambada_it", "norm", "qr", "uuid"]
+    rewards = ["adam_metagrad", "embedding", "fasttext", "levenshtein", "naive", "sgd_metagrad"]
+    found = [
+        identity(task, reward, 0, resolve(profile, task, reward, given), {})
+        for profile in map(load_profile, ["paper", "small", "tiny"])
+        for task in tasks
+        for reward in rewards
+        for given in ({}, {"inner.steps": 1}, {"inner.steps": 8}, {"inner.steps": 96})
+    ]
+    assert hashlib.sha256(" ".join(found).encode()).hexdigest()[:16] == "49ff4f5c0031f432"

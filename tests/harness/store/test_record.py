@@ -24,9 +24,9 @@ BASE = {
 
 
 def settings(**changes):
-    from harness.settings.profiles import Profile
+    from harness.settings.profiles import profile_from
 
-    return resolve(Profile(name="x", summary="", settings=BASE), "t", "r", changes)
+    return resolve(profile_from({"name": "x", "summary": "", "settings": BASE}), "t", "r", changes)
 
 
 def make(**changes) -> CellRecord:

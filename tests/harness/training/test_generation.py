@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.contracts import HarnessError
 from harness.settings.schema import GeneratorSettings
-from harness.training.generation import HalfCopy, RowStreams, arrange, check_backend, sample, stop_tokens, uniforms
+from harness.training.generation import Bfloat16Copy, RowStreams, arrange, check_backend, sample, stop_tokens, uniforms
 
 PROMPTS = [
     [65, 66, 67],
@@ -92,17 +92,17 @@ def test_each_prompt_is_read_once_and_logits_only_where_needed(family, make_mode
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_half_copy_follows_its_source(tied, make_model):
+def test_the_bfloat16_copy_follows_its_source(tied, make_model):
     model = make_model("llama", tied=tied)
-    half = HalfCopy(model)
-    first = half.current()
+    bfloat16_copy = Bfloat16Copy(model)
+    first = bfloat16_copy.current()
     assert {p.dtype for p in first.parameters()} == {torch.bfloat16}
     assert sum(1 for _ in first.parameters()) == sum(1 for _ in model.parameters())
     assert (first.get_output_embeddings().weight is first.get_input_embeddings().weight) == tied
     with torch.no_grad():
         for p in model.parameters():
             p.add_(1.0)
-    second = half.current()
+    second = bfloat16_copy.current()
     assert second is first
     for mine, theirs in zip(second.parameters(), model.parameters(), strict=True):
         assert torch.equal(mine, theirs.bfloat16()) and theirs.dtype == torch.float32

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from harness.contracts import HarnessError, SignalError
 from harness.settings.schema import GeneratorSettings, GrpoSettings
 from harness.training.advantages import advantages, check_rewards, rescale, zero_spread
-from harness.training.grpo import make_trainer
+from harness.training.grpo import CheckedReward, make_trainer
 from harness.training.prompts import build_prompt, encode_prompt
 
 finite = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
@@ -52,6 +52,22 @@ def test_equal_rewards_give_zero_advantages_and_are_counted():
     assert advantages(scaled, 4, "group", 1e-6).tolist() == [0.0] * 8
     assert zero_spread(scaled, 4) == 1.0
     assert zero_spread(torch.tensor([1.0, 1.0, 1.0, 2.0]), 2) == 0.5
+
+
+def test_a_checked_reward_keeps_its_last_call_as_it_was_given():
+    fine = [1.0, 1.0 + 1e-12]  # float32, in which TRL stores rewards, cannot tell them apart
+
+    def mine(completions, credit_characters, **columns):
+        if columns["credited"]:
+            credit_characters([[0.5], [0.25]])
+        return fine
+
+    checked = CheckedReward(mine)
+    assert checked.__name__ == "mine" and checked.last is None
+    assert checked(prompts=["p", "p"], completions=["a", "b"], credited=True) == fine
+    assert (checked.last.raw, checked.last.credits) == (fine, [[0.5], [0.25]])
+    checked(prompts=["p", "p"], completions=["a", "b"], credited=False)
+    assert checked.last.credits is None  # not those of the call before
 
 
 @pytest.mark.parametrize("bad", [[0.0, float("nan")], [float("inf"), 1.0], [1.0], [1.0, None], None, [1.0, "x"]])
@@ -114,7 +130,7 @@ def train(make_model, make_tokenizer, tmp_path):
             scratch=str(tmp_path),
             generator=GeneratorSettings(model="-", prompt="<article>", max_prompt_tokens=8, max_completion_tokens=4),
             grpo=GrpoSettings(steps=6, prompts_per_step=4, rollouts_per_prompt=2, lr=1e-2, **settings),
-            on_step=lambda step, values: logs.append(values),
+            on_step=lambda report: logs.append(report.logs),
         ).train()
         return logs
 

@@ -7,7 +7,7 @@ import torch
 
 from harness.contracts import HarnessError, InnerTraining
 from harness.settings.schema import InnerSettings
-from harness.training.inner import Clock, InnerTrainer
+from harness.training.inner import InnerTrainer, StepCounter
 
 
 @pytest.fixture
@@ -157,9 +157,9 @@ def test_a_warm_up_is_a_training_before_the_weighted_one(family, warm, steps, ma
 
 
 def test_a_warm_up_waits_for_its_step(make_inner):
-    """Rewards of copies with another optimizer know the clock; validation has the warm-up from the start."""
+    """Rewards of copies with another optimizer share the step counter; validation has the warm-up from the start."""
     inner = make_inner(warmup_steps=2, warmup_after=3)
-    inner.clock = Clock()
+    inner.step_counter = StepCounter()
     plain, warm = make_inner(), make_inner(warmup_steps=2)
     for other in (plain, warm):
         other.model.load_state_dict(inner.model.state_dict())
@@ -168,12 +168,12 @@ def test_a_warm_up_waits_for_its_step(make_inner):
     def weights(trainer):
         return trainer.metagradient(TEXTS, norm).weights
 
-    for inner.clock.steps_done in (0, 2):
+    for inner.step_counter.steps_done in (0, 2):
         assert torch.equal(weights(inner), weights(plain)) and torch.equal(weights(other), weights(plain))
-    inner.clock.steps_done = 3
+    inner.step_counter.steps_done = 3
     assert torch.equal(weights(inner), weights(warm)) and torch.equal(weights(other), weights(warm))
     assert not torch.equal(weights(warm), weights(plain))
-    inner.clock.steps_done = 0
+    inner.step_counter.steps_done = 0
     assert torch.equal(weights(inner.with_steps(inner.steps)), weights(warm))
 
 

@@ -1,4 +1,4 @@
-"""Turns on the device, with a device that only takes notes."""
+"""Offloading, with a device that only takes notes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import copy
 
 import torch
 
-from harness.training.offload import Residency, move
+from harness.training.offload import Offloader, move
 
 
 class Desk:
-    """A mover that records where everything is and how many parties were there at once."""
+    """A mover that records where everything is and how many roles were there at once."""
 
     def __init__(self) -> None:
         self.places = {"model": "gpu", "optimizer": "gpu", "target": "gpu"}
@@ -21,32 +21,30 @@ class Desk:
         self.log.append((thing, place))
 
 
-def parties(active: bool) -> tuple[Residency, Desk]:
+def roles(enabled: bool) -> tuple[Offloader, Desk]:
     desk = Desk()
-    residency = Residency("gpu", active, desk)
-    residency.add("generator", lambda: ["model", "optimizer"])
-    residency.add("target", lambda: ["target"])
-    return residency, desk
+    offloader = Offloader("gpu", enabled, desk)
+    offloader.add("generator", lambda: ["model", "optimizer"])
+    offloader.add("target", lambda: ["target"])
+    return offloader, desk
 
 
-def test_only_the_one_whose_turn_it_is_stays():
-    residency, desk = parties(True)
-    residency.turn("generator")
+def test_only_the_active_role_stays():
+    offloader, desk = roles(True)
+    offloader.activate("generator")
     assert desk.places == {"model": "gpu", "optimizer": "gpu", "target": "cpu"}
-    residency.turn("target")
+    offloader.activate("target")
     assert desk.places == {"model": "cpu", "optimizer": "cpu", "target": "gpu"}
     assert desk.log[-3:] == [("model", "cpu"), ("optimizer", "cpu"), ("target", "gpu")]  # leave first, then come
     moves = len(desk.log)
-    residency.turn("target")
+    offloader.activate("target")
     assert len(desk.log) == moves
-    residency.everyone_home()
-    assert set(desk.places.values()) == {"gpu"}
 
 
 def test_nothing_moves_where_all_fit():
-    residency, desk = parties(False)
+    offloader, desk = roles(False)
     for name in ("generator", "target", "generator"):
-        residency.turn(name)
+        offloader.activate(name)
     assert desk.log == []
 
 
@@ -71,11 +69,11 @@ def test_after_a_round_trip_the_optimizer_still_steps_these_parameters():
     (model, optimizer), (other, same) = trained_once(), trained_once()
     other.load_state_dict(model.state_dict())
     same.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    residency = Residency("cpu", True)
-    residency.add("generator", lambda: [model, optimizer])
-    residency.add("target", lambda: [])
+    offloader = Offloader("cpu", True)
+    offloader.add("generator", lambda: [model, optimizer])
+    offloader.add("target", lambda: [])
     for name in ("target", "generator"):
-        residency.turn(name)
+        offloader.activate(name)
     for module, steps in ((model, optimizer), (other, same)):
         module(torch.ones(1, 3)).pow(2).sum().backward()
         steps.step()

@@ -1,4 +1,4 @@
-"""A cut cell goes on from its last whole checkpoint and ends bit for bit as if it had not been cut."""
+"""An interrupted cell resumes from its last whole checkpoint and ends bit for bit as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from harness.cell import run_cell
 from harness.machine import stopping
 from harness.machine.stopping import Interrupted
-from harness.planning.cells import wanted
+from harness.planning.policy import wanted
 from harness.settings.profiles import load_profile, resolve
 from harness.store.atomic import StorageError
 from harness.store.checkpoint import Checkpoint, Checkpoints

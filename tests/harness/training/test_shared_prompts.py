@@ -1,4 +1,4 @@
-"""harness/update.py against one plain pass over every rollout."""
+"""harness/training/shared_prompts.py against one plain pass over every rollout."""
 
 import pytest
 import torch

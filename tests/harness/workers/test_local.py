@@ -14,7 +14,8 @@ import pytest
 from harness.store import locks
 from harness.store.atomic import StorageError
 from harness.store.frames import load
-from harness.workers.local import run_grid
+from harness.workers.grid import run_grid
+from harness.workers.local import InProcess
 from reports.store import store_tables
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,7 +59,7 @@ def work(plans, runs, queue) -> None:
         if event["event"] == "validation" and event["step"] == 0:
             began.append(plan.name)
 
-    records = run_grid(plans, runs, observe, workers=0)
+    records = run_grid(plans, runs, observe, InProcess())
     store_tables(runs / "tiny")
     queue.put((began, [record.status for record in records]))
 
@@ -94,6 +95,6 @@ def test_a_cell_of_another_process_is_left_to_it_and_taken_over_when_it_dies(qui
         if event["event"] == "elsewhere":
             owner.send_signal(signal.SIGKILL)
 
-    (record,) = run_grid([plan], tmp_path, observe, workers=0)
+    (record,) = run_grid([plan], tmp_path, observe, InProcess())
     assert record.status == "done" and events[:3] == ["start", "elsewhere", "start"]
     owner.wait()

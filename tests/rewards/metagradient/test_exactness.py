@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_models import Double, build, lm_metric, make_batches, oracle, patch_metric, relative
 
-from rewards.metagradient import InnerOptimizer, LossConvention, metagradient, passes, train
+from rewards.metagradient import InnerOptimizer, LossConvention, gradients, metagradient, train
 
 OPTIMIZERS = {
     "adamw": InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6, weight_decay=0.1),
@@ -140,10 +140,10 @@ def test_rebuilt_graphs_in_pieces_give_the_same_numbers(tokens, steps, monkeypat
     model, batches = build("llama"), make_batches(steps)
     tight = 4 * 8 * steps * sum(p.numel() for p in model.parameters())  # states, no graph
     run = lambda: metagradient(model, batches, lm_metric(model), OPTIMIZERS["adamw"], memory_budget=tight)
-    monkeypatch.setitem(passes.REBUILT_TOKENS, "cpu", math.inf)
+    monkeypatch.setitem(gradients.REBUILT_TOKENS, "cpu", math.inf)
     whole = run()
     assert whole.plan.graphs < steps
-    monkeypatch.setitem(passes.REBUILT_TOKENS, "cpu", tokens)
+    monkeypatch.setitem(gradients.REBUILT_TOKENS, "cpu", tokens)
     assert relative(run().weights, whole.weights) <= 1e-11
 
 

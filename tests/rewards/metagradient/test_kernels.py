@@ -16,8 +16,8 @@ def leaf(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 LINEAR = kernels._Linear.apply
-FULL, LEAN = kernels.Lean(), kernels.Lean()
-LEAN.on = True
+FULL, GRAPH_ONLY = kernels.GraphOnly(), kernels.GraphOnly()
+GRAPH_ONLY.on = True
 TARGETS = torch.tensor([3, 0, 6, 3])
 CASES = {
     "layer_norm": (
@@ -93,7 +93,7 @@ def test_a_lean_pass_differs_in_the_weight_gradients_alone(conv):
     directions = [leaf(*t.shape, seed=10 + i).detach() for i, t in enumerate((x, weight, bias))]
     one, two = (
         second_order(lambda *xs, how=how: LINEAR(*xs, conv, False, how), [x, weight, bias], g, directions)
-        for how in (FULL, LEAN)
+        for how in (FULL, GRAPH_ONLY)
     )
     for i, (a, b) in enumerate(zip(one, two, strict=True)):
         assert bool((b == 0).all()) if i in (2, 3) else torch.equal(a, b)
@@ -118,5 +118,5 @@ def test_a_subclass_keeps_its_own_arithmetic():
             return 2 * super().forward(x)
 
     model = nn.Sequential(Doubled(4), nn.LayerNorm(4), nn.SiLU())
-    kernels.fit(model, None, kernels.Lean())
+    kernels.fit(model, None, kernels.GraphOnly())
     assert "forward" not in vars(model[0]) and "forward" in vars(model[1]) and "forward" in vars(model[2])

@@ -1,11 +1,11 @@
-"""What the walk asks of one batch: its gradient, and the directional pass of the way back.
+"""What the walk asks of one batch: its gradient, and on the way back the gradient's derivative in one direction.
 
 The way back differentiates <d, dL/dtheta> once more (reverse over reverse): with respect to the example weights it
 gives the rewards, with respect to theta the Hessian-vector product. It needs 8 matrix products to plain training's 3
 (forward over reverse 9, for it forms the gradient once more), and 6 where it can start from the graph that the forward
 walk built anyway. Reverse over forward would need 8 too, but PyTorch gets it silently wrong for layer_norm. Where no
 Hessian-vector product is wanted, forward mode alone needs 3, and reading the rewards off the backward pass that the
-forward walk made anyway needs 1 (rates.py).
+forward walk made anyway needs 1 (directional.py).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from rewards.metagradient.checkpointing import Costs, Tier
+from rewards.metagradient.directional import Recording
 from rewards.metagradient.errors import NonFiniteError, NoScoredTokensError, SecondDerivativeError
 from rewards.metagradient.loss import IGNORED, LossConvention, Rows, prepare
 from rewards.metagradient.network import Network
-from rewards.metagradient.plan import Costs, Tier
-from rewards.metagradient.rates import Recording
-from rewards.metagradient.thrift import saving
+from rewards.metagradient.recompute import saving
 
 Batch = Mapping[str, Tensor]
 
@@ -49,6 +49,14 @@ Kept = list[Graph] | list[Recording]
 REBUILT_TOKENS = {"cpu": 1024}
 """Tokens of a graph that is built anew only to be differentiated at once: on a CPU it then stays in cache. Elsewhere a
 whole microbatch."""
+
+DISAGREEMENT, NARROW_DISAGREEMENT = 0.01, 0.3
+"""What two ways to the same sum may differ by, relative to it, before a missing second derivative is to blame; in
+float16 and bfloat16 rounding alone is that coarse."""
+RECORDED_ROUNDING, NARROW_ROUNDING = 1e3, 0.01
+"""The same where both sums come from one backward pass: units of the dtype's eps, or the share in narrow dtypes."""
+SECOND_PASS_ROUNDING = 100
+"""Units of eps, relative to |direction| |gradient|, by which a second pass rounds otherwise than the first."""
 
 
 class Objective:
@@ -128,7 +136,7 @@ class Objective:
     ) -> tuple[Tensor, Graph | None]:
         """(losses (n,), the gradient's Graph if it is to be kept); the gradient is added to `into` (P,).
 
-        While `network.lean` is on, the gradients of linear layers are not formed and only the Graph is of use.
+        While `network.graph_only` is on, the gradients of linear layers are not formed and only the Graph is of use.
         """
         leaves = {k: v.detach().requires_grad_() for k, v in self.layout.views(theta).items()}
         with torch.enable_grad():
@@ -235,7 +243,7 @@ class Objective:
         `direction` is zero outside its span. Parameters whose direction is zero carry no tangent. `kept`, as `gradient`
         gave it, is used up.
         """
-        rates = self._zeros(step, theta)
+        derivatives = self._zeros(step, theta)
         tangents = self.layout.moving(direction, span)
         curvature = into is not None
         product = torch.zeros_like(theta) if curvature and self.group is not None else into
@@ -247,30 +255,30 @@ class Objective:
             pieces = self._pieces(step, REBUILT_TOKENS.get(theta.device.type, math.inf) if curvature else math.inf)
         for where, piece in pieces:
             if isinstance(piece, Recording):
-                rate = self.network.recorder.rates(piece, tangents)
-                if rate is None:  # a parameter that the recorder does not know at work
+                found = self.network.recorder.derivatives(piece, tangents)
+                if found is None:  # a parameter that the recorder does not know at work
                     return self.directional(step, theta, direction, span, into=into)
             elif isinstance(piece, Rows) and not curvature:
-                rate = self._forward_mode(theta, piece, tangents) * self.factors[step]
+                found = self._forward_mode(theta, piece, tangents) * self.factors[step]
             else:
                 if isinstance(piece, Rows):
                     piece = self._rebuild(step, theta, where, piece)
-                rate, parts = _pull(piece, tangents, curvature)
+                found, parts = _pull(piece, tangents, curvature)
                 if curvature:
                     self.layout.add(product, parts)
                 del parts
-            rates[where] = rate.to(rates.dtype)
+            derivatives[where] = found.to(derivatives.dtype)
             del piece
         if product is not into:
             into.add_(self._sum(product))
-        return rates
+        return derivatives
 
     def _rebuild(self, step: int, theta: Tensor, where: slice, rows: Rows) -> Graph:
-        self.network.lean.on = True
+        self.network.graph_only.on = True
         try:
             return self._build(step, theta, where, rows, None, keep=True)[1]
         finally:
-            self.network.lean.on = False
+            self.network.graph_only.on = False
 
     def _forward_mode(self, theta: Tensor, rows: Rows, tangents: dict[str, Tensor]) -> Tensor:
         """(n,) direction . grad l_i."""
@@ -280,22 +288,28 @@ class Objective:
             tangent = forward_ad.unpack_dual(self.network.losses(values | moving, rows, forward_mode=True)).tangent
         return torch.zeros(rows.count, dtype=theta.dtype, device=theta.device) if tangent is None else tangent
 
-    def consistent(self, rates: Tensor, direction: Tensor, grad: Tensor, *, recorded: bool = False) -> tuple[bool, str]:
-        """The gradient is linear in the weights, so at w = 1 the rates sum to direction . gradient: (do they, both).
+    def consistent(
+        self, derivatives: Tensor, direction: Tensor, grad: Tensor, *, recorded: bool = False
+    ) -> tuple[bool, str]:
+        """The gradient is linear in the weights, so at w = 1 the derivatives sum to direction . gradient:
+        (do they, both sums).
 
-        recorded: the rates come from the very pass that gave the gradient, so they must agree to rounding.
+        recorded: the derivatives come from the very pass that gave the gradient, so they must agree to rounding.
 
         A custom autograd function whose backward is not differentiable (once_differentiable, a raw kernel) gives no
         error under torch.autograd.grad: its part of the second derivative is silently missing. Here it shows.
         """
-        sums = self._sum(torch.stack([rates.sum(), rates.abs().sum()]).double()).tolist()
+        sums = self._sum(torch.stack([derivatives.sum(), derivatives.abs().sum()]).double()).tolist()
         expected = float(torch.dot(direction, grad))
         narrow = any(dtype in (torch.float16, torch.bfloat16) for dtype in self.layout.dtypes.values())
         # What rounding may do to the passes, and to the dot product over all parameters.
         noise = float(torch.linalg.vector_norm(direction) * torch.linalg.vector_norm(grad))
         eps = torch.finfo(self.layout.dtype).eps
-        share = (0.01 if narrow else 1e3 * eps) if recorded else 0.3 if narrow else 1e-2
-        allowed = share * max(sums[1], abs(expected)) + (1 if recorded else 100) * eps * noise
+        if recorded:
+            share = NARROW_ROUNDING if narrow else RECORDED_ROUNDING * eps
+        else:
+            share = NARROW_DISAGREEMENT if narrow else DISAGREEMENT
+        allowed = share * max(sums[1], abs(expected)) + (1 if recorded else SECOND_PASS_ROUNDING) * eps * noise
         return abs(sums[0] - expected) <= allowed, f"{sums[0]:.6g} against {expected:.6g}"
 
     def _check(self, step: int, theta: Tensor, losses: Tensor, grad: Tensor) -> None:
@@ -330,7 +344,7 @@ def _drain(kept: Kept) -> Iterator[tuple[slice, Graph | Recording]]:
 
 
 def _pull(graph: Graph, tangents: dict[str, Tensor], curvature: bool) -> tuple[Tensor, list[Tensor | None]]:
-    """(rates (n,), per-parameter H direction, None for 0) by differentiating <direction, gradient> in w and theta."""
+    """(derivatives (n,), per-parameter H direction, None for 0): <direction, gradient> differentiated by w, theta."""
     moved = [name for name in tangents if name in graph.edges]
     wanted = [graph.weights, *graph.leaves] if curvature else [graph.weights]
     found = [None] * len(wanted)

@@ -11,6 +11,7 @@ import pytest
 FAULTS = """
 import resource, sys
 from rewards.metagradient import keep_freed_memory
+from rewards.metagradient.allocator import keeps_freed_memory
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -20,6 +21,7 @@ def faults():
 
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
+assert keeps_freed_memory() == (sys.argv[1] == "keep")
 faults()
 print(faults())
 """

@@ -6,8 +6,8 @@ that holds a parameter, and gives no Hessian-vector product: it serves the first
 direction with few non-zero rows (a metric on a patch of the LM head) meets those rows alone.
 
 It speaks only for what it knows: a parameter that works anywhere but in a layer of a known kind, on rows whose example
-is plain from their shape, leaves a gap, and the caller falls back to forward mode (`rates` gives None, or the rates
-do not sum to d . gradient).
+is plain from their shape, leaves a gap, and the caller falls back to forward mode (`Recorder.derivatives` gives None,
+or they do not sum to d . gradient).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rewards.metagradient.kernels import RMS_NORMS, is_conv1d
+from rewards.metagradient.kernels import RMS_NORMS, few_rows, is_conv1d
 from rewards.metagradient.loss import Rows
 
 
@@ -83,7 +83,7 @@ class Recorder:
         finally:
             self.recording = None
 
-    def rates(self, recording: Recording, tangents: dict[str, Tensor]) -> Tensor | None:
+    def derivatives(self, recording: Recording, tangents: dict[str, Tensor]) -> Tensor | None:
         """(n,) of all of `tangents` (name -> direction); None where some parameter was never seen at work."""
         seen, total = set(), None
         for part, x, g in recording.items:
@@ -127,8 +127,8 @@ def _contribution(part: nn.Module, x: Tensor, g: Tensor, own: dict[str, Tensor])
         return total
     if kind in ("linear", "conv1d"):
         weight = weight if kind == "linear" else weight.T
-        rows = weight.any(1).nonzero()[:, 0]
-        if len(rows) * 8 < len(weight):
+        rows = few_rows(weight)
+        if rows is not None:
             weight, g = weight[rows], g.index_select(-1, rows)
         return total + sum_product(F.linear(x, weight), g)
     if kind == "embedding":
@@ -144,8 +144,8 @@ def _contribution(part: nn.Module, x: Tensor, g: Tensor, own: dict[str, Tensor])
     return total + sum_product(normal.to(g.dtype) * g, weight)
 
 
-def _by_example(rates: Tensor, rows: Rows) -> Tensor:
+def _by_example(derivatives: Tensor, rows: Rows) -> Tensor:
     """(n,) from (n, S, ...) directly, from the (1, M) scored positions by their owner."""
-    if rates.shape[:2] == (1, len(rows.owner)):
-        return rates.new_zeros(rows.count).index_add(0, rows.owner, rates.flatten())
-    return rates.flatten(1).sum(1)
+    if derivatives.shape[:2] == (1, len(rows.owner)):
+        return derivatives.new_zeros(rows.count).index_add(0, rows.owner, derivatives.flatten())
+    return derivatives.flatten(1).sum(1)

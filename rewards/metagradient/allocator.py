@@ -5,12 +5,17 @@ from __future__ import annotations
 import ctypes
 import platform
 
-from rewards.metagradient.plan import GRAPHS_AT_MOST
-
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""
-KEPT_GRAPHS_AT_MOST = 8 << 30
-"""Bytes; takes the place of GRAPHS_AT_MOST on a CPU."""
+
+_keeps_freed_memory = False
+"""Whether this process has been told to keep what it frees. Written by `keep_freed_memory` alone; for good, as glibc's
+own setting is."""
+
+
+def keeps_freed_memory() -> bool:
+    """Whether `keep_freed_memory` was called in this process and took effect."""
+    return _keeps_freed_memory
 
 
 def keep_freed_memory() -> bool:
@@ -18,12 +23,13 @@ def keep_freed_memory() -> bool:
 
     By default every large tensor comes from fresh pages and is given back when freed. On a virtual machine the first
     touch of a page costs up to 4 us; keeping them took a short tiny cell from 71 s to 67 s, its peak memory up by 3 %.
-    Graphs are then dear in the first call alone, so up to 8 GiB of them are kept (reports/metagradient, T = 96).
+    Graphs are then dear in the first call alone, so that more of them are kept (`graphs_at_most` in checkpointing.py).
     """
+    global _keeps_freed_memory
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
     if not (libc.mallopt(M_TRIM_THRESHOLD, -1) and libc.mallopt(M_MMAP_MAX, 0)):
         return False
-    GRAPHS_AT_MOST["cpu"] = KEPT_GRAPHS_AT_MOST
+    _keeps_freed_memory = True
     return True

@@ -1,4 +1,4 @@
-"""The record of the forward walk, played back last step first, as a Plan says."""
+"""The steps of the forward walk, kept or recomputed as a MemoryPlan says, and given back last step first."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rewards.metagradient.checkpointing import MemoryPlan
+from rewards.metagradient.gradients import Kept
 from rewards.metagradient.optimizer import State, UpdateRule, updated
-from rewards.metagradient.passes import Kept
-from rewards.metagradient.plan import Plan
 
 SMALL = 1024
 """Tensors of fewer elements (step counters) are never spilled."""
 
 
 @dataclass
-class Record:
+class InnerStep:
     """One step as it was before its update."""
 
     step: int
@@ -29,14 +29,14 @@ class Record:
     kept: Kept | None = None
 
 
-class Tape:
+class Trajectory:
     """put() each step forward, then iterate backward(). `gradient` (Objective.gradient) recomputes what was not kept.
 
     A context manager: files under spill_dir are gone when it closes.
     """
 
     def __init__(
-        self, plan: Plan, rule: UpdateRule, gradient: Callable[..., tuple], spill_dir: str | None = None
+        self, plan: MemoryPlan, rule: UpdateRule, gradient: Callable[..., tuple], spill_dir: str | None = None
     ) -> None:
         self.plan, self.rule, self.gradient = plan, rule, gradient
         self._folder = tempfile.TemporaryDirectory(dir=spill_dir) if spill_dir is not None else None
@@ -45,7 +45,7 @@ class Tape:
         self._kept: dict[int, Kept] = {}
         self._last = (plan.steps - 1) // plan.segment * plan.segment
 
-    def __enter__(self) -> Tape:
+    def __enter__(self) -> Trajectory:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -55,27 +55,28 @@ class Tape:
     def keeps_graph(self, step: int) -> bool:
         return step >= self.plan.steps - self.plan.graphs
 
-    def put(self, record: Record) -> None:
-        step, plan = record.step, self.plan
+    def put(self, inner_step: InnerStep) -> None:
+        step, plan = inner_step.step, self.plan
         if step % plan.segment == 0:
             self._checkpoints[step] = [
-                self._keep(t, plan.checkpoints, f"{step}-{i}") for i, t in enumerate((record.theta, *record.state))
+                self._keep(t, plan.checkpoints, f"{step}-{i}")
+                for i, t in enumerate((inner_step.theta, *inner_step.state))
             ]
         if plan.gradients != "recomputed":
-            self._gradients[step] = self._keep(record.grad, plan.gradients, f"{step}-g")
+            self._gradients[step] = self._keep(inner_step.grad, plan.gradients, f"{step}-g")
         elif step == 0 or step >= self._last or self.keeps_graph(step):  # step 0 then needs no gradient pass
-            self._gradients[step] = self._keep(record.grad, "memory", "")
-        if record.kept is not None:
-            self._kept[step] = record.kept
+            self._gradients[step] = self._keep(inner_step.grad, "memory", "")
+        if inner_step.kept is not None:
+            self._kept[step] = inner_step.kept
 
-    def backward(self) -> Iterator[Record]:
-        """Every record, last step first; each is forgotten once given."""
+    def backward(self) -> Iterator[InnerStep]:
+        """Every step, last first; each is forgotten once given."""
         for start in range(self._last, -1, -self.plan.segment):
             records = self._segment(start, min(start + self.plan.segment, self.plan.steps))
             while records:
                 yield records.pop()
 
-    def _segment(self, start: int, stop: int) -> list[Record]:
+    def _segment(self, start: int, stop: int) -> list[InnerStep]:
         theta, *state = (load() for load in self._checkpoints.pop(start))
         records = []
         for step in range(start, stop):
@@ -84,7 +85,7 @@ class Tape:
                 grad = load()
             else:
                 _, grad, kept = self.gradient(step, theta, graph=self.plan.joint and step + 1 == stop)
-            records.append(Record(step, theta, tuple(state), grad, kept))
+            records.append(InnerStep(step, theta, tuple(state), grad, kept))
             if step + 1 < stop:
                 theta, state = updated(self.rule, step, theta, tuple(state), grad)
         return records

@@ -4,7 +4,8 @@ Step t needs its state (theta_t, optimizer) and gradient g_t again on the way ba
 replayed by the optimizer's update alone, which is cheap; without them, the gradient pass runs once more. So the choice
 is: a checkpoint of the state every `segment` steps; gradients kept or recomputed; both in memory, or spilled to host
 memory or disk. Memory left over, up to `GRAPHS_AT_MOST`, keeps the differentiable graphs of the last steps: each saves
-one gradient pass. So does a recording of the first step's backward pass (rates.py), which needs no second derivative.
+one gradient pass. So does a recording of the first step's backward pass (directional.py), which needs no second
+derivative.
 """
 
 from __future__ import annotations
@@ -17,24 +18,38 @@ from itertools import product
 
 import torch
 
+from rewards.metagradient.allocator import keeps_freed_memory
 from rewards.metagradient.errors import MemoryBudgetError
 
 FREE_SHARE = 0.5
 """Share of the free memory that is the default budget."""
+DISK_SHARE = 0.9
+"""Share of the free disk that may hold spilled states: a file system that is full to the last byte stops others too."""
 HOST_SECONDS_PER_BYTE = 1.0 / 8e9
+"""One way between a device and host memory: 8 GB/s, about what PCIe gives to memory that is not pinned."""
 DISK_SECONDS_PER_BYTE = 1.0 / 5e8
-GRAPHS_AT_MOST = {"cpu": 2 << 30}
-"""Bytes of graphs of several steps that are worth their memory, where there is a limit. Measured on the miniature on a
-machine of 24 GB that other programs used as well, beside states kept alone: 1.3 GB of graphs (8 steps) saved a fifth of
-the time, 6 GB (34 of 96) nothing, and 12 GB (81 of 96) cost two fifths, presumably because a host has to find and zero
-every page that is used for the first time. Where the process keeps freed memory (memory.py) that happens once, and
-the limit is higher."""
+"""One way to a disk: 500 MB/s, as an ordinary SSD."""
+UPDATE_VECTORS, VECTOR_BYTES_PER_SECOND = 8, 5e9
+"""Parameter-sized vectors that an optimizer's update reads or writes, and how fast: a slow host's memory. The time
+matters only against recomputation and spilling, so its order of magnitude is enough."""
 
+GRAPHS_AT_MOST = 2 << 30
+"""Bytes of graphs of several steps that are worth their memory on a CPU. Measured on the miniature on a machine of
+24 GB that other programs used as well, beside states kept alone: 1.3 GB of graphs (8 steps) saved a fifth of the time,
+6 GB (34 of 96) nothing, and 12 GB (81 of 96) cost two fifths, presumably because a host has to find and zero every page
+that is used for the first time."""
+GRAPHS_AT_MOST_IF_KEPT = 8 << 30
+"""The same where the process keeps freed memory, so that pages are new in the first call alone (reports/metagradient,
+T = 96)."""
+
+PASS_FLOPS = 6
+"""FLOP a parameter and token: a multiplication and an addition, forward and twice backward."""
 FLOPS = {"cpu": 6e10}
 """FLOP a second of a gradient pass, by device, else `FLOPS_ELSE`: on one core of the miniature's machines 4e10 to 6e10.
 No clock is asked: plans differ in the last digits of what they compute, so that a plan by the clock would make the same
 training end otherwise when the machine is busy."""
 FLOPS_ELSE = 3e13
+"""Of an accelerator, assumed: some tens of TFLOP/s in float32 or TF32 is what any of the last years reaches."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,7 @@ class Tier:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """How a metagradient was computed.
 
     strategy       "unrolled" (every graph kept), "kept" (every state), "replayed" (gradients kept, states replayed),
@@ -103,12 +118,24 @@ class Plan:
     budget: int
 
 
+def graphs_at_most(device: str) -> float:
+    """Bytes of kept graphs that are worth their memory on a device of this type."""
+    if device != "cpu":
+        return math.inf
+    return GRAPHS_AT_MOST_IF_KEPT if keeps_freed_memory() else GRAPHS_AT_MOST
+
+
+def update_seconds(vector: int) -> float:
+    """Expected seconds of one optimizer update of `vector` bytes of parameters."""
+    return UPDATE_VECTORS * vector / VECTOR_BYTES_PER_SECOND
+
+
 def pass_seconds(parameters: int, tokens: float, device: str) -> float:
-    """Expected seconds of a gradient pass: 6 FLOP a parameter and token, attention's own products left out."""
-    return 6 * parameters * tokens / FLOPS.get(device, FLOPS_ELSE)
+    """Expected seconds of a gradient pass; attention's own products are left out."""
+    return PASS_FLOPS * parameters * tokens / FLOPS.get(device, FLOPS_ELSE)
 
 
-def choose(steps: int, costs: Costs, tiers: list[Tier]) -> Plan:
+def choose(steps: int, costs: Costs, tiers: list[Tier]) -> MemoryPlan:
     """The cheapest plan that fits; among equals the smallest. The first tier is "memory", its `free` the budget.
 
     Raises MemoryBudgetError where none fits.
@@ -130,7 +157,7 @@ def choose(steps: int, costs: Costs, tiers: list[Tier]) -> Plan:
 
 def _evaluate(
     steps: int, costs: Costs, tiers: list[Tier], segment: int, checkpoints: str, gradients: str, recorded: bool
-) -> tuple[Plan, bool]:
+) -> tuple[MemoryPlan, bool]:
     """(plan, whether it fits)."""
     used = {tier.name: 0 for tier in tiers}
     memory, state = tiers[0], (1 + costs.slots) * costs.vector
@@ -158,7 +185,7 @@ def _evaluate(
     seconds = again * costs.gradient_seconds + (steps * costs.update_seconds if segment > 1 else 0.0)
     seconds += sum(2 * used[tier.name] * tier.seconds_per_byte for tier in tiers)
     spilled = sum(used[tier.name] for tier in tiers[1:])
-    plan = Plan(
+    plan = MemoryPlan(
         strategy=_name(segment, gradients, graphs + recorded == steps, spilled > 0),
         steps=steps,
         segment=segment,
@@ -202,7 +229,7 @@ def free_tiers(device: torch.device, budget: int | None, spill_dir: str | None) 
         tiers.append(Tier("host", host, HOST_SECONDS_PER_BYTE))
     if spill_dir is not None:
         os.makedirs(spill_dir, exist_ok=True)
-        tiers.append(Tier("disk", int(0.9 * shutil.disk_usage(spill_dir).free), DISK_SECONDS_PER_BYTE))
+        tiers.append(Tier("disk", int(DISK_SHARE * shutil.disk_usage(spill_dir).free), DISK_SECONDS_PER_BYTE))
     return tiers
 
 

@@ -10,9 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from small_models import build, lm_metric, make_batches
 
-from rewards.metagradient import InnerOptimizer, MemoryBudgetError, metagradient, plan
-from rewards.metagradient.passes import Objective
-from rewards.metagradient.plan import Costs, Tier, choose
+from rewards.metagradient import InnerOptimizer, MemoryBudgetError, allocator, checkpointing, metagradient
+from rewards.metagradient.checkpointing import Costs, Tier, choose
+from rewards.metagradient.gradients import Objective
 
 MB = 1 << 20
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6)
@@ -39,9 +39,16 @@ def test_the_engine_asks_for_no_more_graphs_than_pay(monkeypatch):
     model = build("gpt2")
     batches, metric = make_batches(3), lm_metric(model)
     kept = metagradient(model, batches, metric, OPTIMIZER).plan
-    monkeypatch.setitem(plan.GRAPHS_AT_MOST, "cpu", 1)
+    monkeypatch.setattr(checkpointing, "GRAPHS_AT_MOST", 1)
     few = metagradient(model, batches, metric, OPTIMIZER).plan
     assert (kept.graphs, few.graphs) == (2, 0) and kept.recorded and few.recorded  # a recording is no such graph
+
+
+def test_more_graphs_pay_where_freed_memory_stays(monkeypatch):
+    before = checkpointing.graphs_at_most("cpu")
+    monkeypatch.setattr(allocator, "_keeps_freed_memory", True)
+    assert before == 2 << 30 and checkpointing.graphs_at_most("cpu") == 8 << 30
+    assert checkpointing.graphs_at_most("cuda") == float("inf")
 
 
 def test_the_first_step_keeps_its_recording_where_that_is_smaller_than_a_graph():
@@ -183,5 +190,5 @@ def test_a_failure_leaves_no_files(tmp_path, monkeypatch):
 
 
 def test_default_budget_is_a_share_of_what_is_free():
-    (memory,) = plan.free_tiers(torch.device("cpu"), None, None)
-    assert 0 < memory.free <= plan.host_free()
+    (memory,) = checkpointing.free_tiers(torch.device("cpu"), None, None)
+    assert 0 < memory.free <= checkpointing.host_free()

@@ -1,4 +1,4 @@
-"""Rates read off the recorded backward pass of a single step: where they are used, and where they must not be."""
+"""Directional derivatives read off the recorded backward pass of one step: where they may be used, and where not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from small_models import Double, build, lm_metric, make_batches, oracle, patch_m
 from torch import nn
 
 from rewards.metagradient import InnerOptimizer, metagradient
-from rewards.metagradient.passes import Objective
+from rewards.metagradient.gradients import Objective
 
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-6, weight_decay=0.1)
 SHAPES = [(kind, tied) for kind in ("gpt2", "llama", "qwen") for tied in (True, False)]

@@ -41,9 +41,10 @@ class _Recipe:
 
 
 _offers: dict[int, _Recipe] | None = None
+"""Storage -> recipe inside `saving`, which alone sets it, and puts back what was there before; else None."""
 
 
-def on() -> bool:
+def is_saving() -> bool:
     """Whether `saving` is at work."""
     return _offers is not None
 

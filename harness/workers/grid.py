@@ -1,0 +1,102 @@
+"""A grid's cells as jobs for an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.cell import run_cell
+from harness.planning.cells import CellPlan
+from harness.planning.policy import Policy, kept
+from harness.store import locks
+from harness.store.checkpoint import Checkpoints
+from harness.store.provenance import now, provenance
+from harness.store.record import CellRecord, CellStore
+from harness.workers.executor import Event, Executor, Tell
+
+
+def run_grid(
+    plans: Sequence[CellPlan],
+    runs: Path,
+    observe: Callable[[CellPlan, Event], None],
+    executor: Executor,
+    *,
+    policy: Policy = "continue",
+    report_to: str = "none",
+) -> list[CellRecord]:
+    """Runs what is not done yet; returns one record a plan, in order.
+
+    `policy` says what happens to cells that have results (harness/planning/policy.py). Several processes may run the
+    same grid on the same folder: each cell is run by one of them, the others wait for it in the end. Raises Interrupted
+    after SIGINT or SIGTERM, when every running cell has been stored as `interrupted`, and StorageError where nothing
+    can be stored any more.
+    """
+    since = now()
+    jobs = [CellJob(plan, runs, policy, since, report_to) for plan in plans]
+    return executor.run(jobs, lambda job, event: observe(job.plan, event))
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """One cell of a results folder: the `Job` of harness/workers/executor.py."""
+
+    plan: CellPlan
+    runs: Path
+    policy: Policy = "continue"
+    since: str = ""
+    """When the command began (UTC, ISO)."""
+    report_to: str = "none"
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    def settled(self) -> CellRecord | None:
+        record = self.plan.record()
+        store = CellStore.of(self.runs, record)
+        if record.status == "unsupported":
+            store.write(record)
+            return record
+        stored = kept(store, self.policy, self.since)
+        if stored is not None:
+            _tidy(store, stored)
+        return stored
+
+    def run(self, tell: Tell, *, wait: bool) -> CellRecord | None:
+        return run_cell(
+            self.plan,
+            self.runs,
+            tell,
+            report_to=self.report_to,
+            policy=self.policy,
+            since=self.since,
+            wait=wait,
+        )
+
+    def lost(self, reason: str) -> CellRecord:
+        record = self.plan.record()
+        store = CellStore.of(self.runs, record)
+        record = store.read() or record
+        record.status, record.reason = "failed", f"{reason}; --retry-failed goes on"
+        record.provenance = record.provenance or provenance()
+        store.write(record)
+        return record
+
+    def together(self, scratch: Path | None) -> CellJob:
+        """The job as one of several processes does it that work on the cell together. It starts from the beginning,
+        since a checkpoint holds one process's state. All but the first, which gets None, store in `scratch`."""
+        job = replace(self, policy="fresh", since="")
+        return job if scratch is None else replace(job, runs=scratch, report_to="none")
+
+
+def _tidy(store: CellStore, stored: CellRecord) -> None:
+    """Frees a kept cell's folder of what was left if its owner died while tidying up."""
+    folder = store.folder
+    left = (folder / locks.NAME).exists() or any(folder.rglob(".*.tmp"))
+    if left or (stored.status == "done" and (folder / "checkpoints").exists()):
+        with locks.owned(folder, wait=False) as ours:
+            if ours:
+                locks.sweep(folder)
+                if stored.status == "done":
+                    Checkpoints(folder / "checkpoints").clear()
