@@ -61,10 +61,10 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     curves = figures.reduce(wide, long, blocks)
     compared = [(block, stats.against(block, reference), stats.pairs(block)) for block in blocks]
 
-    drawn = figures.task_figures(curves)
+    paper = figures.task_figures(curves)
     clock = figures.wall_clock(blocks, curves)
     judged = signals.rows(records.load(runs))
-    page = _page(wide, blocks, compared, reference, [*drawn, *([clock] if clock else [])], curves, judged)
+    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged)
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
@@ -73,7 +73,7 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     write_atomic(out / "report.md", text)
     write_atomic(out / "summary.md", markdown.short(blocks, compared, reference))
     _write_data(wide, long, compared, runs, out / "data")
-    for figure in drawn:
+    for figure in paper:
         figures.save(figure, *(out / "figures" / f"{figure.key}{suffix}" for suffix in (".svg", ".png")))
     for name, cells in _picture_rows(wide, row_labels(wide, blocks)).items():
         figures.save_pictures(cells, out / "figures" / f"{name}.png")
@@ -85,7 +85,7 @@ def _page(
     blocks: list[Block],
     compared: list[tuple[Block, list[Comparison], list[Comparison]]],
     reference: str,
-    drawn: list[figures.Figure],
+    paper: list[figures.Figure],
     curves: figures.Curves,
     judged: list[signals.Row],
 ) -> str:
@@ -125,7 +125,7 @@ def _page(
         legend=tables.legend(),
         reference=reference,
         comparisons=[_comparison_block(*entry) for entry in compared],
-        figures=drawn,
+        figures=paper,
         curves=figures.learning_curves(curves),
         signals=signal_tables(judged),
         signals_legend=signals.legend(judged),

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from tasks._last_word import LastWordLikelihood
 
 PASSAGES, PASSAGE_TOKENS, LAST_WORD_TOKENS = 2320, 110, 8
-"""What a metric reads, for plans: the train split (PAPER.md), and about as many tokens a passage and batched last word
-as BPE makes of the translations."""
+"""What a metric reads, for plans: the train split (section 4.4 of the paper), and about as many tokens a passage and a
+batched last word as BPE makes of the translations."""
 METRIC_MICROBATCH = 32
 
 
