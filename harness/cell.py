@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import assets
-from harness.contracts import HarnessError, Measure, SignalError
+from harness.contracts import HarnessError, Measure, Resumable, SignalError
 from harness.machine import processes
 from harness.machine.devices import peak_memory, reset_peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
 from harness.planning.cells import CellPlan, articles, make_reward, make_task
 from harness.planning.policy import Policy, kept
-from harness.registry import REWARDS
+from harness.registry import REWARDS, TASKS
 from harness.store import locks
 from harness.store.atomic import StorageError, write_atomic
 from harness.store.checkpoint import Checkpoint, Checkpoints
@@ -237,7 +237,7 @@ class _Cell:
                 self.validation_prompts,
                 self.settings.generator,
                 seed=validation_seed(self.plan.seed, step),
-                greedy=getattr(type(self.task), "greedy_validation", False),
+                greedy=TASKS.get(self.plan.task).declares.greedy_validation,
                 bfloat16_copy=self.bfloat16_copy,
             )
             self.offloader.activate("target")
@@ -345,12 +345,11 @@ class _Cell:
             "samples": self.samples,
             "zero_spread": self.zero_spread,
         }
-        state["parts"] = {name: part.state_dict() for name, part in self._parts() if hasattr(part, "state_dict")}
+        state["parts"] = {name: part.state_dict() for name, part in self._parts() if isinstance(part, Resumable)}
         self.checkpoints.save(Checkpoint(step, tensors, state))
 
     def _parts(self) -> list[tuple[str, Any]]:
-        """A task or reward that remembers something between steps offers `state_dict()` (JSON data) and
-        `load_state_dict(state)`, as torch's modules do; most remember nothing."""
+        """What may remember something between steps (`Resumable`)."""
         return [("task", self.task), ("reward", self.reward)]
 
     def _restore_parts(self, states: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from rewards.metagradient import Metagradient
 
 Advantage = Literal["group", "batch"]
 Direction = Literal["higher", "lower"]
@@ -49,11 +47,39 @@ class Needs:
 
 
 @dataclass(frozen=True)
+class Training:
+    """How a reward trains targets on the rollouts of a GRPO step: what its settings must allow, and what it costs."""
+
+    metagradient: bool = True
+    """It differentiates the metric through the training; False: it trains plainly and looks at what comes out."""
+    crosses_groups: bool = True
+    """All rollouts of a step may form one training set, if `inner.cross_group` says so; False: rollout k of every
+    prompt forms set k, whatever the setting says."""
+
+    def sets(self, cross_group: bool, rollouts_per_prompt: int) -> int:
+        """Training sets of a step, all of one size."""
+        return 1 if cross_group and self.crosses_groups else rollouts_per_prompt
+
+
+@dataclass(frozen=True)
 class Offers:
     """What a task has to give; the other half of `Needs`."""
 
     references: bool = False
     metric: bool = True
+
+
+@dataclass(frozen=True)
+class MetricCost:
+    """What one evaluation of a task's Phi sends through the target: an estimate, for plans."""
+
+    texts: int
+    tokens: int
+    """Of a text."""
+    scored: int
+    """Tokens of a text whose logits are computed."""
+    batch: int = 32
+    """Texts a pass."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,8 @@ class Measure:
     unit: str = ""
     direction: Direction | None = None
     summary: str = ""
+    relative: bool = field(default=False, kw_only=True)
+    """It says something only beside the untuned generator's value: tables show the share of that."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +100,22 @@ class Headline(Measure):
 
     ceiling: float | None = None
     """The best value there can be, if there is one."""
+
+
+@dataclass(frozen=True)
+class TaskFigure:
+    """A figure of the report over GRPO steps. Tasks that declare the same one share it."""
+
+    key: str
+    """Names its files, e.g. "figure-2"; a report shows its figures in the order of their keys."""
+    title: str
+    caption: str
+    measures: tuple[str, ...]
+    by: Literal["measure", "reward"] = "measure"
+    """measure: a panel for every measure of every task, a line a reward. reward: a panel for every reward, a line a
+    measure."""
+    y_label: str = ""
+    """What the lines of a panel by reward have in common, with its unit."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +138,38 @@ Metric = Callable[["Mapping[str, torch.Tensor]"], "torch.Tensor"]
 """Phi: parameters keyed as `dict(model.named_parameters())` -> scalar tensor, higher is better, differentiable."""
 
 
+class MetagradientResult(Protocol):
+    """What `InnerTraining.metagradient` found."""
+
+    @property
+    def value(self) -> float:
+        """Phi(theta_T)."""
+        ...
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """dPhi/dw_i at w = 1, (N,) float, in the order of the texts."""
+        ...
+
+    @property
+    def tokens(self) -> tuple[torch.Tensor, ...] | None:
+        """With `per_token`: for each text what its scored tokens earned, (its scored tokens,); they add up to its
+        weight."""
+        ...
+
+
+class OptimizerView(Protocol):
+    """What a reward may know of the inner optimizer."""
+
+    @property
+    def name(self) -> str:
+        """adamw, adam or sgd."""
+        ...
+
+    @property
+    def lr(self) -> float: ...
+
+
 @runtime_checkable
 class InnerTraining(Protocol):
     """The learning algorithm A (section 3.1 of the paper) bound to one target, one optimizer and one T.
@@ -104,11 +180,18 @@ class InnerTraining(Protocol):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    optimizer: Any
-    """Its settings: `.name` ("adamw" | "adam" | "sgd"), `.lr`, ..."""
 
-    def metagradient(self, texts: Sequence[str], metric: Metric) -> Metagradient:
-        """Exact dPhi/dw_i for every text, in the order of `texts`: `.weights` (N,) float, `.value` Phi(theta_T)."""
+    @property
+    def optimizer(self) -> OptimizerView: ...
+
+    def metagradient(self, texts: Sequence[str], metric: Metric, *, per_token: bool = False) -> MetagradientResult:
+        """Exact dPhi/dw_i for every text, in the order of `texts`; `per_token` asks for the tokens' parts too, which
+        cost little more."""
+        ...
+
+    def spread(self, text: str, tokens: Sequence[float]) -> list[float]:
+        """What the scored tokens of a text earned (one of `.tokens`) by its characters: one number a character, as
+        `CreditCharacters` takes them."""
         ...
 
     def train(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -124,12 +207,20 @@ class InnerTraining(Protocol):
         ...
 
 
+CreditCharacters = Callable[[Sequence[Sequence[float]]], None]
+"""Takes what each character of each completion earned of its reward: one list a completion, one number a character."""
+LogMetric = Callable[[str, float], None]
+"""TRL's: logs a number of this step under a name."""
+
+
 class RewardFunction(Protocol):
     """TRL's reward callable. `completions` are strings, or message lists as TRL makes them of conversational prompts;
     `completion_text` below reads both. Returns one float a completion, higher is better, raw (the runner rescales).
 
-    The runner also passes `credit_characters`, a function: a reward that knows what each character of the completions
-    earned of it may call it with one list of floats a completion, and every token then gets its own advantage."""
+    Among the `columns` a reward finds, besides those of the data set, what TRL passes (`trainer_state`, `log_extra`,
+    `log_metric`: a `LogMetric`) and, from this runner, `credit_characters`: a `CreditCharacters`. A reward that calls
+    it gives every token an advantage of its own. Other trainers lack it, so a reward looks whether it is there.
+    """
 
     def __call__(
         self,
@@ -138,6 +229,20 @@ class RewardFunction(Protocol):
         completion_ids: Sequence[Sequence[int]],
         **columns: Any,
     ) -> list[float]: ...
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A task or reward function that remembers something from step to step: a checkpoint keeps it. Most have neither
+    method."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Takes up what `state_dict` gave."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -170,7 +275,7 @@ class TaskContext:
     """What the harness hands a task's constructor. Everything heavy is behind a call."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    """The profile's `task.options` (a text for `qr`, a judge for `lambada_*`)."""
+    """The profile's `task.options`."""
     references: Callable[[str], list[str]] | None = None
     """`references("train" | "validation" | "test")`: the task's texts from the profile's `data.references`."""
     asset: Callable[[str], Path] | None = None
@@ -180,11 +285,8 @@ class TaskContext:
 class Task(Protocol):
     """One target behaviour. Class attributes are read before anything loads; methods may load.
 
-    A task may also have `target_texts() -> list[str]`, texts of the kind that it asks for: `python -m harness fidelity`
-    looks whether signals tell them from others. Without it the references are taken, if there are any. With a class
-    attribute `options`, a mapping from every name that it reads below `task.options` to a line about it, misspelled
-    names are noticed and `list --settings` shows them. A class method `draw(arrays) -> {name: PNG}` makes pictures of
-    the `arrays` of one evaluation: reports ask for them, nobody stores them.
+    What a class attribute may say beside these is in `TaskDeclarations`; what an instance may do beside these, in
+    `HasTargetTexts` and `Resumable`.
     """
 
     name: str
@@ -207,6 +309,46 @@ class Task(Protocol):
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
         """Look at validation rollouts: texts first; `inner.train(rollouts)` where a freshly trained target matters."""
         ...
+
+
+@runtime_checkable
+class HasTargetTexts(Protocol):
+    """A task that can say what it asks for: `python -m harness fidelity` looks whether signals tell such texts from
+    others. Of a task without this method the references are taken, if there are any."""
+
+    def target_texts(self) -> list[str]:
+        """Texts of the kind that the task asks for."""
+        ...
+
+
+def _no_cost(options: Mapping[str, Any]) -> None:
+    """A metric that reads no texts, or few enough not to count."""
+
+
+@dataclass(frozen=True)
+class TaskDeclarations:
+    """What a task may say as class attributes of these names, and what holds where it does not."""
+
+    options: Mapping[str, str] | None = None
+    """Every name that it reads below `task.options`, with a line about it: misspelled names are noticed, and
+    `list --settings` shows them. None: not declared."""
+    asset_options: tuple[str, ...] = ()
+    """Those options that name an asset: it is fetched, and counts by its content in a cell's identity."""
+    language: str = "en"
+    """Two-letter code of the language of its texts."""
+    greedy_validation: bool = False
+    """Validation rollouts are decoded at temperature 0."""
+    metric_cost: Callable[[Mapping[str, Any]], MetricCost | None] = _no_cost
+    """A static or class method: the metric's cost with these `task.options`. None: it costs nothing worth counting."""
+    key_measures: tuple[str, ...] | None = None
+    """Measures worth a column of the table beside the headline, most telling first (the first two that were stored are
+    shown). None: the first ones that `evaluate` returns."""
+    figure: TaskFigure | None = None
+    """The figure that shows its outcome; every measure has a learning curve anyway."""
+
+    @classmethod
+    def of(cls, task: type) -> TaskDeclarations:
+        return cls(**{item.name: getattr(task, item.name) for item in fields(cls) if hasattr(task, item.name)})
 
 
 # -------------------------------------------------------------------------------------------------------------- helpers

@@ -17,10 +17,20 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
-from harness.contracts import Advantage, HarnessError, Needs, RewardFactory, Task, unknown
+from harness.contracts import (
+    Advantage,
+    HarnessError,
+    Needs,
+    RewardFactory,
+    Task,
+    TaskDeclarations,
+    Training,
+    unknown,
+)
 
 T = TypeVar("T")
 
@@ -36,6 +46,12 @@ class RewardEntry:
     summary: str
     options: Mapping[str, str] | None = None
     """Every name that it reads below `reward.options`, with a line about it; None: not declared."""
+    asset_options: tuple[str, ...] = ()
+    """Those options that name an asset: it is fetched, and counts by its content in a cell's identity."""
+    training: Training | None = None
+    """How it trains targets; None: it trains none."""
+    baseline: bool = False
+    """A report compares the others with it, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +62,15 @@ class TaskEntry:
     factory: type[Task]
     summary: str
 
+    @cached_property
+    def declares(self) -> TaskDeclarations:
+        """What it says of itself beyond the protocol."""
+        return TaskDeclarations.of(self.factory)
+
     @property
     def options(self) -> Mapping[str, str] | None:
         """Every name that it reads below `task.options`, with a line about it; None: not declared."""
-        return getattr(self.factory, "options", None)
+        return self.declares.options
 
 
 class Registry(Generic[T]):
@@ -81,6 +102,10 @@ class Registry(Generic[T]):
             except Exception as error:
                 raise HarnessError(f"The {self.kind} package '{point.value}' could not be loaded: {error}.") from error
 
+    def loaded(self) -> Iterator[T]:
+        """The entries there are by now, without looking for more."""
+        return iter(self._entries.values())
+
     def names(self) -> list[str]:
         """All names, sorted."""
         self._load()
@@ -95,6 +120,11 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise HarnessError(unknown(self.kind, name, self.names()))
         return self._entries[name]
+
+    def find(self, name: str) -> T | None:
+        """The entry, or None: stored results may be of a package that is not installed here."""
+        self._load()
+        return self._entries.get(name)
 
 
 TASKS: Registry[TaskEntry] = Registry("task", "tasks", "harness.tasks")
@@ -113,19 +143,27 @@ def register_reward(
     advantage: Advantage | None = None,
     summary: str | None = None,
     options: Mapping[str, str] | None = None,
+    asset_options: tuple[str, ...] = (),
+    training: Training | None = None,
+    baseline: bool = False,
 ) -> Callable[[RewardFactory], RewardFactory]:
-    """Register a reward's factory. `needs` and `advantage` may also be attributes of the factory; the defaults are
-    "needs nothing" and "group". `options`: every name that it reads below `reward.options`, with a line about it; where
-    it is given, misspelled names are noticed."""
+    """Register a reward's factory, with what `RewardEntry` tells of it; nothing but the name is asked for. `needs` and
+    `advantage` may also be attributes of the factory; the defaults are "needs nothing" and "group". Where `options` are
+    given, misspelled names are noticed. A reward that needs the metric is taken to differentiate it through a training
+    of the target (`Training()`), unless `training` says otherwise."""
 
     def register(factory: RewardFactory) -> RewardFactory:
+        needed = needs if needs is not None else getattr(factory, "needs", Needs())
         entry = RewardEntry(
             name,
             factory,
-            needs if needs is not None else getattr(factory, "needs", Needs()),
+            needed,
             advantage if advantage is not None else getattr(factory, "advantage", "group"),
             _first_line(factory, summary),
             options if options is not None else getattr(factory, "options", None),
+            asset_options,
+            training or (Training() if needed.metric else None),
+            baseline,
         )
         if entry.advantage not in ("group", "batch"):
             raise HarnessError(f"The reward '{name}' declares advantage={entry.advantage!r}; use 'group' or 'batch'.")
@@ -139,10 +177,24 @@ def register_task(name: str, *, summary: str | None = None) -> Callable[[type[Ta
     """Register a task's class; one class may be registered under several names through subclasses."""
 
     def register(factory: type[Task]) -> type[Task]:
-        TASKS.add(name, TaskEntry(name, factory, _first_line(factory, summary)))
+        entry = TaskEntry(name, factory, _first_line(factory, summary))
+        TASKS.add(name, entry)
+        _check_figure(entry)
         return factory
 
     return register
+
+
+def _check_figure(entry: TaskEntry) -> None:
+    """Raises HarnessError if another figure has the key of this task's: their files would overwrite each other."""
+    figure = entry.declares.figure
+    for other in TASKS.loaded():
+        theirs = other.declares.figure
+        if figure and theirs and theirs.key == figure.key and theirs != figure:
+            raise HarnessError(
+                f"The task '{entry.name}' declares a figure '{figure.key}' other than that of '{other.name}'; give it "
+                "another key."
+            )
 
 
 def unsupported(task: TaskEntry, reward: RewardEntry) -> str | None:

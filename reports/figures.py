@@ -1,5 +1,5 @@
-"""The paper's figures and the learning curves, as data first: what is drawn is a `Figure`, and who draws it is another
-matter (`svg.py` for the page, `save` here for files).
+"""The tasks' figures (the paper's among them) and the learning curves, as data first: what is drawn is a `Figure`, and
+who draws it is another matter (`svg.py` for the page, `save` here for files).
 
 Lines are medians over seeds, bands reach from the lowest to the highest seed. Only finished cells are drawn: a median
 over cells that stop at different steps would jump where they stop.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.contracts import TaskFigure
 from reports import style, summary
 from reports.summary import Block
 
@@ -201,56 +202,40 @@ def learning_curves(curves: Curves) -> list[Figure]:
     return found
 
 
-def paper_figures(curves: Curves) -> list[Figure]:
-    """The paper's Figures 2, 4 and 5, as far as their tasks were run; one set a profile."""
+def task_figures(curves: Curves) -> list[Figure]:
+    """The figures that tasks declare (the paper's Figures 2, 4 and 5 are those of the built-in ones), as far as their
+    measures are there; one set a profile."""
     found = []
     for profile in sorted(curves.frame["profile"].unique()):
-        tasks = sorted(curves.frame.loc[curves.frame["profile"] == profile, "task"].unique())
-        for key, title, caption, wanted in _plans(tasks):
-            panels = (panel(curves, profile, task, measure) for task, measure in wanted)
-            if drawn := tuple(each for each in panels if each):
-                found.append(Figure(file_key(key, profile), f"{title}, {profile}", caption, drawn))
-        if drawn := _components(curves, profile):
-            caption = "Share of greedy held-out rollouts that hold the UUID, and each of its five components."
-            title = f"The UUID, component by component (paper, Figure 5), {profile}"
-            found.append(Figure(file_key("figure-5", profile), title, caption, drawn))
+        sharing: dict[TaskFigure, list[str]] = {}
+        for task in sorted(curves.frame.loc[curves.frame["profile"] == profile, "task"].unique()):
+            if declared := summary.declarations(task).figure:
+                sharing.setdefault(declared, []).append(task)
+        for declared in sorted(sharing, key=lambda figure: natural(figure.key)):
+            panels = _panels_by_measure if declared.by == "measure" else _panels_by_reward
+            if drawn := panels(curves, profile, sharing[declared], declared):
+                key, title = file_key(declared.key, profile), f"{declared.title}, {profile}"
+                found.append(Figure(key, title, declared.caption, drawn))
     return found
 
 
-def _plans(tasks: list[str]) -> list[tuple[str, str, str, list[tuple[str, str]]]]:
-    """(key, title, caption, [(task, measure) of each panel])."""
-    languages = [task for task in tasks if task.startswith("lambada_")]
-    others = [task for task in tasks if task not in languages]
-    return [
-        (
-            "figure-2",
-            "Pixels correct and norm over steps (paper, Figure 2)",
-            "Share of the target's pixels that the sign of the change of the LM head gets right, and the change of the "
-            "head's norm, by reward and T.",
-            [(task, measure) for measure in ("pixel_accuracy", "norm_change") for task in others],
-        ),
-        (
-            "figure-4",
-            "Target language and bigram entropy over steps (paper, Figure 4)",
-            "Share of held-out rollouts in the target language, and the entropy of their word bigrams: a signal that "
-            "reaches the language by repeating itself loses entropy.",
-            [(task, measure) for measure in ("target_language", "bigram_entropy") for task in languages],
-        ),
-    ]
+def _panels_by_measure(curves: Curves, profile: str, tasks: Sequence[str], declared: TaskFigure) -> tuple[Panel, ...]:
+    panels = (panel(curves, profile, task, measure) for measure in declared.measures for task in tasks)
+    return tuple(each for each in panels if each)
 
 
-def _components(curves: Curves, profile: str) -> tuple[Panel, ...]:
-    """Figure 5: a panel a reward, a line a component of the UUID."""
+def _panels_by_reward(curves: Curves, profile: str, tasks: Sequence[str], declared: TaskFigure) -> tuple[Panel, ...]:
     frame = curves.frame
-    part = frame[(frame["profile"] == profile) & (frame["task"] == "uuid") & (frame["phase"] == "validation")]
-    part = part[part["measure"].str.fullmatch(r"component_\d+|uuid_exact")]
+    frame = frame[(frame["profile"] == profile) & frame["task"].isin(tasks) & (frame["phase"] == "validation")]
     panels = []
-    for label, rows in part.groupby("label", sort=True):
+    for (task, label), rows in frame[frame["measure"].isin(declared.measures)].groupby(["task", "label"], sort=True):
+        there = [name for name in declared.measures if (rows["measure"] == name).any()]
         lines = [
-            _series(str(measure).replace("_", " "), place % style.SLOTS, place % style.SLOTS, points)
-            for place, (measure, points) in enumerate(rows.groupby("measure", sort=True))
+            _series(name.replace("_", " "), place % style.SLOTS, place % style.SLOTS, rows[rows["measure"] == name])
+            for place, name in enumerate(there)
         ]
-        panels.append(Panel(str(label), "GRPO step", "rollouts that hold it [fraction]", tuple(lines)))
+        title = str(label) if len(tasks) == 1 else f"{task}, {label}"
+        panels.append(Panel(title, "GRPO step", declared.y_label, tuple(lines)))
     return tuple(panels)
 
 

@@ -32,8 +32,6 @@ from reports.summary import Block, Row
 if TYPE_CHECKING:
     import pandas
 
-DEFAULT_REFERENCE = "naive"
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -45,24 +43,26 @@ class Cell:
     """A second, smaller line."""
 
 
-def build(runs: Path, out: Path, *, reference: str = DEFAULT_REFERENCE) -> Path:
+def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     """Reads every result below `runs` and writes the page, its Markdown, tables and figures into `out`.
 
-    Returns the page's path. Raises HarnessError where there are no results, results are damaged, `out` cannot be
-    written, or no cell has the reward `reference` (the default may be missing; the comparisons then say so).
+    `reference` names the reward that the others are compared with ("": `summary.baseline`). Returns the page's path.
+    Raises HarnessError where there are no results, results are damaged, `out` cannot be written, or no cell has the
+    reward `reference` (the default may be missing; the comparisons then say so).
     """
     wide, long = load(runs)
     if wide.empty:
         raise HarnessError(f"There are no results in {runs}; run `python -m harness run ...` first.")
     rewards = sorted(wide["reward"].unique())
-    if reference not in rewards and reference != DEFAULT_REFERENCE:
+    if reference and reference not in rewards:
         raise HarnessError(unknown("reward", reference, rewards))
+    reference = reference or summary.baseline(rewards)
     wide = summary.prepared(wide)
     blocks = summary.blocks(wide)
     curves = figures.reduce(wide, long, blocks)
     compared = [(block, stats.against(block, reference), stats.pairs(block)) for block in blocks]
 
-    paper = figures.paper_figures(curves)
+    paper = figures.task_figures(curves)
     clock = figures.wall_clock(blocks, curves)
     judged = signals.rows(records.load(runs))
     drawn = gather.drawn(wide)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from harness.contracts import TaskDeclarations
+from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
 from harness.store.frames import cell_at
 from harness.store.record import CellRecord, identity
@@ -25,11 +27,8 @@ STATUS_ORDER = ("done", "running", "interrupted", "failed", "unsupported")
 FEW_SEEDS = 5
 """Below this many seeds the points themselves are shown instead of a range."""
 
-KEY_MEASURES = ("readable", "longest_piece_max", "norm_change_relative", "bigram_entropy", "distinct_2", "phi")
-"""Measures worth a column of the headline table beside the headline itself, most telling first."""
 MOST_MEASURES = 2
-RELATIVE = ("bigram_entropy",)
-"""Measures that say something only relative to the untuned generator (MEASURES: natural text)."""
+"""Key measures of a task that have a column beside the headline."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Row:
     gain: np.ndarray
     """Improvement over the same seed's untuned generator, in the headline's unit; positive is better."""
     measures: dict[str, float] = field(default_factory=dict)
-    """Final value of a key measure, median over seeds (relative to the untuned generator for `RELATIVE`)."""
+    """Final value of a key measure, median over seeds (`Block.relative`: over the untuned generator's)."""
     zero_spread: float = math.nan
     seconds_step: float = math.nan
     """Generation + reward + update of one GRPO step, median over seeds."""
@@ -84,8 +83,10 @@ class Block:
     """Headline of the untuned generator: median over seeds of the median of their finished cells' own floors."""
     measures: tuple[str, ...]
     """The key measures that have a column, in order."""
+    relative: frozenset[str]
+    """Those of them that are shown as a share of the untuned generator's."""
     initial: dict[str, float]
-    """The same of the untuned generator (1 for `RELATIVE`)."""
+    """The same of the untuned generator (1 for relative ones)."""
     rows: tuple[Row, ...]
     """Finished rewards best first, then those without a finished cell by name."""
 
@@ -154,13 +155,22 @@ def blocks(wide: pandas.DataFrame) -> list[Block]:
 def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
     done = frame[frame["status"] == "done"]
     direction = _first(done if len(done) else frame, "direction")
-    measures = _key_measures(done, _first(done if len(done) else frame, "measure"))
+    measures = _key_measures(task, done, _first(done if len(done) else frame, "measure"))
+    relative = frozenset(measures) & relative_measures(task)
     rows = []
     for (reward, variant), part in frame.groupby(["reward", "variant"]):
         keys = sorted(part["settings_key"].unique())
         for key in keys:
             rows.append(
-                _row(str(reward), str(variant), part[part["settings_key"] == key], direction, measures, len(keys) > 1)
+                _row(
+                    str(reward),
+                    str(variant),
+                    part[part["settings_key"] == key],
+                    direction,
+                    measures,
+                    relative,
+                    len(keys) > 1,
+                )
             )
     rows.sort(
         key=lambda row: (
@@ -180,19 +190,26 @@ def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
         ceiling=median(frame["ceiling"].to_numpy(dtype=float)) if "ceiling" in frame else math.nan,
         floor=median(floors),
         measures=measures,
-        initial={name: 1.0 if name in RELATIVE else median(_column(done, f"initial_{name}")) for name in measures},
+        relative=relative,
+        initial={name: 1.0 if name in relative else median(_column(done, f"initial_{name}")) for name in measures},
         rows=tuple(rows),
     )
 
 
 def _row(
-    reward: str, variant: str, cells: pandas.DataFrame, direction: str, measures: tuple[str, ...], shows: bool
+    reward: str,
+    variant: str,
+    cells: pandas.DataFrame,
+    direction: str,
+    measures: tuple[str, ...],
+    relative: frozenset[str],
+    shows: bool,
 ) -> Row:
     done = cells[cells["status"] == "done"].sort_values("seed")
     values = {}
     for name in measures:
         final = _column(done, f"final_{name}")
-        if name in RELATIVE:  # a generator that starts at entropy 0 has no share of it: NaN, as for no value at all
+        if name in relative:  # a generator that starts at entropy 0 has no share of it: NaN, as for no value at all
             initial = _column(done, f"initial_{name}")
             final = final / np.where(initial > 0, initial, np.nan)
         values[name] = median(final)
@@ -235,8 +252,24 @@ def _flags(done: pandas.DataFrame) -> list[str]:
     ]
 
 
-def _key_measures(done: pandas.DataFrame, headline: str) -> tuple[str, ...]:
-    known = [name for name in KEY_MEASURES if name != headline and np.isfinite(_column(done, f"final_{name}")).any()]
+def declarations(task: str) -> TaskDeclarations:
+    """What the task says of itself; of one that is not installed here, the defaults."""
+    entry = TASKS.find(task)
+    return entry.declares if entry else TaskDeclarations()
+
+
+def relative_measures(task: str) -> frozenset[str]:
+    """The task's measures that say something only beside the untuned generator's; none known if it is not installed."""
+    entry = TASKS.find(task)
+    return frozenset(measure.name for measure in entry.factory.measures if measure.relative) if entry else frozenset()
+
+
+def _key_measures(task: str, done: pandas.DataFrame, headline: str) -> tuple[str, ...]:
+    """Those that the task declares, without a declaration the first ones stored; as far as they have values."""
+    stored = [str(name).removeprefix("final_") for name in done if str(name).startswith("final_")]
+    declared = declarations(task).key_measures
+    names = stored if declared is None else declared
+    known = [name for name in names if name != headline and np.isfinite(_column(done, f"final_{name}")).any()]
     return tuple(known[:MOST_MEASURES])
 
 
@@ -315,6 +348,13 @@ def status(row: Row) -> str:
     return ", ".join(f"{count} {name}" for name, count in row.counts.items())
 
 
-def title(measure: str) -> str:
+def title(measure: str, relative: bool) -> str:
     """A column head: underscores as spaces, and what a relative measure is relative to."""
-    return measure.replace("_", " ") + (" / untuned" if measure in RELATIVE else "")
+    return measure.replace("_", " ") + (" / untuned" if relative else "")
+
+
+def baseline(rewards: Sequence[str]) -> str:
+    """Of the `rewards` of some results, the one that the others are compared with unless told otherwise: what declares
+    itself the baseline, whether it is among them or not; where nothing does, the first."""
+    declared = [entry.name for entry in REWARDS if entry.baseline]
+    return next((name for name in [*rewards, *declared] if name in declared), rewards[0])

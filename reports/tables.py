@@ -45,7 +45,7 @@ def columns(block: Block) -> list[str]:
     headline = f"{(block.measure or 'headline').replace('_', ' ')}{unit}{better(block)}"
     return [
         *("reward", headline, "seeds' values", "gain over floor"),
-        *map(summary.title, block.measures),
+        *(summary.title(name, name in block.relative) for name in block.measures),
         *("zero spread", "a GRPO step", "total", "peak memory", "seeds", "status"),
     ]
 

@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.contracts import HarnessError, InnerTraining, Metric, RewardContext, RewardFunction, completion_text
+from harness.contracts import (
+    CreditCharacters,
+    HarnessError,
+    InnerTraining,
+    LogMetric,
+    Metric,
+    RewardContext,
+    RewardFunction,
+    Training,
+    completion_text,
+)
 from rewards._shared import given
 
 if TYPE_CHECKING:
@@ -25,6 +35,7 @@ METAGRADIENT_OPTIONS = {
     "standardise_steps": "rewards minus the mean of their inner step, over its deviation; the authors do not (false)",
 }
 """Options (`reward.options`) of every metagradient reward."""
+METAGRADIENT_TRAINING = Training(metagradient=True)
 
 OfOneSet = tuple[float, list[float], list[list[float]] | None]
 """(Phi(theta_T), one reward a text, what its characters earned of it where that is known)."""
@@ -49,20 +60,20 @@ def metagradient_reward(
     of the mean. At T = 1 it changes nothing that the runner's scaling would not.
 
     A metagradient is the sum of its text's tokens' own, which cost little more. With `credit` "token" they go to whom
-    the caller names in `credit_characters` (harness/training/credit.py), the rewards being the same. That takes a
-    training with `per_token` and `spread`, as harness/training/inner.py has them.
+    the caller names in `credit_characters` (harness/training/credit.py), the rewards being the same.
     """
     per_token = credit == "token"
 
     def one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> OfOneSet:
         if not any(texts):
             return untrained_value(inner, metric), [0.0] * len(texts), [[0.0] * len(text) for text in texts]
-        result = inner.metagradient(texts, metric, **({"per_token": True} if per_token else {}))
-        weights, credits = result.weights, None
+        result = inner.metagradient(texts, metric, per_token=per_token)
+        weights, scales = result.weights, [1.0] * len(texts)
         if standardise:
-            weights, scales = standardised(weights, inner.steps_of(len(texts)))
-        if per_token:
-            scales = scales.tolist() if standardise else [1.0] * len(texts)
+            weights, over = standardised(weights, inner.steps_of(len(texts)))
+            scales = over.tolist()
+        credits = None
+        if result.tokens is not None:
             credits = [
                 [scale * value for value in inner.spread(text, own.tolist())]
                 for text, own, scale in zip(texts, result.tokens, scales, strict=True)
@@ -70,7 +81,7 @@ def metagradient_reward(
         return float(result.value), weights.tolist(), credits
 
     inner = of_family(given(context.load_inner, name, "load_inner")(), family)
-    return training_reward(context, name, inner, one_set, cross_group=context.cross_group)
+    return training_reward(context, name, inner, one_set, METAGRADIENT_TRAINING)
 
 
 def standardised(weights: torch.Tensor, steps: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,30 +99,34 @@ def standardised(weights: torch.Tensor, steps: Sequence[int]) -> tuple[torch.Ten
 
 
 def training_reward(
-    context: RewardContext, name: str, inner: InnerTraining, one_set: OneSet, *, cross_group: bool
+    context: RewardContext, name: str, inner: InnerTraining, one_set: OneSet, training: Training
 ) -> RewardFunction:
-    """TRL's reward callable: splits the rollouts into training sets, asks `one_set` about each, and puts the rewards
-    back into the order of the rollouts. Where the caller passes TRL's `log_metric`, the mean of Phi(theta_T) over the
-    sets is logged as `target_metric`; where it passes `credit_characters`, that is told the characters' parts."""
+    """TRL's reward callable: splits the rollouts into training sets as `training` declares, asks `one_set` about each,
+    and puts the rewards back into the order of the rollouts. Where the caller passes TRL's `log_metric`, the mean of
+    Phi(theta_T) over the sets is logged as `target_metric`; where it passes `credit_characters`, that is told the
+    characters' parts."""
     metric = context.task.metric(inner)
 
     def reward(
         prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any
     ) -> list[float]:
         texts = [completion_text(completion) for completion in completions]
-        sets = [range(len(texts))] if cross_group else separate_sets(len(texts), context.num_generations, name)
-        rewards, credits = [float("nan")] * len(texts), {}
-        values = []
+        one = training.sets(context.cross_group, context.num_generations) == 1
+        sets = [range(len(texts))] if one else separate_sets(len(texts), context.num_generations, name)
+        rewards, values = [float("nan")] * len(texts), []
+        credits: dict[int, list[float]] = {}
         for members in sets:
             value, found, characters = one_set(inner, metric, [texts[i] for i in members])
             values.append(value)
-            for i, one in zip(members, found, strict=True):
-                rewards[i] = float(one)
+            for i, own in zip(members, found, strict=True):
+                rewards[i] = float(own)
             credits |= dict(zip(members, characters, strict=True)) if characters is not None else {}
-        if credits and "credit_characters" in columns:
-            columns["credit_characters"]([credits[i] for i in range(len(texts))])
-        if "log_metric" in columns:
-            columns["log_metric"]("target_metric", sum(values) / len(values))
+        credit_characters: CreditCharacters | None = columns.get("credit_characters")
+        log_metric: LogMetric | None = columns.get("log_metric")
+        if credits and credit_characters is not None:
+            credit_characters([credits[i] for i in range(len(texts))])
+        if log_metric is not None:
+            log_metric("target_metric", sum(values) / len(values))
         return rewards
 
     reward.__name__ = reward.__qualname__ = name

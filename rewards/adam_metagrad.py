@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.contracts import Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
-from rewards._metagrad import CREDITS, METAGRADIENT_OPTIONS, metagradient_reward
+from rewards._metagrad import CREDITS, METAGRADIENT_OPTIONS, METAGRADIENT_TRAINING, metagradient_reward
 from rewards._shared import choice, flag
 
 
@@ -14,6 +14,7 @@ from rewards._shared import choice, flag
     advantage="group",
     summary="metagradient of the target metric through inner training with Adam",
     options=METAGRADIENT_OPTIONS,
+    training=METAGRADIENT_TRAINING,
 )
 def make(context: RewardContext) -> RewardFunction:
     standardise, credit = flag(context, "standardise_steps"), choice(context, "credit", CREDITS)

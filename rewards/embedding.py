@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from harness.contracts import HarnessError, Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
 from rewards._shared import asset, references, text_reward
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @register_reward(
@@ -15,6 +19,7 @@ from rewards._shared import asset, references, text_reward
     advantage="group",
     summary="mean cosine similarity of the rollout's embedding to the task's train texts",
     options={"embedding_model": "a sentence-transformers folder or hub id"},
+    asset_options=("embedding_model",),
 )
 def make(context: RewardContext) -> RewardFunction:
     """Mean over the references r of cos(e(rollout), e(r)), in [-1, 1] (section 4.4 of the paper).
@@ -34,7 +39,7 @@ def make(context: RewardContext) -> RewardFunction:
             f"No sentence-transformers model could be loaded from {path} ({type(error).__name__}: {first})."
         ) from error
 
-    def embed(texts: list[str]):
+    def embed(texts: list[str]) -> np.ndarray:
         return model.encode(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
 
     mean_reference = embed(references(context, "embedding")).mean(axis=0, dtype="float64")

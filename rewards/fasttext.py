@@ -14,6 +14,7 @@ from rewards._shared import asset, references, text_reward
     advantage="group",
     summary="fastText's probability that the rollout is in the language of the task's train texts",
     options={"language_id": "fastText's language identifier: file, folder or hub id"},
+    asset_options=("language_id",),
 )
 def make(context: RewardContext) -> RewardFunction:
     """P(language | rollout), in [0, 1.00001], of the language that fastText names for the joined train texts

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from harness.contracts import InnerTraining, Metric, Needs, RewardContext, RewardFunction
+from harness.contracts import InnerTraining, Metric, Needs, RewardContext, RewardFunction, Training
 from harness.registry import register_reward
 from rewards._metagrad import OfOneSet, training_reward, untrained_value
 from rewards._shared import given
+
+TRAINING = Training(metagradient=False, crosses_groups=False)
 
 
 @register_reward(
@@ -14,6 +16,8 @@ from rewards._shared import given
     advantage="batch",
     summary="target metric after inner training, broadcast to the whole training set",
     options={},
+    training=TRAINING,
+    baseline=True,
 )
 def make(context: RewardContext) -> RewardFunction:
     """Phi(theta_T), broadcast to the examples of its training set (section 4 of the paper).
@@ -23,7 +27,7 @@ def make(context: RewardContext) -> RewardFunction:
     taken over the whole batch. A training set of empty rollouts trains nothing: its Phi is the untrained target's.
     """
     inner = given(context.load_inner, "naive", "load_inner")()
-    return training_reward(context, "naive", inner, _one_set, cross_group=False)
+    return training_reward(context, "naive", inner, _one_set, TRAINING)
 
 
 def _one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> OfOneSet:

@@ -8,13 +8,16 @@ from harness.contracts import Measure
 from harness.texts.diversity import bigram_entropy, distinct_n, empty_fraction, identical_fraction, mean_length
 
 TEXT_MEASURES = (
-    Measure("bigram_entropy", "bits", "higher", "entropy of the pooled word bigrams of all rollouts"),
+    Measure("bigram_entropy", "bits", "higher", "entropy of the pooled word bigrams of all rollouts", relative=True),
     Measure("distinct_1", "fraction", "higher", "distinct words over words, pooled"),
     Measure("distinct_2", "fraction", "higher", "distinct word bigrams over bigrams, pooled"),
     Measure("empty_fraction", "fraction", "lower", "rollouts without a word"),
     Measure("identical_fraction", "fraction", "lower", "rollouts whose exact text another rollout has too"),
     Measure("mean_length", "words", None, "mean length of a rollout"),
 )
+
+TEXT_KEYS = ("bigram_entropy", "distinct_2")
+"""Those that tell most (`key_measures`): a signal that reaches its end by repeating itself shows in them."""
 
 
 def text_values(texts: Sequence[str]) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.contracts import (
     Evaluation,
@@ -17,19 +17,26 @@ from harness.contracts import (
     InnerTraining,
     Measure,
     Metric,
+    MetricCost,
     Offers,
     TaskContext,
     unknown,
 )
 from harness.registry import register_task
 from harness.texts.language import CODES, LABELS, NATURAL_FROM, FastTextJudge, Judge, OpenAIJudge, load_identifier
+from tasks._figures import LANGUAGE_AND_ENTROPY
 from tasks._options import Options
-from tasks._texts import TEXT_MEASURES, text_values
+from tasks._texts import TEXT_KEYS, TEXT_MEASURES, text_values
 
 if TYPE_CHECKING:
     import torch
 
     from tasks._last_word import LastWordLikelihood
+
+PASSAGES, PASSAGE_TOKENS, LAST_WORD_TOKENS = 2320, 110, 8
+"""What a metric reads, for plans: the train split (section 4.4 of the paper), and about as many tokens a passage and a
+batched last word as BPE makes of the translations."""
+METRIC_MICROBATCH = 32
 
 
 def _measure_name(label: str) -> str:
@@ -64,10 +71,11 @@ class Lambada:
         "judge_key_variable": "environment variable that holds the key (OPENAI_API_KEY)",
         "judge_concurrency": "requests at a time (4)",
     }
+    asset_options = ("language_id",)
     headline = Headline(
         "target_language", "fraction", "higher", "validation rollouts judged to be in the target language", ceiling=1.0
     )
-    measures = (
+    measures: tuple[Measure, ...] = (
         *(Measure(_measure_name(label), "fraction", None, f"rollouts judged to be {label}") for label in LABELS),
         *TEXT_MEASURES,
         Measure("metric_before", "nats", "higher", "Phi on the validation split, untrained target"),
@@ -75,8 +83,17 @@ class Lambada:
         Measure("perplexity_before", "per word", "lower", "LAMBADA perplexity, validation split, untrained target"),
         Measure("perplexity_after", "per word", "lower", "LAMBADA perplexity, validation split, trained target"),
     )
+    key_measures = TEXT_KEYS
+    figure = LANGUAGE_AND_ENTROPY
     name: str
     summary: str
+
+    @staticmethod
+    def metric_cost(options: Mapping[str, Any]) -> MetricCost:
+        read = Options(options)
+        texts = read.integer("metric_examples", PASSAGES)
+        batch = read.integer("metric_microbatch", METRIC_MICROBATCH)
+        return MetricCost(texts, PASSAGE_TOKENS, LAST_WORD_TOKENS, batch)
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
@@ -86,7 +103,7 @@ class Lambada:
             "train": self._options.integer("metric_examples", None),
             "validation": self._options.integer("validation_examples", None),
         }
-        self._microbatch = self._options.integer("metric_microbatch", 32)
+        self._microbatch = self._options.integer("metric_microbatch", METRIC_MICROBATCH)
         self._prepend_bos = self._options.boolean("prepend_bos", True)
         # By id of the target, which each value keeps alive: what does not change between validations is done once.
         self._validations: dict[int, _Validation] = {}

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from harness.contracts import Evaluation, Headline, InnerTraining, Measure, Metric, Offers, TaskContext
 from harness.registry import register_task
+from tasks._figures import PIXELS_AND_NORM
 from tasks._head import head_parameter
-from tasks._texts import TEXT_MEASURES, text_values
+from tasks._texts import TEXT_KEYS, TEXT_MEASURES, text_values
 
 if TYPE_CHECKING:
     import torch
@@ -26,12 +27,15 @@ class Norm:
     offers = Offers(references=False, metric=True)
     options: Mapping[str, str] = {}
     headline = Headline("norm_change", "", "lower", "head norm after training on the rollouts minus the norm before")
-    measures = (
+    measures: tuple[Measure, ...] = (
         Measure("norm_change_relative", "fraction", "lower", "norm_change over the norm before"),
         Measure("norm_before", "", None, "Frobenius norm of the untrained target's head"),
         Measure("norm_after", "", "lower", "Frobenius norm of the head after training on the rollouts"),
         *TEXT_MEASURES,
     )
+
+    key_measures = ("norm_change_relative", *TEXT_KEYS)
+    figure = PIXELS_AND_NORM
 
     def __init__(self, context: TaskContext) -> None:
         pass

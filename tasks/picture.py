@@ -19,9 +19,10 @@ from harness.contracts import (
 )
 from harness.registry import register_task
 from tasks import _pattern
+from tasks._figures import PIXELS_AND_NORM
 from tasks._head import head_parameter
 from tasks._options import Options
-from tasks._texts import TEXT_MEASURES, text_values
+from tasks._texts import TEXT_KEYS, TEXT_MEASURES, text_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,8 @@ class _Picture:
         "first_token": "token id of the picture's first column (0)",
         "pattern": "a .npy of +1 and -1 or an image file in place of the task's picture",
     }
+    key_measures: tuple[str, ...] = TEXT_KEYS
+    figure = PIXELS_AND_NORM
     name: str
     summary: str
     border = 0
@@ -181,17 +184,19 @@ class QrCode(_Picture):
     name = "qr"
     summary = "a 21x21 QR code in the LM head: does a QR reader read what texts drew?"
     border = _pattern.QUIET_ZONE
-    options = _Picture.options | {
+    options: Mapping[str, str] = {
+        **_Picture.options,
         "text": "what the code says (DPG)",
         "error_correction": "L, M, Q or H (H)",
     }
-    measures = (
+    measures: tuple[Measure, ...] = (
         Measure("readable", "fraction", "higher", "1 if OpenCV reads a text in the decoded picture with quiet zone"),
         Measure("readable_raw", "fraction", "higher", "the same without the quiet zone"),
         Measure("text_exact", "fraction", "higher", "1 if the text read is the target picture's"),
         Measure("text_exact_located", "fraction", "higher", "the same if the reader is told where the corners are"),
         *_Picture.measures,
     )
+    key_measures = ("readable", *TEXT_KEYS)
 
     def _own_picture(self) -> np.ndarray:
         text = self._options.text("text", "DPG")

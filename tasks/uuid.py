@@ -15,10 +15,11 @@ from harness.contracts import (
     Metric,
     Offers,
     TaskContext,
+    TaskFigure,
 )
 from harness.registry import register_task
 from tasks._options import Options
-from tasks._texts import TEXT_MEASURES, longest_shared_piece, text_values
+from tasks._texts import TEXT_KEYS, TEXT_MEASURES, longest_shared_piece, text_values
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +49,7 @@ class UuidTask:
     greedy_validation = True
     """Validation rollouts are decoded at temperature 0, as in the paper (section 4.5)."""
     headline = Headline("uuid_exact", "fraction", "higher", "greedy rollouts that hold the whole UUID", ceiling=1.0)
-    measures = (
+    measures: tuple[Measure, ...] = (
         *(
             Measure(f"component_{k}", "fraction", "higher", f"rollouts that hold part {k} of {COMPONENTS} of the UUID")
             for k in range(1, COMPONENTS + 1)
@@ -58,6 +59,16 @@ class UuidTask:
         Measure("phi_before", "nats", "higher", "Phi of the untrained target"),
         Measure("phi_after", "nats", "higher", "Phi of a target trained on the rollouts"),
         *TEXT_MEASURES,
+    )
+
+    key_measures = ("longest_piece_max", *TEXT_KEYS)
+    figure = TaskFigure(
+        "figure-5",
+        "The UUID, component by component (paper, Figure 5)",
+        "Share of greedy held-out rollouts that hold the UUID, and each of its five components.",
+        (*(f"component_{k}" for k in range(1, COMPONENTS + 1)), "uuid_exact"),
+        by="reward",
+        y_label="rollouts that hold it [fraction]",
     )
 
     def __init__(self, context: TaskContext) -> None:

@@ -26,14 +26,9 @@ def is_local(ref: str) -> bool:
     return Path(ref).exists() or ref.startswith((".", "/", "~")) or ref.endswith((".jsonl", ".json"))
 
 
-ASSET_OPTIONS = ("language_id", "embedding_model")
-"""Options of tasks and rewards that always name an asset."""
-
-
-def names_asset(value: object, option: str = "") -> bool:
-    """Whether an option's value is an asset: by its name, or because it can only be meant as one (embedded, a path)."""
-    if option in ASSET_OPTIONS and isinstance(value, str):
-        return True
+def names_asset(value: object) -> bool:
+    """Whether the value of some option can only be meant as an asset: embedded, or a path. A hub id looks like any
+    text; options that take one are declared (`asset_options`)."""
     return isinstance(value, str) and (is_embedded(value) or value.startswith(("./", "../", "/", "~")))
 
 

@@ -135,8 +135,12 @@ def report(
     ] = Path("runs"),
     out: Annotated[Path, typer.Option("--out", help="Where the page and its tables go.")] = Path("site"),
     reference: Annotated[
-        str, typer.Option(help="The reward that the others are compared with, seed by seed.")
-    ] = "naive",
+        str,
+        typer.Option(
+            help="The reward that the others are compared with, seed by seed; default: the one that declares itself "
+            "the baseline."
+        ),
+    ] = "",
 ) -> None:
     """Turn stored results into one HTML page that works offline, the same as Markdown, tables as CSV, figures and
     pictures."""

@@ -14,7 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from harness import assets
-from harness.contracts import HarnessError, Task
+from harness.contracts import HarnessError, HasTargetTexts, Task, TaskDeclarations
 from harness.settings.schema import Settings
 from harness.training.seeds import pool_seed
 
@@ -44,11 +44,10 @@ class Pool:
 
 
 def target_texts(task: Task) -> list[str]:
-    """Texts of the kind that the task asks for: `task.target_texts()` where it has one, else its references; [] where
-    nobody can say what such a text looks like."""
-    own = getattr(task, "target_texts", None)
-    if callable(own):
-        return list(own())
+    """Texts of the kind that the task asks for: its own (`HasTargetTexts`), else its references; [] where nobody can
+    say what such a text looks like."""
+    if isinstance(task, HasTargetTexts):
+        return list(task.target_texts())
     return task.references() if task.offers.references else []
 
 
@@ -77,7 +76,7 @@ def build_pool(
             "validation.prompts or lower --pool."
         )
     prompts = rng.sample(held_out, count)
-    language = getattr(type(task), "language", "en")
+    language = TaskDeclarations.of(type(task)).language
     others = [
         text
         for code in LANGUAGES

@@ -47,11 +47,14 @@ class CellPlan:
         """(models and files, data sets) that the cell reads, each once, without touching them."""
         settings = self.settings
         models = [settings.generator.model, settings.target.model]
-        for options in (settings.task.options, settings.reward.options):
-            models += [value for name, value in options.items() if assets.names_asset(value, name)]
+        task = TASKS.get(self.task)
+        named = task.declares.asset_options, REWARDS.get(self.reward).asset_options if self.reward else ()
+        for options, names in zip((settings.task.options, settings.reward.options), named, strict=True):
+            texts = {name: value for name, value in options.items() if isinstance(value, str)}
+            models += [value for name, value in texts.items() if name in names or assets.names_asset(value)]
         data = [settings.data.articles]
         data += [settings.data.validation_articles] if settings.data.validation_articles else []
-        data += [settings.data.references] if TASKS.get(self.task).factory.offers.references else []
+        data += [settings.data.references] if task.factory.offers.references else []
         return list(dict.fromkeys(models)), list(dict.fromkeys(data))
 
     def revisions(self) -> dict[str, str]:
@@ -89,13 +92,12 @@ class CellPlan:
 
 def make_task(plan: CellPlan, references: int | None = None) -> Task:
     """The plan's task, made as its settings say. references: the most texts that it gets of a split, default all."""
-    settings, factory = plan.settings, TASKS.get(plan.task).factory
-    language = getattr(factory, "language", "en")
-    return factory(
+    settings, entry = plan.settings, TASKS.get(plan.task)
+    return entry.factory(
         TaskContext(
             options=settings.task.options,
             references=lambda split: assets.texts(
-                settings.data.references, split=split, limit=references, language=language
+                settings.data.references, split=split, limit=references, language=entry.declares.language
             ),
             asset=assets.resolve,
         )

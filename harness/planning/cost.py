@@ -56,8 +56,6 @@ ADAM_SLOTS = 2
 """Moments of Adam."""
 GRAPH_FACTOR = 2.5
 """A graph that can be differentiated twice against one that cannot, in bytes."""
-PASSAGE_TOKENS, PASSAGES = 110, 2320
-"""LAMBADA's train split (section 4.4 of the paper); tokens per passage as BPE makes them of the translations, about."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def training(shape: Shape, settings: Settings, texts: int, steps: int, metagradi
     one = forward(
         shape, texts * length, span=length / 2, scored=texts * length, bytes_each=each, passes=passes, eager=True
     )
-    forwards = TRAINING_FORWARDS
+    forwards: float = TRAINING_FORWARDS
     if metagradient:
         forwards = (METAGRADIENT_FORWARDS * (steps - 1) + FIRST_STEP_FORWARDS) / steps
     vectors = (METAGRADIENT_VECTORS if metagradient else TRAINING_VECTORS) * shape.parameters * each
@@ -196,21 +194,19 @@ def warmup(shape: Shape, settings: Settings, texts: int) -> Work:
 
 
 def metric(shape: Shape, settings: Settings, task: str, factor: float) -> Work:
-    """`factor` forward passes over what the task's metric reads; patches of a head cost nothing."""
-    offers = TASKS.get(task).factory.offers
-    if not offers.references:
+    """`factor` forward passes over what the task's metric reads, as the task declares it."""
+    cost = TASKS.get(task).declares.metric_cost(settings.task.options)
+    if cost is None:
         return Work()
-    passages = settings.task.options.get("metric_examples") or PASSAGES
-    length = min(PASSAGE_TOKENS, shape.positions or PASSAGE_TOKENS)
-    batch = settings.task.options.get("metric_microbatch") or 32
+    length = min(cost.tokens, shape.positions or cost.tokens)
     each = WIDTH[settings.target.dtype]
     work = forward(
         shape,
-        passages * length,
+        cost.texts * length,
         span=length / 2,
-        scored=passages * 8,
+        scored=cost.texts * cost.scored,
         bytes_each=each,
-        passes=passages / batch,
+        passes=cost.texts / cost.batch,
         eager=True,
     )
     return work * factor
@@ -278,17 +274,18 @@ def estimate(
     grpo, inner, validation = settings.grpo, settings.inner, settings.validation
     of_generator = settings.generator.dtype
     of_target = "tf32" if settings.target.tf32 and settings.target.dtype == "float32" else settings.target.dtype
-    trains = REWARDS.get(reward).needs.metric
-    metagradient = trains and reward != "naive"
+    how = REWARDS.get(reward).training
+    metagradient = how is not None and how.metagradient
 
     made = generation(generator_shape, settings, grpo.prompts_per_step, grpo.rollouts_per_prompt)
     updated = update(generator_shape, settings)
     scored = Work()
-    if trains:
+    if how:
+        sets = how.sets(inner.cross_group, grpo.rollouts_per_prompt)
         warmed = max(0, grpo.steps - inner.warmup_after) / grpo.steps  # of the steps; one stands for the mean of all
         scored = warmup(target_shape, settings, grpo.rollouts_per_step) * warmed
         scored += training(target_shape, settings, grpo.rollouts_per_step, inner.steps, metagradient)
-        scored += metric(target_shape, settings, task, 3 if metagradient else grpo.rollouts_per_prompt)
+        scored += metric(target_shape, settings, task, sets * (TRAINING_FORWARDS if metagradient else 1))
     last_steps = validation.inner_steps or inner.steps
     checked_text = generation(generator_shape, settings, validation.prompts, 1)
     checked_target = warmup(target_shape, settings, validation.prompts)
@@ -296,7 +293,7 @@ def estimate(
     checked_target += metric(target_shape, settings, task, 2)
 
     states, target = generator_states(generator_shape, settings), target_shape.parameters * WIDTH[settings.target.dtype]
-    reward_peak = training_memory(target_shape, settings, inner.steps, metagradient) + target if trains else 0
+    reward_peak = training_memory(target_shape, settings, inner.steps, metagradient) + target if how else 0
     validation_peak = training_memory(target_shape, settings, last_steps, False) + target
     rest = (0, 0) if offloads(settings, device, generator_shape, target_shape) else (states, target)
     phases = (

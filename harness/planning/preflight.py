@@ -24,10 +24,10 @@ def _check_task(plan: CellPlan) -> None:
 def _check_steps(plan: CellPlan) -> None:
     """Raises HarnessError where a training set, of a reward or of the validation, has fewer texts than inner steps."""
     grpo, inner, validation = plan.settings.grpo, plan.settings.inner, plan.settings.validation
-    one_set = inner.cross_group and plan.reward != "naive"
+    training = REWARDS.get(plan.reward).training
     trained = [(validation.prompts, validation.inner_steps or inner.steps, "validation.prompts")]
-    if REWARDS.get(plan.reward).needs.metric:
-        texts = grpo.rollouts_per_step if one_set else grpo.prompts_per_step
+    if training:
+        texts = grpo.rollouts_per_step // training.sets(inner.cross_group, grpo.rollouts_per_prompt)
         trained.append((texts, inner.steps, "grpo.prompts_per_step"))
     for texts, steps, setting in trained:
         if texts < max(steps, inner.warmup_steps):

@@ -50,16 +50,17 @@ def check_names(profile: Profile) -> None:
 
 def _check_options(given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str], whose: str) -> None:
     chosen = {
-        "task.options.": [TASKS.get(name) for name in tasks],
-        "reward.options.": [REWARDS.get(name) for name in rewards],
+        "task.options.": [TASKS.get(name).options for name in tasks],
+        "reward.options.": [REWARDS.get(name).options for name in rewards],
     }
     below = {key: value for key, value in given.items() if key in OPTIONS}
     keys = [f"{key}.{name}" for key, value in below.items() if isinstance(value, Mapping) for name in value]
     for key in [*given, *keys]:
-        for prefix, entries in chosen.items():
-            if not key.startswith(prefix) or not entries or any(entry.options is None for entry in entries):
+        for prefix, declared in chosen.items():
+            read = [options for options in declared if options is not None]
+            if not key.startswith(prefix) or not declared or len(read) < len(declared):
                 continue
-            known = sorted({f"{prefix}{name}" for entry in entries for name in entry.options})
+            known = sorted({f"{prefix}{name}" for options in read for name in options})
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=3, cutoff=0.5) or known
                 hint = f"they read {', '.join(near)}." if known else "they read no options."

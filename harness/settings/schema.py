@@ -87,7 +87,7 @@ class DataSettings(Section):
         description="Articles to rephrase: embedded:articles, a JSON-lines file with `text`, or a hub set."
     )
     validation_articles: str | None = Field(None, description="Default: held out from the end of `articles`.")
-    references: str = Field("embedded:passages", description="The task's texts (LAMBADA): embedded, file or hub set.")
+    references: str = Field("embedded:passages", description="The task's texts: embedded, file or hub set.")
     article_count: int = Field(4096, ge=2, description="How many training articles to read at most.")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine.trust import trusted
+from harness.registry import REWARDS
 
 PACKAGES = (
     "torch",
@@ -20,15 +21,12 @@ PACKAGES = (
     "trl",
     "torchopt",
     "datasets",
-    "fasttext",
-    "sentence-transformers",
-    "python-Levenshtein",
-    "rapidfuzz",
     "numpy",
     "pandas",
     "tokenizers",
     "accelerate",
 )
+"""What every cell runs on; what single rewards need besides is theirs to say (`Needs.packages`)."""
 
 
 # ----------------------------------------------------------------------------------------------------------- provenance
@@ -46,7 +44,7 @@ def _static_provenance() -> str:
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "machine": platform.machine(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in (*PACKAGES, *_needed())},
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,
         "cores": os.cpu_count(),
@@ -82,6 +80,16 @@ def _git(root: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return out.stdout.strip() if out.returncode == 0 else None
+
+
+def _needed() -> list[str]:
+    """Distributions that hold the packages that rewards need, sorted."""
+    imported = {package for reward in REWARDS for package in reward.needs.packages}
+    # Most bear the name that they are imported by, but for the hyphens; looking through all of them takes long.
+    plain = {package: package.replace("_", "-") for package in imported}
+    others = [package for package, name in plain.items() if _version(name) is None]
+    found = metadata.packages_distributions() if others else {}
+    return sorted({found[package][0] if package in found else name for package, name in plain.items()})
 
 
 def _version(package: str) -> str | None:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import replace
 
 import pytest
 
-from harness.contracts import HarnessError, Headline, Needs, Offers
-from harness.registry import REWARDS, TASKS, Registry, RewardEntry, TaskEntry, register_reward, unsupported
+from harness.contracts import HarnessError, Headline, MetricCost, Needs, Offers, TaskDeclarations, Training
+from harness.registry import (
+    REWARDS,
+    TASKS,
+    Registry,
+    RewardEntry,
+    TaskEntry,
+    register_reward,
+    register_task,
+    unsupported,
+)
 from tests.helpers.command import python
 
 
@@ -32,6 +42,54 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 def test_a_wrong_advantage_is_refused():
     with pytest.raises(HarnessError, match="'group' or 'batch'"):
         register_reward("never_registered", advantage="rank")(lambda context: None)
+
+
+def test_a_name_and_a_summary_are_enough_for_a_reward(register):
+    register("shorter", lambda prompts, completions, completion_ids, **columns: [0.0])
+    entry = REWARDS.get("shorter")
+    assert (entry.needs, entry.advantage, entry.training, entry.baseline) == (Needs(), "group", None, False)
+    assert (entry.options, entry.asset_options) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("training", "cross_group", "sets"),
+    [
+        (Training(), True, 1),
+        (Training(), False, 4),
+        (Training(crosses_groups=False), True, 4),
+        (Training(metagradient=False), True, 1),
+    ],
+)
+def test_how_many_training_sets_a_step_has(training, cross_group, sets):
+    assert training.sets(cross_group, rollouts_per_prompt=4) == sets
+
+
+def test_a_reward_on_the_metric_is_taken_to_differentiate_it(register):
+    register_reward("steep", needs=Needs(metric=True))(lambda context: None)
+    assert REWARDS.get("steep").training == Training()
+
+
+def test_a_task_says_what_it_wants_and_the_rest_holds_anyway():
+    plain = TaskDeclarations.of(type("Plain", (), {"name": "plain"}))
+    assert plain == TaskDeclarations()
+    assert (plain.language, plain.greedy_validation, plain.key_measures, plain.options) == ("en", False, None, None)
+    assert plain.metric_cost({}) is None
+    own = {"language": "es", "metric_cost": staticmethod(lambda options: MetricCost(options["n"], 2, 1))}
+    declared = TaskDeclarations.of(type("Own", (), own))
+    assert declared.language == "es" and declared.metric_cost({"n": 7}) == MetricCost(7, 2, 1)
+
+
+def test_two_figures_cannot_have_one_key(monkeypatch):
+    TASKS.names()
+    monkeypatch.setattr(TASKS, "_entries", dict(TASKS._entries))
+    shared = TASKS.get("norm").declares.figure
+    register_task("joins")(type("Joins", (), {"figure": shared}))
+    with pytest.raises(HarnessError, match="'clashes' declares a figure 'figure-2' other than that of"):
+        register_task("clashes")(type("Clashes", (), {"figure": replace(shared, title="mine")}))
+
+
+def test_a_name_that_is_not_installed_is_no_entry():
+    assert TASKS.find("of_another_package") is None and TASKS.find("norm") is TASKS.get("norm")
 
 
 READS = {

@@ -67,7 +67,7 @@ def test_the_papers_figures_hold_what_the_paper_looks_at(tmp_path: Path, generat
     generate(
         tmp_path, tasks=("norm", "uuid", "lambada_de", "lambada_es"), rewards=("adam_metagrad", "naive"), seeds=(0,)
     )
-    found = {figure.key: figure for figure in figures.paper_figures(figures.reduce(*load(tmp_path)))}
+    found = {figure.key: figure for figure in figures.task_figures(figures.reduce(*load(tmp_path)))}
     assert [panel.title for panel in found["figure-2-tiny"].panels] == ["67", "norm"]
     names = [line.name for line in found["figure-2-tiny"].panels[0].series]
     assert names == [f"{reward} (T={steps})" for reward in ("adam_metagrad", "naive") for steps in (1, 8, 96)]
@@ -133,7 +133,7 @@ def test_long_training_is_thinned_and_keeps_both_ends(tmp_path: Path, generate: 
 
 
 def test_files_can_be_saved_and_are_what_they_are_called(tmp_path: Path, curves: figures.Curves) -> None:
-    figure = figures.paper_figures(curves)[0]
+    figure = figures.task_figures(curves)[0]
     figures.save(figure, tmp_path / "a.svg", tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")

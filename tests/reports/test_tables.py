@@ -146,3 +146,10 @@ def test_a_seed_with_more_rewards_does_not_weigh_more_in_the_floor(tmp_path: Pat
             CellStore.of(tmp_path, record).write(record)
     (block,) = summary.blocks(load(tmp_path)[0])
     assert block.floor == 0.5
+
+
+def test_the_others_are_compared_with_what_declares_itself_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert summary.baseline(["adam_metagrad", "naive", "sgd_metagrad"]) == "naive"
+    assert summary.baseline(["adam_metagrad", "sgd_metagrad"]) == "naive", "a page then says that it is missing"
+    monkeypatch.setattr(summary, "REWARDS", [])
+    assert summary.baseline(["adam_metagrad", "naive"]) == "adam_metagrad"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -43,7 +44,41 @@ def test_declarations(name):
     assert entry.name == name and isinstance(entry.needs, Needs) and entry.advantage in ("group", "batch")
     assert entry.summary and "\n" not in entry.summary and len(entry.summary) <= 100
     assert entry.needs.metric or entry.needs.references or not entry.needs.packages
+    assert set(entry.asset_options) <= set(entry.options or entry.asset_options)
     assert unsupported(TASKS.get("lambada_es"), entry) is None
+
+
+def test_only_naive_is_what_others_are_compared_with():
+    assert [entry.name for entry in REWARDS if entry.baseline] == ["naive"]
+
+
+@pytest.mark.parametrize("cross_group", [True, False])
+@pytest.mark.parametrize("name", REWARDS.names())
+def test_targets_are_trained_as_declared(name, cross_group, context, monkeypatch):
+    """On as many training sets as the declaration says, of one size, through the engine or plainly."""
+    from harness.training.inner import InnerTrainer
+
+    sizes: dict[str, list[int]] = {"metagradient": [], "train": []}
+
+    def noting(method):
+        whole = getattr(InnerTrainer, method)
+
+        def noted(self, texts, *rest, **named):
+            sizes[method].append(len(texts))
+            return whole(self, texts, *rest, **named)
+
+        return noted
+
+    for method in sizes:
+        monkeypatch.setattr(InnerTrainer, method, noting(method))
+    reward = REWARDS.get(name).factory(replace(context, cross_group=cross_group))
+    reward(prompts=["p"] * 6, completions=list(ROLLOUTS), completion_ids=[[1]] * 6)
+    training = REWARDS.get(name).training
+    expected: dict[str, list[int]] = {"metagradient": [], "train": []}
+    if training is not None:
+        sets = training.sets(cross_group, context.num_generations)
+        expected["metagradient" if training.metagradient else "train"] = [6 // sets] * sets
+    assert sizes == expected
 
 
 @pytest.mark.parametrize("name", REWARDS.names())

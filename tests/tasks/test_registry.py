@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from harness.contracts import Headline, Measure, Offers
+from harness.contracts import HarnessError, Headline, Measure, Offers
 from harness.registry import REWARDS, TASKS, unsupported
 from tests.helpers.command import python
 
@@ -31,6 +33,28 @@ def test_a_task_declares_itself(name):
     assert all(measure.direction in ("higher", "lower", None) for measure in measures)
     for method in ("references", "metric", "evaluate"):
         assert callable(getattr(task, method))
+    declared = entry.declares
+    assert set(declared.asset_options) <= set(declared.options or declared.asset_options)
+    assert set(declared.key_measures or ()) <= set(names) - {task.headline.name}
+    assert declared.figure is None or set(declared.figure.measures) & set(names)
+    cost = declared.metric_cost({})
+    assert cost is None or min(cost.texts, cost.tokens, cost.scored, cost.batch) > 0
+
+
+@pytest.mark.parametrize("name", ["lambada_de", "lambada_it"])
+def test_the_metric_s_cost_follows_the_options(name):
+    cost = TASKS.get(name).declares.metric_cost
+    assert (cost({}).texts, cost({}).batch) == (2320, 32)
+    assert cost({"metric_examples": 64, "metric_microbatch": 8}) == replace(cost({}), texts=64, batch=8)
+    with pytest.raises(HarnessError, match="metric_examples"):
+        cost({"metric_examples": "many"})
+
+
+def test_whose_texts_are_not_english():
+    found = {entry.name: entry.declares.language for entry in TASKS if entry.declares.language != "en"}
+    assert {name: found[name] for name in sorted(BUILT_IN & set(found))} == {
+        f"lambada_{language}": language for language in ("de", "es", "fr", "it")
+    }
 
 
 @pytest.mark.parametrize("task", sorted(BUILT_IN))
@@ -50,7 +74,7 @@ def test_a_reward_on_the_metric_runs_everywhere(task, reward):
 
 
 def test_only_uuid_is_validated_greedily():
-    assert {name for name in TASKS.names() if getattr(TASKS.get(name).factory, "greedy_validation", False)} == {"uuid"}
+    assert {name for name in TASKS.names() if TASKS.get(name).declares.greedy_validation} == {"uuid"}
 
 
 def test_importing_the_tasks_imports_nothing_heavy():

@@ -151,6 +151,18 @@ def test_a_warm_up_is_planned_for():
     assert half.phases[3] == warm.phases[3]
 
 
+def test_a_target_for_every_rank_costs_a_metric_each():
+    def scored(**given):
+        settings = resolve(load_profile("tiny"), "lambada_es", "adam_metagrad", given)
+        return estimate(settings, "lambada_es", "adam_metagrad", SLOW).phases[1].flops
+
+    few, many = {"task.options.metric_examples": 100}, {"task.options.metric_examples": 200}
+    one = scored(**many) - scored(**few)
+    apart = scored(**many, **{"inner.cross_group": False}) - scored(**few, **{"inner.cross_group": False})
+    groups = resolve(load_profile("tiny"), "lambada_es", "adam_metagrad").grpo.rollouts_per_prompt
+    assert apart == pytest.approx(groups * one) and one > 0
+
+
 def test_shorter_inner_trainings_get_fewer_texts_and_more_steps():
     plans = plan_grid(load_profile("tiny"), ["67"], ["adam_metagrad"], [0], {"validation.every": 6}, [1, 8, 96])
     base = resolve(load_profile("tiny"), "67", "adam_metagrad").grpo
