@@ -127,7 +127,7 @@ def read(path: Path, kind: type[Record]) -> Record | None:
     try:
         return parsed(json.loads(path.read_text(encoding="utf-8")), kind, path)
     except (OSError, ValueError) as error:
-        raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it anew.") from error
+        raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it again.") from error
 
 
 def parsed(data: Any, kind: type[Record], path: Path) -> Record:
@@ -187,7 +187,7 @@ def _unpacked(path: Path) -> list[Judged]:
         return list(found.values())
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise HarnessError(
-            f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it anew."
+            f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it again."
         ) from error
 
 

@@ -208,7 +208,7 @@ class CellStore:
         path = self.folder / "curves.parquet"
         try:
             return pandas.read_parquet(path)
-        except FileNotFoundError:  # not yet, or just started anew by another process
+        except FileNotFoundError:  # not yet, or just started again by another process
             return long_frame([])
         except (OSError, ValueError) as error:
             raise self._damaged(path, error) from error
@@ -246,7 +246,7 @@ class CellStore:
 
     @staticmethod
     def _damaged(path: Path, error: Exception) -> HarnessError:
-        return HarnessError(f"{path} is damaged ({type(error).__name__}); remove its folder to run it anew.")
+        return HarnessError(f"{path} is damaged ({type(error).__name__}); remove its folder to run it again.")
 
     def clear(self, stale: Iterable[str] | None = None) -> None:
         """Removes the named files from the cell's folder; by default everything but its lock."""

@@ -129,7 +129,7 @@ class Study:
 
 
 def _damaged(path: Path, error: Exception) -> HarnessError:
-    return HarnessError(f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it anew.")
+    return HarnessError(f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it again.")
 
 
 def is_study(folder: Path) -> bool:
