@@ -65,8 +65,8 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     paper = figures.task_figures(curves)
     clock = figures.wall_clock(blocks, curves)
     judged = signals.rows(records.load(runs))
-    drawn = gather.drawn(wide)
-    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged, drawn)
+    images = gather.drawn(wide)
+    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged, images)
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
@@ -77,9 +77,9 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     _write_data(wide, long, compared, runs, out / "data")
     for figure in paper:
         figures.save(figure, *(out / "figures" / f"{figure.key}{suffix}" for suffix in (".svg", ".png")))
-    for name, cells in _picture_rows(wide, row_labels(wide, blocks), drawn).items():
+    for name, cells in _picture_rows(wide, row_labels(wide, blocks), images).items():
         figures.save_pictures(cells, out / "figures" / f"{name}.png")
-    for place, pictures in drawn.files.items():
+    for place, pictures in images.files.items():
         for name, content in pictures.items():
             write_atomic(out / "pictures" / place / f"{name}.png", content)
     return out / "index.html"
@@ -93,7 +93,7 @@ def _page(
     paper: list[figures.Figure],
     curves: figures.Curves,
     judged: list[signals.Row],
-    drawn: gather.Drawn,
+    images: gather.Drawn,
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -112,7 +112,7 @@ def _page(
     styles = style.css() + _template("page.css")
     script = _template("page.js")
     labels = row_labels(wide, blocks)
-    shown, left_out = gather.pictures(wide, labels, drawn)
+    shown, left_out = gather.pictures(wide, labels, images)
     records = summary.read_records(wide)
     environments, environment_of = gather.environments(records)
     return environment.get_template("page.html.j2").render(
@@ -137,7 +137,7 @@ def _page(
         signals_legend=signals.legend(judged),
         pictures=shown,
         pictures_left_out=left_out,
-        pictures_missing=drawn.missing,
+        pictures_missing=images.missing,
         samples=gather.samples(wide, labels),
         cells=_cell_rows(wide, records, labels, environment_of),
         environments=environments,
@@ -146,13 +146,13 @@ def _page(
 
 
 def _picture_rows(
-    wide: pandas.DataFrame, labels: dict[str, str], drawn: gather.Drawn
+    wide: pandas.DataFrame, labels: dict[str, str], images: gather.Drawn
 ) -> dict[str, list[tuple[str, dict[str, bytes]]]]:
     """File name -> the final pictures of every row's first finished seed."""
     found: dict[str, list[tuple[str, dict[str, bytes]]]] = {}
     done = wide[wide["status"] == "done"].sort_values(["task", "reward", "variant", "seed"])
     for cell in done.drop_duplicates(["profile", "task", "reward", "variant", "settings_key"]).itertuples():
-        if pictures := drawn.of.get(cell.folder):
+        if pictures := images.of.get(cell.folder):
             name = f"{labels[cell.folder]}\nseed {cell.seed}: {summary.shown(cell.headline, cell.unit)}"
             found.setdefault(figures.file_key("figure-3", cell.profile, cell.task), []).append((name, pictures))
     return found

@@ -187,7 +187,7 @@ def _unpacked(path: Path) -> list[Judged]:
         return list(found.values())
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise HarnessError(
-            f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it anew."
+            f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it again."
         ) from error
 
 

@@ -55,7 +55,7 @@ def load(place: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     wide, long = [], []
     for cell in find_cells(place):
         record = cell.read()
-        if record is None:  # just started anew by another process
+        if record is None:  # just started again by another process
             continue
         wide.append(wide_row(record, cell.folder))
         if len(curves := cell.curves()):

@@ -126,21 +126,17 @@ def migrated(data: dict[str, Any], path: Path) -> dict[str, Any]:
     return data
 
 
-def parsed(text: str, path: Path) -> CellRecord:
-    """The record that `text` holds, which stands in `path`. Raises ValueError for what is none, and HarnessError for
-    one of another version that cannot be read."""
-    try:
-        data = json.loads(text)
-        version = data.get("schema_version") if isinstance(data, dict) else None
-        if not isinstance(version, int):
-            raise HarnessError(f"{path} is not a result of this harness; move it away or choose another --out.")
-        if version > SCHEMA_VERSION:
-            raise HarnessError(
-                f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; update it."
-            )
-        return CellRecord.model_validate(migrated(data, path))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+def parsed(data: Any, path: Path) -> CellRecord:
+    """The record that `path` holds as plain data. Raises ValueError for what is none, and HarnessError for one of
+    another version that cannot be read."""
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        raise HarnessError(f"{path} is not a result of this harness; move it away or choose another --out.")
+    if version > SCHEMA_VERSION:
+        raise HarnessError(
+            f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; update it."
+        )
+    return CellRecord.model_validate(migrated(data, path))
 
 
 def check_name(name: str) -> None:
@@ -198,10 +194,10 @@ class CellStore:
         """The stored record, or None. Raises HarnessError if there is one that cannot be read."""
         path = self.folder / "cell.json"
         try:
-            return parsed(path.read_text(encoding="utf-8"), path)
+            return parsed(json.loads(path.read_text(encoding="utf-8")), path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise self._damaged(path, error) from error
 
     def curves(self) -> pandas.DataFrame:
@@ -212,7 +208,7 @@ class CellStore:
         path = self.folder / "curves.parquet"
         try:
             return pandas.read_parquet(path)
-        except FileNotFoundError:  # not yet, or just started anew by another process
+        except FileNotFoundError:  # not yet, or just started again by another process
             return long_frame([])
         except (OSError, ValueError) as error:
             raise self._damaged(path, error) from error

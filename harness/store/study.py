@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from harness.contracts import HarnessError
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
 from harness.store.atomic import parquet_bytes, write_together
-from harness.store.lines import as_lines
+from harness.store.lines import as_lines, read_lines
 from harness.store.record import KEY_COLUMNS, CellRecord, StoredCell, key_of, long_frame, parsed, place_of
 
 if TYPE_CHECKING:
@@ -97,10 +97,9 @@ class Study:
         """Every cell by its folder below its results. Raises HarnessError for damaged or newer records."""
         path = self.folder / CELLS
         try:
-            lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-            records = [parsed(line, path) for line in lines]
+            records = [parsed(data, path) for data in read_lines(path)]
             return {place_of(record): PackedCell(self, place_of(record), record) for record in records}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise _damaged(path, error) from error
 
     @property
@@ -130,7 +129,7 @@ class Study:
 
 
 def _damaged(path: Path, error: Exception) -> HarnessError:
-    return HarnessError(f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it anew.")
+    return HarnessError(f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it again.")
 
 
 def is_study(folder: Path) -> bool:
