@@ -73,7 +73,7 @@ def kills(options: argparse.Namespace) -> dict[str, Any]:
 
 def suites(cases: int) -> dict[str, Any]:
     """Counts of pytest and, for the fuzzed tests, of Hypothesis: inputs tried, inputs that broke something."""
-    command = [sys.executable, "-m", "pytest", "--hypothesis-show-statistics", *SUITES]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "--hypothesis-show-statistics", *SUITES]
     done = run(command, HARNESS_FUZZ_CASES=str(cases))
     tried = [(int(good), int(bad)) for good, bad in re.findall(r"(\d+) passing[^,\n]*, (\d+) failing", done.stdout)]
     ended = {name: int(count) for count, name in re.findall(r"(\d+) (passed|failed|error)", done.stdout)}

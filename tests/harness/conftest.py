@@ -52,8 +52,14 @@ def nothing_loads(monkeypatch) -> Iterator[list[str]]:
 
 
 @pytest.fixture
-def register(monkeypatch):
-    """Registers a reward for one test only."""
+def register_factory(monkeypatch):
+    """`register_factory(name, factory)` registers a reward for one test only."""
     REWARDS.names()
     monkeypatch.setattr(REWARDS, "_entries", dict(REWARDS._entries))
-    return lambda name, function: register_reward(name, summary="a reward of the tests")(lambda context: function)
+    return lambda name, factory: register_reward(name, summary="a reward of the tests")(factory)
+
+
+@pytest.fixture
+def register(register_factory):
+    """The same for a reward that needs nothing of its context."""
+    return lambda name, function: register_factory(name, lambda context: function)

@@ -18,7 +18,7 @@ from harness.fidelity.pool import build_pool
 from harness.fidelity.records import SCHEMA_VERSION, Spec, load
 from harness.fidelity.run import plan_fidelity, run_fidelity
 from harness.fidelity.truth import Retraining, in_float64
-from harness.registry import REWARDS, TASKS, register_reward
+from harness.registry import TASKS
 from harness.settings.profiles import load_profile, profile_names, resolve
 from harness.training.inner import InnerTrainer
 from reports import signals
@@ -57,11 +57,8 @@ def quick(model_folder, articles):
 
 
 @pytest.fixture
-def register(monkeypatch):
-    """Registers a reward for one test only."""
-    REWARDS.names()
-    monkeypatch.setattr(REWARDS, "_entries", dict(REWARDS._entries))
-    return lambda name, factory: register_reward(name, summary="a reward of the tests")(factory)
+def register(register_factory):
+    return register_factory
 
 
 def plans(task: str, rewards: list[str], given: dict, spec: Spec = SPEC, seed: int = 0):

@@ -119,7 +119,7 @@ def test_other_model_shapes_go_on(family, quick, make_plan, tmp_path):
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_reward_that_remembers_is_brought_back(quick, make_plan, register, tmp_path):
+def test_a_reward_that_remembers_is_brought_back(quick, make_plan, register_factory, tmp_path):
     class Counting:
         __name__ = "counting"
 
@@ -136,10 +136,7 @@ def test_a_reward_that_remembers_is_brought_back(quick, make_plan, register, tmp
         def load_state_dict(self, state):
             self.calls = state["calls"]
 
-    from harness.registry import register_reward
-
-    register("test_unused", None)  # restores the registry afterwards
-    register_reward("test_counting", summary="a reward of the tests")(lambda context: Counting())
+    register_factory("test_counting", lambda context: Counting())
     plan = make_plan("norm", "test_counting", quick(grpo__steps=4, grpo__checkpoint_every=2))
     run_cell(plan, tmp_path / "whole", ignore)
     with pytest.raises(Interrupted):
