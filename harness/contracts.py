@@ -345,6 +345,9 @@ class TaskDeclarations:
     shown). None: the first ones that `evaluate` returns."""
     figure: TaskFigure | None = None
     """The figure that shows its outcome; every measure has a learning curve anyway."""
+    draw: Callable[[Mapping[str, np.ndarray]], Mapping[str, bytes]] | None = None
+    """A static or class method: `Evaluation.arrays` -> name and PNG of every picture. Reports ask for them, nobody
+    stores them."""
 
     @classmethod
     def of(cls, task: type) -> TaskDeclarations:

@@ -148,7 +148,7 @@ def final_pictures(cell: StoredCell, task: str) -> dict[str, bytes]:
 def _draw(task: str, arrays: Mapping[str, Any]) -> Mapping[str, bytes]:
     if task not in TASKS.names():
         raise Undrawable(f"The pictures of {task} are not drawn: that task is not installed here.")
-    draw = getattr(TASKS.get(task).factory, "draw", None)
+    draw = TASKS.get(task).declares.draw
     if draw is None:
         return {}
     try:

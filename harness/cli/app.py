@@ -1,5 +1,5 @@
-"""The command line. Each command reads its arguments, calls one function, prints; errors are a sentence and exit code
-2."""
+"""The command line, and the one place where the harness and its reports meet: no other module of `harness/` imports
+`reports`. Each command reads its arguments, calls one function and prints; errors are a sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -126,6 +126,29 @@ def run(
 
 
 listing.add_to(app, console)
+
+
+@app.command()
+def table(
+    place: Annotated[Path, typer.Argument(metavar="RUNS", help=studies.PLACE)] = Path("runs"),
+    markdown: Annotated[bool, typer.Option("--markdown", help="As in table.md, with all columns.")] = False,
+) -> None:
+    """Print the standard table of stored results again, and that of the signals compared before any RL."""
+    from harness.fidelity import records
+    from harness.store.frames import load
+    from reports import signals, tables
+
+    wide, long = load(place)
+    judged = signals.rows(records.load(place))
+    cells = len(wide) or not judged
+    if markdown:
+        texts = [tables.markdown(wide, long)] if cells else []
+        print("\n".join(texts + ([signals.markdown(judged)] if judged else [])), end="")
+        return
+    if cells:
+        console.print(tables.rich(wide, long))
+    if judged:
+        console.print(signals.rich(judged))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands about stored results: `table`, `rerun` and `pack`. Added to the application by harness.cli."""
+"""The commands that keep and repeat results: `rerun` and `pack`. Added to the application by harness.cli.app."""
 
 from __future__ import annotations
 
@@ -17,28 +17,6 @@ PLACE = "A results folder, a packed study, or a folder of several."
 
 def add_to(app: typer.Typer, console: Console) -> None:
     """Registers the commands."""
-
-    @app.command()
-    def table(
-        place: Annotated[Path, typer.Argument(metavar="RUNS", help=PLACE)] = Path("runs"),
-        markdown: Annotated[bool, typer.Option("--markdown", help="As in table.md, with all columns.")] = False,
-    ) -> None:
-        """Print the standard table of stored results again, and that of the signals compared before any RL."""
-        from harness.fidelity import records
-        from harness.store.frames import load
-        from reports import signals, tables
-
-        wide, long = load(place)
-        judged = signals.rows(records.load(place))
-        cells = len(wide) or not judged
-        if markdown:
-            texts = [tables.markdown(wide, long)] if cells else []
-            print("\n".join(texts + ([signals.markdown(judged)] if judged else [])), end="")
-            return
-        if cells:
-            console.print(tables.rich(wide, long))
-        if judged:
-            console.print(signals.rich(judged))
 
     @app.command()
     def rerun(
