@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.harness.hub_cache import COMMIT, HubCache
+from tests.helpers.hub_cache import COMMIT, HubCache
 
 from harness.store.frames import load
 from reports import figures, tables
