@@ -17,7 +17,7 @@ from harness.contracts import HarnessError, Measure, Resumable, SignalError
 from harness.machine import processes
 from harness.machine.devices import peak_memory, reset_peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
-from harness.planning.cells import CellPlan, articles, make_reward, make_task
+from harness.planning.cells import Cell, articles, make_reward, make_task
 from harness.planning.policy import Policy, kept
 from harness.registry import REWARDS, TASKS
 from harness.store import locks
@@ -49,11 +49,11 @@ CARRIED = (
     "device_memory_bytes",
 )
 """The fields of the record that are filled in while the cell runs, so a checkpoint has to bring them back. The others
-(settings, assets, provenance) come from the plan and the process that resumes the cell."""
+(settings, assets, provenance) come from the cell and the process that resumes it."""
 
 
 def run_cell(
-    plan: CellPlan,
+    cell: Cell,
     runs: Path,
     notify: Notify,
     *,
@@ -68,7 +68,7 @@ def run_cell(
 
     Raises Interrupted, and StorageError where nothing can be stored.
     """
-    record = plan.record()
+    record = cell.record()
     store = CellStore.of(runs, record)
     with locks.owned(store.folder, wait=wait) as ours:
         if not ours:
@@ -82,20 +82,20 @@ def run_cell(
         stored = store.read()
         if policy == "fresh":
             store.clear()
-        record.provenance = provenance() | {"revisions": plan.revisions()}
-        cell = _Cell(plan, record, store, checkpoints, notify, report_to)
-        cell.resume(stored.provenance.get("resumed", []) if stored else [])
-        return _to_its_end(cell)
+        record.provenance = provenance() | {"revisions": cell.revisions()}
+        run = _Run(cell, record, store, checkpoints, notify, report_to)
+        run.resume(stored.provenance.get("resumed", []) if stored else [])
+        return _to_its_end(run)
 
 
-def _to_its_end(cell: _Cell) -> CellRecord:
+def _to_its_end(run: _Run) -> CellRecord:
     """Runs the cell and stores how it ended and why. Raises Interrupted and StorageError."""
     from rewards.metagradient import MetagradientError
 
-    record = cell.record
-    cell.flush()
+    record = run.record
+    run.flush()
     try:
-        cell.run()
+        run.run()
         record.status = "done"
     except (KeyboardInterrupt, Interrupted) as error:
         record.status, record.reason = "interrupted", f"stopped by the user after step {record.steps_done}"
@@ -103,36 +103,36 @@ def _to_its_end(cell: _Cell) -> CellRecord:
     except StorageError:
         raise  # what is stored is as whole as it was; the cell's next run resumes there
     except (SignalError, MetagradientError) as error:
-        record.status, record.reason = "failed", f"In {cell.at}: {error}"
+        record.status, record.reason = "failed", f"In {run.at}: {error}"
     except HarnessError as error:
         record.status, record.reason = "failed", str(error)
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        why = checks.memory_advice(error, cell.settings) or f"{type(error).__name__}: {first}"
-        record.status, record.reason = "failed", f"In {cell.at}: {why} (see error.txt in the cell's folder)"
-        write_atomic(cell.store.folder / "error.txt", traceback.format_exc())
+        why = checks.memory_advice(error, run.settings) or f"{type(error).__name__}: {first}"
+        record.status, record.reason = "failed", f"In {run.at}: {why} (see error.txt in the cell's folder)"
+        write_atomic(run.store.folder / "error.txt", traceback.format_exc())
     finally:
         if record.status != "running":
-            cell.flush()
+            run.flush()
     if record.status == "done":
-        cell.checkpoints.clear()
+        run.checkpoints.clear()
     return record
 
 
-class _Cell:
+class _Run:
     """A cell that this process owns, from loading to the last validation."""
 
     def __init__(
         self,
-        plan: CellPlan,
+        cell: Cell,
         record: CellRecord,
         store: CellStore,
         checkpoints: Checkpoints,
         notify: Notify,
         report_to: str,
     ) -> None:
-        self.plan, self.record, self.store, self.notify, self.report_to = plan, record, store, notify, report_to
-        self.settings, self.checkpoints = plan.settings, checkpoints
+        self.cell, self.record, self.store, self.notify, self.report_to = cell, record, store, notify, report_to
+        self.settings, self.checkpoints = cell.settings, checkpoints
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
         self.arrays: dict[int, Mapping[str, Any]] = {}
@@ -156,7 +156,7 @@ class _Cell:
         from harness.training.grpo import make_trainer
 
         reset_peak_memory()
-        set_seed(self.plan.seed)
+        set_seed(self.cell.seed)
         with self._phase("load"):
             self._load()
         self.at = f"step {self.record.steps_done + 1}"
@@ -173,7 +173,7 @@ class _Cell:
                 advantage=self.advantage,
                 generator=self.settings.generator,
                 grpo=self.settings.grpo,
-                seed=self.plan.seed,
+                seed=self.cell.seed,
                 scratch=scratch,
                 on_step=self._step,
                 report_to=self.report_to,
@@ -201,7 +201,7 @@ class _Cell:
         self.prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in train]
         self.validation_prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in held_out]
 
-        self.task = make_task(self.plan)
+        self.task = make_task(self.cell)
         target = assets.load_model(
             settings.target.model, dtype=settings.target.dtype, untie_head=settings.target.untie_head
         )
@@ -213,8 +213,8 @@ class _Cell:
         self.step_counter = StepCounter(self.record.steps_done)
         self.inner = InnerTrainer(target, target_tokenizer, settings.inner, step_counter=self.step_counter)
         self.validation_inner = self.inner.with_steps(settings.validation.inner_steps or settings.inner.steps)
-        self.advantage = REWARDS.get(self.plan.reward).advantage
-        self.reward = make_reward(self.plan, self.task, self.inner)
+        self.advantage = REWARDS.get(self.cell.reward).advantage
+        self.reward = make_reward(self.cell, self.task, self.inner)
 
     def _of_generator(self) -> list[Any]:
         """What belongs to the generator on the device: weights, their bfloat16 copy, the optimizer's state."""
@@ -236,8 +236,8 @@ class _Cell:
                 self.tokenizer,
                 self.validation_prompts,
                 self.settings.generator,
-                seed=validation_seed(self.plan.seed, step),
-                greedy=TASKS.get(self.plan.task).declares.greedy_validation,
+                seed=validation_seed(self.cell.seed, step),
+                greedy=TASKS.get(self.cell.task).declares.greedy_validation,
                 bfloat16_copy=self.bfloat16_copy,
             )
             self.offloader.activate("target")
@@ -246,7 +246,7 @@ class _Cell:
         declared = {measure.name: measure for measure in (self.task.headline, *self.task.measures)}
         for name, value in found.values.items():
             if name not in declared:
-                raise HarnessError(f"The task '{self.plan.task}' returned the undeclared measure '{name}'.")
+                raise HarnessError(f"The task '{self.cell.task}' returned the undeclared measure '{name}'.")
             self._measure(step, "validation", declared[name], float(value))
         headline = self.task.headline.name
         values, odd = checks.finite_values({name: float(value) for name, value in found.values.items()}, headline)

@@ -1,4 +1,4 @@
-"""The cross product tasks x rewards x variants x seeds: every cell of a grid as a plan. Nothing is loaded.
+"""The cross product tasks x rewards x variants x seeds: every cell of a grid, its settings resolved. Nothing is loaded.
 
 Where the cells then run is said in harness/workers/executor.py; what one of them does, in harness/cell.py.
 """
@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.planning.cells import CellPlan
+from harness.planning.cells import Cell
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import Settings
 
 
-def plan_grid(
+def cross_product(
     profile: Profile,
     tasks: Sequence[str],
     rewards: Sequence[str],
     seeds: Sequence[int],
     assignments: dict[str, Any],
     inner_steps: Sequence[int] = (),
-) -> list[CellPlan]:
+) -> list[Cell]:
     """Every cell of the grid, in the order tasks, variants, rewards, seeds. Each of `inner_steps` (T) is a variant;
     without any there is one, with the settings as they are. Raises HarnessError for bad settings."""
     check_options(profile, assignments, tasks, rewards)
@@ -33,7 +33,7 @@ def plan_grid(
                 if steps is not None:
                     given |= at_equal_examples(settings, steps, max(*inner_steps, settings.inner.steps))
                     settings, variant = resolve(profile, task, reward, given), f"T={steps}"
-                cells += [CellPlan(profile.name, task, reward, seed, settings, variant, given) for seed in seeds]
+                cells += [Cell(profile.name, task, reward, seed, settings, variant, given) for seed in seeds]
     return cells
 
 

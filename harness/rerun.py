@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from harness.cell import Notify, run_cell
 from harness.contracts import HarnessError
-from harness.planning.cells import CellPlan
+from harness.planning.cells import Cell
 from harness.settings.schema import Settings
 from harness.store.arrays import arrays_frame
 from harness.store.frames import find_cells
@@ -59,12 +59,12 @@ def rerun(stored_cell: StoredCell, notify: Notify) -> Comparison:
     stored = stored_cell.read()
     if stored is None or stored.status != "done":
         raise HarnessError(f"{stored_cell.folder} holds no finished cell, so there is nothing to repeat.")
-    plan = planned(stored, stored_cell.folder)
+    cell = recorded_cell(stored, stored_cell.folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(stored.provenance.get("threads") or threads)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            repeated = run_cell(plan, Path(scratch), notify)
+            repeated = run_cell(cell, Path(scratch), notify)
             if repeated.status != "done":
                 raise HarnessError(f"The cell was done, but now it is {repeated.status}: {repeated.reason}")
             return compare(stored, stored_cell, repeated, CellStore.of(Path(scratch), repeated))
@@ -72,20 +72,20 @@ def rerun(stored_cell: StoredCell, notify: Notify) -> Comparison:
         torch.set_num_threads(threads)
 
 
-def planned(stored: CellRecord, folder: Path) -> CellPlan:
-    """The plan that the record describes; HarnessError where it would be another cell today."""
+def recorded_cell(stored: CellRecord, folder: Path) -> Cell:
+    """The cell that the record describes; HarnessError where it would be another one today."""
     try:
         settings = Settings.model_validate(stored.settings)
     except ValidationError as error:
         raise HarnessError(f"The settings in {folder} are not of this version; use its record's commit.") from error
-    plan = CellPlan(stored.profile, stored.task, stored.reward, stored.seed, settings, stored.variant, stored.given)
-    now = plan.record()
+    cell = Cell(stored.profile, stored.task, stored.reward, stored.seed, settings, stored.variant, stored.given)
+    now = cell.record()
     changed = [ref for ref, print_ in stored.assets.items() if now.assets.get(ref) != print_]
     if changed:
         raise HarnessError(f"{', '.join(changed)} is not what {folder} was made with; bring back that version.")
     if now.identity != stored.identity:
         raise HarnessError(f"{folder} would have another identity today; use the commit in its record.")
-    return plan
+    return cell
 
 
 def compare(stored: CellRecord, then: StoredCell, repeated: CellRecord, now: StoredCell) -> Comparison:

@@ -66,7 +66,7 @@ class Trial:
     """One undisturbed run in `folder`/whole, then disturbed ones in `folder`/cut."""
 
     def __init__(self, folder: Path, steps: int, seed: int) -> None:
-        from harness.grid import CellPlan
+        from harness.grid import Cell
         from harness.machine.libraries import quiet
         from harness.settings.profiles import load_profile, resolve
 
@@ -85,17 +85,17 @@ class Trial:
             "validation.every": 2,
             "data.article_count": 32,
         }
-        self.plans = []
+        self.cells = []
         for task, reward in GRID:
             more = {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
             resolved = resolve(load_profile("tiny"), task, reward, settings | more)
-            self.plans.append(CellPlan("tiny", task, reward, 0, resolved))
+            self.cells.append(Cell("tiny", task, reward, 0, resolved))
         import harness.training.grpo  # noqa: F401  the slow imports, once
         import rewards.metagradient  # noqa: F401
         from harness.planning.preflight import preflight
 
         quiet()
-        preflight(self.plans, folder)
+        preflight(self.cells, folder)
 
     # ------------------------------------------------------------------------------------------------------- one run
 
@@ -133,7 +133,7 @@ class Trial:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             if disturb:
                 disturb()
-            run_grid(self.plans, runs, lambda plan, event: None, InProcess())
+            run_grid(self.cells, runs, lambda cell, event: None, InProcess())
             store_tables(runs / "tiny")
             for number in STOPS:
                 signal.signal(number, signal.SIG_IGN)  # it is over
@@ -199,7 +199,7 @@ class Trial:
             self.compare()
         return {
             "disturbances": dict(self.counts),
-            "cells": len(self.plans),
+            "cells": len(self.cells),
             "writes_of_a_run": writes,
             "undisturbed_seconds": round(span, 1),
             "seconds": round(time.monotonic() - began, 1),

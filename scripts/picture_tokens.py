@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from harness import assets
-from harness.grid import plan_grid
+from harness.grid import cross_product
 from harness.machine.libraries import quiet
 from harness.planning.cells import articles, make_task
 from harness.settings.profiles import load_profile
@@ -82,8 +82,10 @@ def rollouts(settings: Settings, count: int) -> list[str]:
 
 
 def measure(task_name: str, first: int, counts: list[int]) -> list[dict[str, Any]]:
-    plan = plan_grid(load_profile("tiny"), [task_name], ["adam_metagrad"], [0], {"task.options.first_token": first})[0]
-    settings, task = plan.settings, make_task(plan)
+    cell = cross_product(
+        load_profile("tiny"), [task_name], ["adam_metagrad"], [0], {"task.options.first_token": first}
+    )[0]
+    settings, task = cell.settings, make_task(cell)
     target = assets.load_model(settings.target.model, untie_head=settings.target.untie_head)
     inner = InnerTrainer(target, assets.load_tokenizer(settings.target.model), settings.inner)
     optimizer = settings.inner.optimizer

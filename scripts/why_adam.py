@@ -32,7 +32,7 @@ from harness import assets
 from harness.contracts import Task
 from harness.fidelity.pool import build_pool
 from harness.fidelity.records import Spec
-from harness.fidelity.run import draw_parts, plan_fidelity, training_name
+from harness.fidelity.run import draw_parts, fidelity_cells, training_name
 from harness.fidelity.truth import OneStep, Retraining, in_float64
 from harness.machine.libraries import quiet
 from harness.planning.cells import make_task
@@ -65,14 +65,14 @@ class Bench:
 
 
 def make_bench(profile: str, name: str, given: dict[str, Any]) -> Bench:
-    plan = plan_fidelity(load_profile(profile), [name], [], [0], given, Spec(subsets=HALVES))[0]
-    settings, task = plan.base.settings, make_task(plan.base)
+    cell = fidelity_cells(load_profile(profile), [name], [], [0], given, Spec(subsets=HALVES))[0]
+    settings, task = cell.base.settings, make_task(cell.base)
     generator = assets.load_model(settings.generator.model, dtype=settings.generator.dtype, attention="sdpa")
     tokenizer = assets.load_tokenizer(settings.generator.model)
-    pool = build_pool(settings, task, generator, tokenizer, size=plan.spec.pool, seed=0)
+    pool = build_pool(settings, task, generator, tokenizer, size=cell.spec.pool, seed=0)
     target = assets.load_model(settings.target.model, untie_head=settings.target.untie_head)
     inner = InnerTrainer(target, assets.load_tokenizer(settings.target.model), settings.inner)
-    return Bench(task, pool.texts, draw_parts(pool, plan.spec, 0)["halves"], in_float64(inner))
+    return Bench(task, pool.texts, draw_parts(pool, cell.spec, 0)["halves"], in_float64(inner))
 
 
 def grid(inner: InnerTrainer) -> list[InnerTrainer]:

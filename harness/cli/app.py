@@ -23,7 +23,7 @@ from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, parse_assignment
 
 if TYPE_CHECKING:
-    from harness.planning.cells import CellPlan
+    from harness.planning.cells import Cell
     from harness.workers.executor import Event, Executor
 
 app = typer.Typer(
@@ -88,7 +88,7 @@ def run(
 
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
     """
-    from harness.grid import plan_grid
+    from harness.grid import cross_product
     from harness.planning.preflight import preflight
     from harness.workers.grid import run_grid
     from reports.store import store_tables
@@ -101,23 +101,25 @@ def run(
     chosen = load_profile(profile)
     given = dict(parse_assignment(text) for text in assignments or [])
     steps = _numbers(inner_steps, "--inner-steps") if inner_steps else []
-    plans = plan_grid(chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps)
+    cells = cross_product(
+        chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps
+    )
     _check_tracker(track)
     policy = _policy({"fresh": fresh, "retry-failed": retry_failed, "only-missing": only_missing})
     if dry_run:
         from harness.planning.view import show
 
-        return show(plans, console, on, out, policy)
-    preflight(plans, out)
-    with _observer(plans) as observe:
-        run_grid(plans, out, observe, _executor(workers, threads, len(plans)), policy=policy, report_to=track)
+        return show(cells, console, on, out, policy)
+    preflight(cells, out)
+    with _observer(cells) as observe:
+        run_grid(cells, out, observe, _executor(workers, threads, len(cells)), policy=policy, report_to=track)
     if processes.rank() > 0:
         return  # of a launcher's ranks the first shows the results
     from reports import tables
 
     folder = out / chosen.name
     wide, long = store_tables(folder)
-    ours = wide[wide["identity"].isin({plan.record().identity for plan in plans})]
+    ours = wide[wide["identity"].isin({cell.record().identity for cell in cells})]
     console.print(tables.rich(ours, long[long["identity"].isin(set(ours["identity"]))]))
     console.print(f"Results: {folder} (table.md, wide.parquet, long.parquet, one folder a cell)", highlight=False)
     if (ours["status"] == "failed").any():
@@ -192,7 +194,7 @@ def fidelity(
 ) -> None:
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
     from harness.fidelity.records import Spec, load
-    from harness.fidelity.run import plan_fidelity, run_all
+    from harness.fidelity.run import fidelity_cells, run_all
     from harness.machine.libraries import quiet
     from harness.store.atomic import check_writable, parquet_bytes, write_atomic
     from harness.workers.local import default_workers, local
@@ -201,21 +203,21 @@ def fidelity(
     chosen = load_profile(profile)
     given = dict(parse_assignment(text) for text in assignments or [])
     names, spec = _names(reward, REWARDS), Spec(pool=pool, subsets=subsets, references=references)
-    plans = plan_fidelity(chosen, _names(task, TASKS), names, _numbers(seeds, "--seeds"), given, spec)
-    identities = {plan.identity for plan in plans}  # finds missing assets before anything loads
+    cells = fidelity_cells(chosen, _names(task, TASKS), names, _numbers(seeds, "--seeds"), given, spec)
+    identities = {cell.identity for cell in cells}  # finds missing assets before anything loads
     check_writable(out)
     quiet()
-    count = default_workers(len(plans)) if workers is None else workers
+    count = default_workers(len(cells)) if workers is None else workers
     say = lambda text: errors.print(text, highlight=False, markup=False, style="dim")
-    for plan in {plan.base.task: plan for plan in plans}.values():
-        steps, whole = plan.base.settings.inner.steps, plan.base.settings.grpo.rollouts_per_step
-        if steps < plan.steps_of_a_run:
+    for cell in {cell.base.task: cell for cell in cells}.values():
+        steps, whole = cell.base.settings.inner.steps, cell.base.settings.grpo.rollouts_per_step
+        if steps < cell.steps_of_a_run:
             say(
-                f"{plan.base.task}: T={steps} in place of {plan.steps_of_a_run}, since the pool has {spec.pool} "
+                f"{cell.base.task}: T={steps} in place of {cell.steps_of_a_run}, since the pool has {spec.pool} "
                 f"texts and a "
-                f"step {whole}; --set inner.steps={plan.steps_of_a_run} keeps it"
+                f"step {whole}; --set inner.steps={cell.steps_of_a_run} keeps it"
             )
-    records = run_all(plans, out, say, local(count, threads), fresh=fresh)
+    records = run_all(cells, out, say, local(count, threads), fresh=fresh)
     folder = out / chosen.name / "fidelity"
     everything = load(out / chosen.name)
     found = signals.rows(everything)
@@ -292,11 +294,11 @@ def _executor(workers: int | None, threads: int, cells: int) -> Executor:
     return local(default_workers(cells) if workers is None else workers, threads)
 
 
-def _observer(plans: Sequence[CellPlan]) -> AbstractContextManager[Callable[[CellPlan, Event], None]]:
+def _observer(cells: Sequence[Cell]) -> AbstractContextManager[Callable[[Cell, Event], None]]:
     """Who shows what happens to the cells; of a launcher's ranks the first."""
     from harness.cli.progress import Progress
 
-    return Progress(plans, console) if processes.rank() == 0 else nullcontext(lambda plan, event: None)
+    return Progress(cells, console) if processes.rank() == 0 else nullcontext(lambda cell, event: None)
 
 
 def _check_tracker(track: str) -> None:

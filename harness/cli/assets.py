@@ -23,11 +23,11 @@ Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VAL
 def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], list[str]]) -> None:
     """Registers both commands."""
 
-    def plans(profile: str, task: str, reward: str, assignments: list[str] | None) -> list:
-        from harness.grid import plan_grid
+    def cells(profile: str, task: str, reward: str, assignments: list[str] | None) -> list:
+        from harness.grid import cross_product
 
         given = dict(parse_assignment(text) for text in assignments or [])
-        return plan_grid(load_profile(profile), names(task, TASKS), names(reward, REWARDS), [0], given)
+        return cross_product(load_profile(profile), names(task, TASKS), names(reward, REWARDS), [0], given)
 
     @app.command()
     def fetch(
@@ -43,7 +43,7 @@ def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], li
         your token, HF_HOME the cache; what comes from a local folder is only checked."""
         from harness.planning.fetch import fetch as get
 
-        chosen = plans(profile, task, reward, assignments)
+        chosen = cells(profile, task, reward, assignments)
         place = lock or Path(f"{load_profile(profile).name}.lock.json")
         rows = get(chosen, place, lambda text: console.print(text, highlight=False, markup=False))
         if not rows:
@@ -64,7 +64,7 @@ def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], li
         amiss."""
         from harness.planning.doctor import examine
 
-        found = examine(plans(profile, task, reward, assignments))
+        found = examine(cells(profile, task, reward, assignments))
         table = Table("what", "found", "advice", title=f"Profile {escape(profile)}", title_justify="left")
         for item in found:
             table.add_row(escape(item.what), escape(item.found), escape(item.advice) or "ok")

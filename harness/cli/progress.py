@@ -11,14 +11,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from harness.planning.cells import CellPlan
+from harness.planning.cells import Cell
 
 
 class Progress:
-    """Observer of `run_grid`: `progress(plan, event)`; a context manager around it."""
+    """Observer of `run_grid`: `progress(cell, event)`; a context manager around it."""
 
-    def __init__(self, plans: Sequence[CellPlan], console: Console) -> None:
-        self.console, self.count, self.ended = console, len(plans), 0
+    def __init__(self, cells: Sequence[Cell], console: Console) -> None:
+        self.console, self.count, self.ended = console, len(cells), 0
         self.bars: RichProgress | None = None
         self.tasks: dict[str, Any] = {}
         self.started: dict[str, float] = {}
@@ -42,51 +42,51 @@ class Progress:
         if self.bars:
             self.bars.stop()
 
-    def __call__(self, plan: CellPlan, event: dict[str, Any]) -> None:
+    def __call__(self, cell: Cell, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "start":
-            self.started[plan.name] = time.monotonic()
+            self.started[cell.name] = time.monotonic()
             if self.bars:
-                self.tasks[plan.name] = self.bars.add_task(
-                    escape(plan.name), total=plan.settings.grpo.steps, headline="loading"
+                self.tasks[cell.name] = self.bars.add_task(
+                    escape(cell.name), total=cell.settings.grpo.steps, headline="loading"
                 )
             else:
-                self._line(plan, "starts")
+                self._line(cell, "starts")
         elif kind == "end":
-            self._end(plan, event)
+            self._end(cell, event)
         elif kind == "elsewhere":
-            if self.bars and plan.name in self.tasks:
-                self.bars.remove_task(self.tasks.pop(plan.name))
-            self._line(plan, "runs in another process; its turn comes last")
+            if self.bars and cell.name in self.tasks:
+                self.bars.remove_task(self.tasks.pop(cell.name))
+            self._line(cell, "runs in another process; its turn comes last")
         elif self.bars:
-            headline = _headline(plan, event["headline"])
-            self.bars.update(self.tasks[plan.name], completed=event["step"], headline=headline)
+            headline = _headline(cell, event["headline"])
+            self.bars.update(self.tasks[cell.name], completed=event["step"], headline=headline)
         elif kind == "validation":
-            self._line(plan, f"step {event['step']}/{event['of']}: {_headline(plan, event['headline'])}")
+            self._line(cell, f"step {event['step']}/{event['of']}: {_headline(cell, event['headline'])}")
 
-    def _end(self, plan: CellPlan, event: dict[str, Any]) -> None:
+    def _end(self, cell: Cell, event: dict[str, Any]) -> None:
         record = event["record"]
         self.ended += 1
-        took = f" in {time.monotonic() - self.started[plan.name]:.0f} s" if plan.name in self.started else ""
+        took = f" in {time.monotonic() - self.started[cell.name]:.0f} s" if cell.name in self.started else ""
         text = {
-            "done": f"{'kept, ' if event.get('kept') else ''}done{took}: {_headline(plan, record.headline)}",
+            "done": f"{'kept, ' if event.get('kept') else ''}done{took}: {_headline(cell, record.headline)}",
             "unsupported": f"unsupported: {record.reason}",
         }.get(record.status, f"{'kept, ' if event.get('kept') else ''}{record.status}: {record.reason}")
         if self.bars:
-            if plan.name in self.tasks:
-                self.bars.remove_task(self.tasks.pop(plan.name))
+            if cell.name in self.tasks:
+                self.bars.remove_task(self.tasks.pop(cell.name))
             self.bars.advance(self.overall)
-        self._line(plan, text)
+        self._line(cell, text)
 
-    def _line(self, plan: CellPlan, text: str) -> None:
+    def _line(self, cell: Cell, text: str) -> None:
         clock = time.strftime("%H:%M:%S")
         self.console.print(
-            f"{clock} [{self.ended}/{self.count}] {plan.name}: {text}", markup=False, highlight=False, soft_wrap=True
+            f"{clock} [{self.ended}/{self.count}] {cell.name}: {text}", markup=False, highlight=False, soft_wrap=True
         )
 
 
-def _headline(plan: CellPlan, value: float | None) -> str:
+def _headline(cell: Cell, value: float | None) -> str:
     from harness.registry import TASKS
 
-    name = TASKS.get(plan.task).factory.headline.name
+    name = TASKS.get(cell.task).factory.headline.name
     return f"{name} {value:.3g}" if value is not None else ""

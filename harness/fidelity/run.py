@@ -26,7 +26,7 @@ from harness import assets
 from harness.contracts import HarnessError
 from harness.fidelity.pool import Pool, as_rollouts, build_pool
 from harness.fidelity.records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
-from harness.planning.cells import CellPlan, make_reward, make_task
+from harness.planning.cells import Cell, make_reward, make_task
 from harness.registry import REWARDS
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
@@ -43,12 +43,12 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class FidelityPlan:
+class FidelityCell:
     """One task and seed with the signals that are to be judged on it."""
 
-    base: CellPlan
+    base: Cell
     """Settings of the task without what a reward changes: the training that the truth repeats."""
-    rewards: tuple[CellPlan, ...]
+    rewards: tuple[Cell, ...]
     spec: Spec = Spec()
     steps_of_a_run: int = 1
     """T as a run has it; `base` has as many fewer as the pool is smaller than a step."""
@@ -71,8 +71,8 @@ class FidelityPlan:
         """Names the truth for a kind of inner training: two rewards with the same one share it."""
         return digest(self.identity, identity_view(settings))
 
-    def truth_keys(self, plan: CellPlan) -> list[str]:
-        return list(dict.fromkeys(self.truth_key(settings.inner) for settings in (self.base.settings, plan.settings)))
+    def truth_keys(self, cell: Cell) -> list[str]:
+        return list(dict.fromkeys(self.truth_key(settings.inner) for settings in (self.base.settings, cell.settings)))
 
 
 def digest(*parts: Any) -> str:
@@ -80,21 +80,21 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:10]
 
 
-def plan_fidelity(
+def fidelity_cells(
     profile: Profile,
     tasks: Sequence[str],
     rewards: Sequence[str],
     seeds: Sequence[int],
     given: dict[str, Any],
     spec: Spec,
-) -> list[FidelityPlan]:
-    """One plan for every task and seed. Raises HarnessError for bad settings.
+) -> list[FidelityCell]:
+    """One cell for every task and seed. Raises HarnessError for bad settings.
 
     A pool is smaller than a step's rollouts: trainings on it have as many fewer steps, so that their batches are no
     smaller than in a step, unless `given` says how many."""
     check_options(profile, given, tasks, rewards)
 
-    def cell(task: str, reward: str, seed: int) -> CellPlan:
+    def cell(task: str, reward: str, seed: int) -> Cell:
         settings = resolve(profile, task, reward, given)
         inner, whole = settings.inner, settings.grpo.rollouts_per_step
         changes: dict[str, int] = {}
@@ -105,10 +105,10 @@ def plan_fidelity(
         elif inner.warmup_steps and spec.pool < whole and "inner.warmup_steps" not in given:
             changes["warmup_steps"] = max(1, inner.warmup_steps * spec.pool // whole)
         settings = settings.model_copy(update={"inner": inner.model_copy(update=changes)})
-        return CellPlan(profile.name, task, reward, seed, settings, given=given)
+        return Cell(profile.name, task, reward, seed, settings, given=given)
 
     return [
-        FidelityPlan(
+        FidelityCell(
             cell(task, "", seed),
             tuple(cell(task, reward, seed) for reward in rewards),
             spec,
@@ -123,39 +123,39 @@ def plan_fidelity(
 
 
 def run_fidelity(
-    plan: FidelityPlan, out: Path, say: Say = lambda text: None, *, fresh: bool = False
+    cell: FidelityCell, out: Path, say: Say = lambda text: None, *, fresh: bool = False
 ) -> list[SignalRecord]:
     """Makes or keeps pool, truths and signals of one task and seed; one record a reward, in order. A reward that
     raises costs its own row only. Raises HarnessError for what concerns all of them."""
-    return _Run(plan, out, say, fresh).signals()
+    return _Run(cell, out, say, fresh).signals()
 
 
 class _Run:
-    def __init__(self, plan: FidelityPlan, out: Path, say: Say, fresh: bool) -> None:
-        self.plan, self.folder, self.say, self.fresh = plan, plan.folder(out), say, fresh
+    def __init__(self, cell: FidelityCell, out: Path, say: Say, fresh: bool) -> None:
+        self.cell, self.folder, self.say, self.fresh = cell, cell.folder(out), say, fresh
 
     def signals(self) -> list[SignalRecord]:
-        return [self._signal(plan) for plan in self.plan.rewards]
+        return [self._signal(cell) for cell in self.cell.rewards]
 
     @cached_property
     def pool(self) -> PoolRecord:
-        plan, base = self.plan, self.plan.base
+        cell, base = self.cell, self.cell.base
         path = self.folder / "pool.json"
-        if not self.fresh and (kept := read(path, PoolRecord)) and kept.identity == plan.identity:
+        if not self.fresh and (kept := read(path, PoolRecord)) and kept.identity == cell.identity:
             return kept
         self.say("writing the pool")
         generator = _on_device(
             assets.load_model(base.settings.generator.model, dtype=base.settings.generator.dtype, attention="sdpa")
         )
         pool = build_pool(
-            base.settings, self.task, generator, self.generator_tokenizer, size=plan.spec.pool, seed=base.seed
+            base.settings, self.task, generator, self.generator_tokenizer, size=cell.spec.pool, seed=base.seed
         )
         record = PoolRecord(
             profile=base.profile,
             task=base.task,
             seed=base.seed,
-            identity=plan.identity,
-            spec=plan.spec,
+            identity=cell.identity,
+            spec=cell.spec,
             texts=pool.texts,
             groups=pool.groups,
             sources=pool.sources,
@@ -164,31 +164,31 @@ class _Run:
             settings=base.settings.model_dump(mode="json"),
             given=base.given,
             provenance=provenance(),
-            **draw_parts(pool, plan.spec, base.seed),
+            **draw_parts(pool, cell.spec, base.seed),
         )
         write_json(path, record.model_dump())
         return record
 
     @cached_property
     def task(self) -> Any:
-        return make_task(self.plan.base, self.plan.spec.references)
+        return make_task(self.cell.base, self.cell.spec.references)
 
     @cached_property
     def generator_tokenizer(self) -> Any:
-        return assets.load_tokenizer(self.plan.base.settings.generator.model)
+        return assets.load_tokenizer(self.cell.base.settings.generator.model)
 
     @cached_property
     def target(self) -> Any:
-        settings = self.plan.base.settings.target
+        settings = self.cell.base.settings.target
         return _on_device(assets.load_model(settings.model, dtype=settings.dtype, untie_head=settings.untie_head))
 
     def inner(self, settings: InnerSettings) -> InnerTrainer:
         from harness.training.inner import InnerTrainer
 
-        return InnerTrainer(self.target, assets.load_tokenizer(self.plan.base.settings.target.model), settings)
+        return InnerTrainer(self.target, assets.load_tokenizer(self.cell.base.settings.target.model), settings)
 
     def _truth(self, settings: InnerSettings) -> None:
-        key = self.plan.truth_key(settings)
+        key = self.cell.truth_key(settings)
         path = self._truth_path(key)
         if not self.fresh and (kept := read(path, TruthRecord)) and kept.identity == key:
             return
@@ -200,7 +200,7 @@ class _Run:
         everyone = range(len(pool.texts))
         without = [sorted(set(everyone) - {i}) for i in everyone]
         (whole,) = retraining.subsets([everyone])
-        spec, shared = pool.spec, key == self.plan.truth_key(self.plan.base.settings.inner)
+        spec, shared = pool.spec, key == self.cell.truth_key(self.cell.base.settings.inner)
         record = TruthRecord(
             identity=key,
             name=training_name(settings),
@@ -224,8 +224,8 @@ class _Run:
     def lost(self, reason: str) -> list[SignalRecord]:
         """The records after the death of who made them: rewards that were not through have failed for that reason."""
         records = []
-        for plan in self.plan.rewards:
-            record, kept = self._begun(plan), self._kept(plan)
+        for cell in self.cell.rewards:
+            record, kept = self._begun(cell), self._kept(cell)
             if record.status == "running":
                 through = kept is not None and all(self._truth_path(key).exists() for key in kept.truths)
                 if through and not self.fresh:  # with `fresh` it may be of an earlier time
@@ -233,66 +233,66 @@ class _Run:
                 else:
                     record.status, record.reason = "failed", f"{reason}; what is stored is kept, run it again"
             if kept is None and (self.folder / "pool.json").exists():  # a row without its pool would be an orphan
-                write_json(self._signal_path(plan), record.model_dump())
+                write_json(self._signal_path(cell), record.model_dump())
             records.append(record)
         return records
 
     def _truth_path(self, key: str) -> Path:
         return self.folder / f"truth-{key}.json"
 
-    def _signal_path(self, plan: CellPlan) -> Path:
-        return self.folder / f"reward-{plan.reward}.json"
+    def _signal_path(self, cell: Cell) -> Path:
+        return self.folder / f"reward-{cell.reward}.json"
 
-    def _begun(self, plan: CellPlan) -> SignalRecord:
+    def _begun(self, cell: Cell) -> SignalRecord:
         """A fresh record, status "running" or "unsupported"."""
-        why = plan.unsupported
+        why = cell.unsupported
         return SignalRecord(
-            profile=plan.profile,
-            task=plan.task,
-            reward=plan.reward,
-            seed=plan.seed,
-            advantage=REWARDS.get(plan.reward).advantage,
-            identity=digest(self.plan.identity, plan.record().identity),
+            profile=cell.profile,
+            task=cell.task,
+            reward=cell.reward,
+            seed=cell.seed,
+            advantage=REWARDS.get(cell.reward).advantage,
+            identity=digest(self.cell.identity, cell.record().identity),
             status="unsupported" if why else "running",
             reason=why or "",
-            truths=[] if why else self.plan.truth_keys(plan),
+            truths=[] if why else self.cell.truth_keys(cell),
             provenance=provenance(),
         )
 
-    def _kept(self, plan: CellPlan) -> SignalRecord | None:
+    def _kept(self, cell: Cell) -> SignalRecord | None:
         """What is stored of this reward, if it need not be made again."""
-        kept = read(self._signal_path(plan), SignalRecord)
-        whole = kept is not None and kept.identity == self._begun(plan).identity
+        kept = read(self._signal_path(cell), SignalRecord)
+        whole = kept is not None and kept.identity == self._begun(cell).identity
         return kept if whole and kept.status in ("done", "unsupported") else None
 
-    def _signal(self, plan: CellPlan) -> SignalRecord:
-        kept = None if self.fresh else self._kept(plan)
+    def _signal(self, cell: Cell) -> SignalRecord:
+        kept = None if self.fresh else self._kept(cell)
         if kept is None:
-            kept = self._begun(plan)
+            kept = self._begun(cell)
             if kept.status == "running":
-                self.say(f"{plan.reward}: rewards")
-                kept = self._rewarded(plan, kept)
+                self.say(f"{cell.reward}: rewards")
+                kept = self._rewarded(cell, kept)
             self.pool  # noqa: B018  a row without its pool would be an orphan
-            write_json(self._signal_path(plan), kept.model_dump())
+            write_json(self._signal_path(cell), kept.model_dump())
         if kept.status == "done":
-            trainings = {self.plan.truth_key(s.inner): s.inner for s in (self.plan.base.settings, plan.settings)}
+            trainings = {self.cell.truth_key(s.inner): s.inner for s in (self.cell.base.settings, cell.settings)}
             for settings in trainings.values():
                 self._truth(settings)
         return kept
 
-    def _rewarded(self, plan: CellPlan, record: SignalRecord) -> SignalRecord:
+    def _rewarded(self, cell: Cell, record: SignalRecord) -> SignalRecord:
         """The record with the reward's numbers, or `failed` with the reason."""
         pool = self.pool
-        settings = self.plan.base.settings
+        settings = self.cell.base.settings
         try:
-            reward = make_reward(plan, make_task(plan, self.plan.spec.references), self.inner(plan.settings.inner))
+            reward = make_reward(cell, make_task(cell, self.cell.spec.references), self.inner(cell.settings.inner))
 
             def ask(members: Sequence[int]) -> list[float]:
                 from harness.training.advantages import check_rewards
 
                 prompts, completions, ids = as_rollouts(pool.pool, members, settings, self.generator_tokenizer)
                 values = reward(prompts=prompts, completions=completions, completion_ids=ids)
-                return check_rewards(plan.reward, values, completions)
+                return check_rewards(cell.reward, values, completions)
 
             record.rewards = ask(range(len(pool.texts)))
             begun = time.perf_counter()
@@ -349,9 +349,9 @@ def _on_device(model: Any) -> Any:
 
 
 def run_all(
-    plans: Sequence[FidelityPlan], out: Path, say: Say, executor: Executor, *, fresh: bool = False
+    cells: Sequence[FidelityCell], out: Path, say: Say, executor: Executor, *, fresh: bool = False
 ) -> list[SignalRecord]:
-    """Every plan's records, in the order of the plans; the executor says where and how many at a time."""
+    """The records of every cell, in order; the executor says where and how many at a time."""
 
     def observe(job: FidelityJob, event: Event) -> None:
         if event["event"] == "note":
@@ -362,7 +362,7 @@ def run_all(
             how = f"{len(failed)} of {len(records)} rewards failed: {failed[0]}" if failed else "done"
             say(f"{job.name}: {how}")
 
-    found = executor.run([FidelityJob(plan, out, fresh) for plan in plans], observe)
+    found = executor.run([FidelityJob(cell, out, fresh) for cell in cells], observe)
     return [record for records in found for record in records]
 
 
@@ -370,19 +370,19 @@ def run_all(
 class FidelityJob:
     """One task and seed: the `Job` of harness/workers/executor.py. Its record is a list, one SignalRecord a reward."""
 
-    plan: FidelityPlan
+    cell: FidelityCell
     out: Path
     fresh: bool = False
 
     @property
     def name(self) -> str:
-        return self.plan.name
+        return self.cell.name
 
     def settled(self) -> None:
         """What is stored is found file by file while it runs."""
 
     def run(self, tell: Tell, *, wait: bool) -> list[SignalRecord]:
-        return run_fidelity(self.plan, self.out, lambda text: tell({"event": "note", "text": text}), fresh=self.fresh)
+        return run_fidelity(self.cell, self.out, lambda text: tell({"event": "note", "text": text}), fresh=self.fresh)
 
     def lost(self, reason: str) -> list[SignalRecord]:
-        return _Run(self.plan, self.out, lambda text: None, self.fresh).lost(reason)
+        return _Run(self.cell, self.out, lambda text: None, self.fresh).lost(reason)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import assets
-from harness.contracts import HarnessError, RewardContext, RewardFunction, Task, TaskContext
+from harness.contracts import HarnessError, InnerTraining, RewardContext, RewardFunction, Task, TaskContext
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.schema import Settings
 from harness.store.record import CellRecord, identity
 
-if TYPE_CHECKING:
-    from harness.training.inner import InnerTrainer
-
 
 @dataclass(frozen=True)
-class CellPlan:
+class Cell:
     """All that is known of a cell before anything loads."""
 
     profile: str
@@ -90,9 +87,9 @@ class CellPlan:
         )
 
 
-def make_task(plan: CellPlan, references: int | None = None) -> Task:
-    """The plan's task, made as its settings say. references: the most texts that it gets of a split, default all."""
-    settings, entry = plan.settings, TASKS.get(plan.task)
+def make_task(cell: Cell, references: int | None = None) -> Task:
+    """The cell's task, made as its settings say. references: the most texts that it gets of a split, default all."""
+    settings, entry = cell.settings, TASKS.get(cell.task)
     return entry.factory(
         TaskContext(
             options=settings.task.options,
@@ -104,10 +101,10 @@ def make_task(plan: CellPlan, references: int | None = None) -> Task:
     )
 
 
-def make_reward(plan: CellPlan, task: Task, inner: InnerTrainer) -> RewardFunction:
-    """The plan's reward for this task and this training of the target."""
-    settings = plan.settings
-    return REWARDS.get(plan.reward).factory(
+def make_reward(cell: Cell, task: Task, inner: InnerTraining) -> RewardFunction:
+    """The cell's reward for this task and this training of the target."""
+    settings = cell.settings
+    return REWARDS.get(cell.reward).factory(
         RewardContext(
             task=task,
             num_generations=settings.grpo.rollouts_per_prompt,

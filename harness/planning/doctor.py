@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
-from harness.planning.cells import CellPlan
+from harness.planning.cells import Cell
 from harness.planning.cost import CellEstimate, downloads, estimate
 from harness.planning.fetch import cache_folder, check_disk, check_gates, existing_parent, to_fetch
 
@@ -27,10 +27,10 @@ class Finding:
     advice: str = ""
 
 
-def examine(plans: Sequence[CellPlan]) -> list[Finding]:
+def examine(cells: Sequence[Cell]) -> list[Finding]:
     """The machine as the cells need it: versions, device, memory, disk, assets, what would run. Downloads nothing."""
     here = device()
-    return [*_versions(), *_machine(here), *_assets(plans), *_cells(plans, here)]
+    return [*_versions(), *_machine(here), *_assets(cells), *_cells(cells, here)]
 
 
 def _versions() -> list[Finding]:
@@ -75,8 +75,8 @@ def _machine(here: Device) -> list[Finding]:
     ]
 
 
-def _assets(plans: Sequence[CellPlan]) -> list[Finding]:
-    missing = [item for item in downloads(to_fetch(plans)) if not item.here]
+def _assets(cells: Sequence[Cell]) -> list[Finding]:
+    missing = [item for item in downloads(to_fetch(cells)) if not item.here]
     if not missing:
         return [Finding("assets", "all here")]
     found = []
@@ -86,16 +86,16 @@ def _assets(plans: Sequence[CellPlan]) -> list[Finding]:
         except HarnessError as error:
             found.append(Finding("assets", "cannot be fetched", str(error)))
     size = sum(item.size or 0 for item in missing) / 1e9
-    command = f"python -m harness fetch --profile {plans[0].profile}"
+    command = f"python -m harness fetch --profile {cells[0].profile}"
     return [*found, Finding("assets", f"{len(missing)} to fetch, {size:.1f} GB", command)]
 
 
-def _cells(plans: Sequence[CellPlan], here: Device) -> list[Finding]:
+def _cells(cells: Sequence[Cell], here: Device) -> list[Finding]:
     """What would run, one line a task, by its dearest reward."""
     found = []
-    for task in dict.fromkeys(plan.task for plan in plans):
-        mine = [plan for plan in plans if plan.task == task]
-        ready = [plan for plan in mine if not plan.unsupported]
+    for task in dict.fromkeys(cell.task for cell in cells):
+        mine = [cell for cell in cells if cell.task == task]
+        ready = [cell for cell in mine if not cell.unsupported]
         try:
             costs: list[CellEstimate] = [estimate(p.settings, p.task, p.reward, here) for p in ready]
         except HarnessError as error:

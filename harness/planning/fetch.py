@@ -11,7 +11,7 @@ from typing import Any
 from harness import assets
 from harness.assets import hub
 from harness.contracts import HarnessError
-from harness.planning.cells import CellPlan
+from harness.planning.cells import Cell
 from harness.planning.cost import Download, downloads
 from harness.store.atomic import write_json
 
@@ -21,29 +21,29 @@ LOCK_VERSION = 1
 # ---------------------------------------------------------------------------------------------------------------- fetch
 
 
-def to_fetch(plans: Iterable[CellPlan]) -> dict[str, bool]:
+def to_fetch(cells: Iterable[Cell]) -> dict[str, bool]:
     """Reference -> whether it is a data set, for everything outside the package that the cells read, in order."""
     found: dict[str, bool] = {}
-    for plan in plans:
-        if plan.unsupported:
+    for cell in cells:
+        if cell.unsupported:
             continue
-        models, data = plan.references()
+        models, data = cell.references()
         found |= {ref: False for ref in models} | {ref: True for ref in data}
     return {ref: data for ref, data in found.items() if not assets.is_embedded(ref)}
 
 
-def fetch(plans: Sequence[CellPlan], lock: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def fetch(cells: Sequence[Cell], lock: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Gets every asset of the cells from the hub (or the mirror HF_ENDPOINT) into its cache, checks that models load as
     far as their headers, and writes `lock`: for each reference the commit and the sha256 over its content.
 
     Raises HarnessError, before anything is downloaded, for a gate without a token or a full disk.
     """
-    refs = to_fetch(plans)
+    refs = to_fetch(cells)
     missing = [item for item in downloads(refs) if not item.here]
     check_gates(missing)
     check_disk(missing)
     rows = []
-    models = {plan.settings.generator.model for plan in plans} | {plan.settings.target.model for plan in plans}
+    models = {cell.settings.generator.model for cell in cells} | {cell.settings.target.model for cell in cells}
     for ref, data in refs.items():
         say(f"{ref} ...")
         path = assets.resolve(ref, data)

@@ -7,24 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from harness.contracts import HarnessError
-from harness.planning.cells import CellPlan, articles, make_task
+from harness.planning.cells import Cell, articles, make_task
 from harness.registry import REWARDS
 
 
-def _check_task(plan: CellPlan) -> None:
+def _check_task(cell: Cell) -> None:
     """Makes the task once: raises HarnessError for values of its options that it refuses."""
     try:
-        make_task(plan)
+        make_task(cell)
     except HarnessError:
         raise
     except Exception:  # a fault in a task's own code costs its own rows, and they say it
         pass
 
 
-def _check_steps(plan: CellPlan) -> None:
+def _check_steps(cell: Cell) -> None:
     """Raises HarnessError where a training set, of a reward or of the validation, has fewer texts than inner steps."""
-    grpo, inner, validation = plan.settings.grpo, plan.settings.inner, plan.settings.validation
-    training = REWARDS.get(plan.reward).training
+    grpo, inner, validation = cell.settings.grpo, cell.settings.inner, cell.settings.validation
+    training = REWARDS.get(cell.reward).training
     trained = [(validation.prompts, validation.inner_steps or inner.steps, "validation.prompts")]
     if training:
         texts = grpo.rollouts_per_step // training.sets(inner.cross_group, grpo.rollouts_per_prompt)
@@ -35,28 +35,28 @@ def _check_steps(plan: CellPlan) -> None:
             if setting == "validation.prompts" and lower == "inner.steps" and validation.inner_steps:
                 lower = "validation.inner_steps"
             raise HarnessError(
-                f"{plan.task}/{plan.reward} would split training sets of {texts} texts into "
+                f"{cell.task}/{cell.reward} would split training sets of {texts} texts into "
                 f"{max(steps, inner.warmup_steps)} inner steps; raise {setting} or lower {lower}."
             )
 
 
-def preflight(plans: Sequence[CellPlan], runs: Path) -> None:
+def preflight(cells: Sequence[Cell], runs: Path) -> None:
     """Finds out now what would stop a cell later: missing assets, broken model folders, an unwritable folder. Raises
     HarnessError; nothing has been written then."""
     from harness.assets.models import check_model
     from harness.store.atomic import check_writable
 
     seen: set[Any] = set()
-    for plan in plans:
-        if plan.unsupported:
+    for cell in cells:
+        if cell.unsupported:
             continue
-        plan.assets  # noqa: B018  computing it is the check
-        settings = plan.settings
-        _check_steps(plan)
-        made = (plan.task, repr(settings.task.options), settings.data)
+        cell.assets  # noqa: B018  computing it is the check
+        settings = cell.settings
+        _check_steps(cell)
+        made = (cell.task, repr(settings.task.options), settings.data)
         if made not in seen:
             seen.add(made)
-            _check_task(plan)
+            _check_task(cell)
         for model in (settings.generator.model, settings.target.model):
             if model not in seen:
                 seen.add(model)

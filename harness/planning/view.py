@@ -11,68 +11,68 @@ from rich.table import Table
 
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
-from harness.planning.cells import CellPlan
+from harness.planning.cells import Cell
 from harness.planning.cost import CellEstimate, downloads, estimate, tokens_note
 from harness.planning.policy import Policy, kept
 from harness.store.record import CellStore
 
 
 def show(
-    plans: Sequence[CellPlan], console: Console, on: str = "", runs: Path | None = None, policy: Policy = "continue"
+    cells: Sequence[Cell], console: Console, on: str = "", runs: Path | None = None, policy: Policy = "continue"
 ) -> None:
     """Prints the plan for the device `on` (a name of DATASHEETS; "": the one at hand), and which cells `runs` holds
     already. Loads and writes nothing."""
     place = device(on)
-    staying = {id(plan) for plan in plans if runs is not None and is_kept(plan, runs, policy)}
-    found = {id(plan): _estimate(plan, place) for plan in plans if not plan.unsupported}
-    console.print(_cells(plans, found, staying))
-    ready = {plan.task: found[id(plan)] for plan in plans if isinstance(found.get(id(plan)), CellEstimate)}
-    for plan in plans:
-        one = found.get(id(plan))
-        if isinstance(one, CellEstimate) and one.hours > ready[plan.task].hours:
-            ready[plan.task] = one
+    staying = {id(cell) for cell in cells if runs is not None and is_kept(cell, runs, policy)}
+    found = {id(cell): _estimate(cell, place) for cell in cells if not cell.unsupported}
+    console.print(_cells(cells, found, staying))
+    ready = {cell.task: found[id(cell)] for cell in cells if isinstance(found.get(id(cell)), CellEstimate)}
+    for cell in cells:
+        one = found.get(id(cell))
+        if isinstance(one, CellEstimate) and one.hours > ready[cell.task].hours:
+            ready[cell.task] = one
     for one in ready.values():
-        dearest = next(plan for plan in plans if found.get(id(plan)) is one)
+        dearest = next(cell for cell in cells if found.get(id(cell)) is one)
         console.print(_phases(dearest, one, place))
     if ready:
         total = sum(one.hours for key, one in found.items() if isinstance(one, CellEstimate) and key not in staying)
         console.print(
-            f"Together {_hours(total)} on {place.name}, one cell at a time; {tokens_note(plans[0].settings)}. "
+            f"Together {_hours(total)} on {place.name}, one cell at a time; {tokens_note(cells[0].settings)}. "
             "An estimate: expect a factor of two either way.",
             highlight=False,
         )
-    console.print(_downloads(plans))
+    console.print(_downloads(cells))
 
 
-def _estimate(plan: CellPlan, place: Device) -> CellEstimate | str:
+def _estimate(cell: Cell, place: Device) -> CellEstimate | str:
     try:
-        return estimate(plan.settings, plan.task, plan.reward, place)
+        return estimate(cell.settings, cell.task, cell.reward, place)
     except HarnessError as error:
         return str(error)
 
 
-def is_kept(plan: CellPlan, runs: Path, policy: Policy) -> bool:
+def is_kept(cell: Cell, runs: Path, policy: Policy) -> bool:
     """Whether the cell will be kept, as far as can be told without downloads. A damaged record is not kept here."""
-    models, data = plan.references()
-    if not plan.unsupported and not all(item.here for item in downloads([*models, *data])):
+    models, data = cell.references()
+    if not cell.unsupported and not all(item.here for item in downloads([*models, *data])):
         return False  # its identity needs its assets, and a plan downloads nothing
     try:
-        return kept(CellStore.of(runs, plan.record()), policy) is not None
+        return kept(CellStore.of(runs, cell.record()), policy) is not None
     except HarnessError:
         return False
 
 
-def _cells(plans: Sequence[CellPlan], found: dict[int, CellEstimate | str], staying: set[int]) -> Table:
-    table = Table(title=f"{len(plans)} cells", title_justify="left")
+def _cells(cells: Sequence[Cell], found: dict[int, CellEstimate | str], staying: set[int]) -> Table:
+    table = Table(title=f"{len(cells)} cells", title_justify="left")
     for name in ("cell", "steps", "rollouts", "tokens", "FLOP", "memory", "a step", "hours", "what happens"):
         table.add_column(name, justify="left" if name in ("cell", "what happens") else "right")
-    for plan in plans:
-        grpo, one = plan.settings.grpo, found.get(id(plan))
+    for cell in cells:
+        grpo, one = cell.settings.grpo, found.get(id(cell))
         rollouts = str(grpo.steps * grpo.rollouts_per_step)
         if isinstance(one, CellEstimate):
-            fate = "kept" if id(plan) in staying else "run"
+            fate = "kept" if id(cell) in staying else "run"
             table.add_row(
-                plan.name,
+                cell.name,
                 str(one.steps),
                 rollouts,
                 _short(one.tokens),
@@ -83,13 +83,13 @@ def _cells(plans: Sequence[CellPlan], found: dict[int, CellEstimate | str], stay
                 fate,
             )
             continue
-        note = f"unsupported: {plan.unsupported}" if plan.unsupported else f"run ({one})"
-        table.add_row(plan.name, str(grpo.steps), rollouts, "", "", "", "", "", escape(note))
+        note = f"unsupported: {cell.unsupported}" if cell.unsupported else f"run ({one})"
+        table.add_row(cell.name, str(grpo.steps), rollouts, "", "", "", "", "", escape(note))
     return table
 
 
-def _phases(plan: CellPlan, one: CellEstimate, place: Device) -> Table:
-    title = f"{plan.name} on {place.name}"
+def _phases(cell: Cell, one: CellEstimate, place: Device) -> Table:
+    title = f"{cell.name} on {place.name}"
     table = Table("phase", title=escape(title), title_justify="left")
     for name in ("FLOP", f"memory, of {_gib(place.memory)}", "seconds"):
         table.add_column(name, justify="right")
@@ -99,8 +99,8 @@ def _phases(plan: CellPlan, one: CellEstimate, place: Device) -> Table:
     return table
 
 
-def _downloads(plans: Sequence[CellPlan]) -> Table | str:
-    refs = [ref for plan in plans if not plan.unsupported for part in plan.references() for ref in part]
+def _downloads(cells: Sequence[Cell]) -> Table | str:
+    refs = [ref for cell in cells if not cell.unsupported for part in cell.references() for ref in part]
     wanted = downloads(refs)
     if not wanted:
         return "Nothing to download: all assets are embedded."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.cell import run_cell
-from harness.planning.cells import CellPlan
+from harness.planning.cells import Cell
 from harness.planning.policy import Policy, kept
 from harness.store import locks
 from harness.store.checkpoint import Checkpoints
@@ -17,15 +17,15 @@ from harness.workers.executor import Event, Executor, Tell
 
 
 def run_grid(
-    plans: Sequence[CellPlan],
+    cells: Sequence[Cell],
     runs: Path,
-    observe: Callable[[CellPlan, Event], None],
+    observe: Callable[[Cell, Event], None],
     executor: Executor,
     *,
     policy: Policy = "continue",
     report_to: str = "none",
 ) -> list[CellRecord]:
-    """Runs what is not done yet; returns one record a plan, in order.
+    """Runs what is not done yet; returns one record a cell, in order.
 
     `policy` says what happens to cells that have results (harness/planning/policy.py). Several processes may run the
     same grid on the same folder: each cell is run by one of them, the others wait for it in the end. Raises Interrupted
@@ -33,15 +33,15 @@ def run_grid(
     can be stored any more.
     """
     since = now()
-    jobs = [CellJob(plan, runs, policy, since, report_to) for plan in plans]
-    return executor.run(jobs, lambda job, event: observe(job.plan, event))
+    jobs = [CellJob(cell, runs, policy, since, report_to) for cell in cells]
+    return executor.run(jobs, lambda job, event: observe(job.cell, event))
 
 
 @dataclass(frozen=True)
 class CellJob:
     """One cell of a results folder: the `Job` of harness/workers/executor.py."""
 
-    plan: CellPlan
+    cell: Cell
     runs: Path
     policy: Policy = "continue"
     since: str = ""
@@ -50,10 +50,10 @@ class CellJob:
 
     @property
     def name(self) -> str:
-        return self.plan.name
+        return self.cell.name
 
     def settled(self) -> CellRecord | None:
-        record = self.plan.record()
+        record = self.cell.record()
         store = CellStore.of(self.runs, record)
         if record.status == "unsupported":
             store.write(record)
@@ -65,7 +65,7 @@ class CellJob:
 
     def run(self, tell: Tell, *, wait: bool) -> CellRecord | None:
         return run_cell(
-            self.plan,
+            self.cell,
             self.runs,
             tell,
             report_to=self.report_to,
@@ -75,7 +75,7 @@ class CellJob:
         )
 
     def lost(self, reason: str) -> CellRecord:
-        record = self.plan.record()
+        record = self.cell.record()
         store = CellStore.of(self.runs, record)
         record = store.read() or record
         record.status, record.reason = "failed", f"{reason}; --retry-failed goes on"

@@ -24,8 +24,8 @@ def quick(model_folder, articles):
 
 
 @pytest.fixture(scope="session")
-def make_plan():
-    return cells.make_plan
+def make_cell():
+    return cells.make_cell
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 
 from harness.assets.models import load_model
 from harness.cell import run_cell
-from harness.grid import plan_grid
+from harness.grid import cross_product
 from harness.machine.stopping import Interrupted
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.profiles import load_profile
@@ -18,7 +18,7 @@ from harness.store.frames import load
 from harness.store.record import CellStore
 from harness.workers.grid import run_grid
 from harness.workers.local import InProcess
-from tests.helpers.cells import cut_after, ignore, make_plan
+from tests.helpers.cells import cut_after, ignore, make_cell
 
 PAIRS = [("lambada_es", reward) for reward in REWARDS.names()] + [(task, "adam_metagrad") for task in TASKS.names()]
 
@@ -26,7 +26,7 @@ PAIRS = [("lambada_es", reward) for reward in REWARDS.names()] + [(task, "adam_m
 @pytest.mark.parametrize(("task", "reward"), sorted(set(PAIRS)))
 def test_every_task_and_reward_runs_to_the_end(task, reward, quick, tmp_path):
     extra = {} if TASKS.get(task).name.startswith("lambada") else {"target.model": "embedded:target"}
-    record = run_cell(make_plan(task, reward, quick() | extra), tmp_path, ignore)
+    record = run_cell(make_cell(task, reward, quick() | extra), tmp_path, ignore)
     assert record.status == "done", record.reason
     assert record.steps_done == 2 and record.rollouts == 8
     assert record.headline is not None and record.floor is not None
@@ -38,7 +38,7 @@ def test_every_task_and_reward_runs_to_the_end(task, reward, quick, tmp_path):
 
 @pytest.mark.parametrize("family", ["llama", "qwen"])
 def test_other_model_shapes_run(family, quick, tmp_path):
-    record = run_cell(make_plan("lambada_es", "adam_metagrad", quick(family)), tmp_path, ignore)
+    record = run_cell(make_cell("lambada_es", "adam_metagrad", quick(family)), tmp_path, ignore)
     assert record.status == "done", record.reason
 
 
@@ -50,7 +50,7 @@ def curves(folder: Path):
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(quick, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        assert run_cell(make_plan("norm", "naive", quick(), seed), tmp_path / name, ignore).status == "done"
+        assert run_cell(make_cell("norm", "naive", quick(), seed), tmp_path / name, ignore).status == "done"
     assert curves(tmp_path / "a").equals(curves(tmp_path / "b"))
     assert not curves(tmp_path / "a").equals(curves(tmp_path / "c"))
 
@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(quick, tmp_pa
     ids=lambda changes: next(iter(changes)),
 )
 def test_settings_of_the_runner_run(changes, quick, tmp_path):
-    record = run_cell(make_plan("lambada_es", "adam_metagrad", quick(**changes)), tmp_path, ignore)
+    record = run_cell(make_cell("lambada_es", "adam_metagrad", quick(**changes)), tmp_path, ignore)
     assert record.status == "done", record.reason
 
 
@@ -72,10 +72,10 @@ def test_microbatches_of_the_generator_give_the_same_numbers(quick, tmp_path):
     def two_updates(microbatch):
         runs = tmp_path / str(microbatch)
         changes = {"grpo__microbatch": microbatch, "grpo__steps": 3, "grpo__checkpoint_every": 1, "grpo__lr": 0.01}
-        plan = make_plan("norm", "naive", quick(**changes, **many))
+        cell = make_cell("norm", "naive", quick(**changes, **many))
         with pytest.raises(Interrupted):
-            run_cell(plan, runs, cut_after(3))
-        checkpoint, _ = Checkpoints(CellStore.of(runs, plan.record()).folder / "checkpoints").newest()
+            run_cell(cell, runs, cut_after(3))
+        checkpoint, _ = Checkpoints(CellStore.of(runs, cell.record()).folder / "checkpoints").newest()
         assert checkpoint.step == 2
         weights = [value.flatten() for name, value in sorted(checkpoint.tensors.items()) if name.startswith("model.")]
         measured = curves(runs).query("phase == 'train' and step <= 2 and measure == 'grad_norm'")
@@ -93,7 +93,7 @@ def test_a_reward_that_returns_nan_fails_the_cell_and_names_the_example(quick, t
     register(
         "test_nan", lambda prompts, completions, completion_ids, **c: [float("nan")] + [0.0] * (len(completions) - 1)
     )
-    record = run_cell(make_plan("norm", "test_nan", quick()), tmp_path, ignore)
+    record = run_cell(make_cell("norm", "test_nan", quick()), tmp_path, ignore)
     assert record.status == "failed"
     assert "not finite" in record.reason and "#0 nan" in record.reason
 
@@ -103,7 +103,7 @@ def test_a_reward_that_raises_fails_the_cell_and_keeps_the_traceback(quick, tmp_
         raise RuntimeError("the reward broke")
 
     register("test_broken", broken)
-    record = run_cell(make_plan("norm", "test_broken", quick()), tmp_path, ignore)
+    record = run_cell(make_cell("norm", "test_broken", quick()), tmp_path, ignore)
     assert record.status == "failed" and "the reward broke" in record.reason
     assert "Traceback" in (CellStore.of(tmp_path, record).folder / "error.txt").read_text()
 
@@ -118,7 +118,7 @@ def test_a_reward_steers_the_generator(quick, tmp_path, register):
     changes = quick(
         grpo__steps=25, grpo__prompts_per_step=8, grpo__rollouts_per_prompt=4, grpo__lr=0.03, validation__every=25
     )
-    record = run_cell(make_plan("norm", "test_letters", changes), tmp_path, ignore)
+    record = run_cell(make_cell("norm", "test_letters", changes), tmp_path, ignore)
     _, long = load(tmp_path)
     mean = long[long["measure"] == "reward_raw_mean"].sort_values("step")["value"].to_numpy()
     assert record.status == "done", record.reason
@@ -130,17 +130,17 @@ def test_unsupported_pairs_become_rows_before_anything_loads(tmp_path, nothing_l
     assert pairs
     profile = load_profile("tiny")
     for task, reward in pairs:
-        plans = plan_grid(profile, [task.name], [reward.name], [0], {})
-        (record,) = run_grid(plans, tmp_path, ignore, InProcess())
+        cells = cross_product(profile, [task.name], [reward.name], [0], {})
+        (record,) = run_grid(cells, tmp_path, ignore, InProcess())
         assert record.status == "unsupported" and record.reason
 
 
 def test_finished_cells_are_kept_and_fresh_runs_again(quick, tmp_path):
-    plans = [make_plan("norm", "naive", quick())]
+    cells = [make_cell("norm", "naive", quick())]
     seen: list[dict] = []
-    (first,) = run_grid(plans, tmp_path, ignore, InProcess())
-    (again,) = run_grid(plans, tmp_path, lambda p, e: seen.append(e), InProcess())
+    (first,) = run_grid(cells, tmp_path, ignore, InProcess())
+    (again,) = run_grid(cells, tmp_path, lambda p, e: seen.append(e), InProcess())
     assert again == first and [event["event"] for event in seen] == ["end"]
-    (fresh,) = run_grid(plans, tmp_path, ignore, InProcess(), policy="fresh")
+    (fresh,) = run_grid(cells, tmp_path, ignore, InProcess(), policy="fresh")
     assert fresh.provenance["started"] >= first.provenance["finished"]
     assert fresh.final == first.final

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from harness import assets
 from harness.contracts import HarnessError
-from harness.grid import plan_grid
-from harness.planning.cells import CellPlan
+from harness.grid import cross_product
+from harness.planning.cells import Cell
 from harness.settings.profiles import known_keys, load_profile, parse_assignment, resolve
 from harness.store.checkpoint import Checkpoint, Checkpoints, read
 from harness.store.frames import load
@@ -134,9 +134,9 @@ def survives(call, *arguments, must_work: bool = False):
     return result
 
 
-def storable(plan: CellPlan) -> None:
+def storable(cell: Cell) -> None:
     """What a plan is made into before anything runs."""
-    record = plan.record()
+    record = cell.record()
     json.dumps(record.model_dump(), allow_nan=False).encode()
     CellStore.of(Path("runs"), record)
 
@@ -150,9 +150,9 @@ def storable(plan: CellPlan) -> None:
 def test_settings(key, text):
     found = survives(parse_assignment, f"{key}={text}")
     if found:
-        plan = survives(lambda: plan_grid(load_profile("tiny"), ["67"], ["naive"], [0], dict([found]))[0])
-        if plan:
-            survives(storable, plan)
+        cell = survives(lambda: cross_product(load_profile("tiny"), ["67"], ["naive"], [0], dict([found]))[0])
+        if cell:
+            survives(storable, cell)
 
 
 def own_value(key: str):
@@ -166,7 +166,7 @@ def own_value(key: str):
 @pytest.mark.parametrize("key", known_keys())
 def test_a_profiles_own_value_of_every_setting_is_taken(key):
     found = parse_assignment(f"{key}={json.dumps(own_value(key))}")
-    assert found[0] == key and plan_grid(load_profile("tiny"), ["67"], ["naive"], [0], dict([found]))
+    assert found[0] == key and cross_product(load_profile("tiny"), ["67"], ["naive"], [0], dict([found]))
 
 
 @pytest.mark.usefixtures("both_outcomes")
@@ -201,8 +201,8 @@ def test_profiles(tmp_path, data):
     whole = kind == "as it is"
     profile = survives(load_profile, str(path), must_work=whole)
     if profile:
-        for plan in survives(plan_grid, profile, ["lambada_es"], ["embedding"], [0], {}, must_work=whole) or []:
-            survives(storable, plan, must_work=whole)
+        for cell in survives(cross_product, profile, ["lambada_es"], ["embedding"], [0], {}, must_work=whole) or []:
+            survives(storable, cell, must_work=whole)
 
 
 # -------------------------------------------------------------------------------------------------------------- texts

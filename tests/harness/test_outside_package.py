@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.helpers.hub_cache import COMMIT, HubCache
 
 from harness.store.frames import load
 from reports import figures, tables
+from tests.helpers.hub_cache import COMMIT, HubCache
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,14 +86,14 @@ def make(context):
 
 FACTS = """
 import json
-from harness.grid import plan_grid
+from harness.grid import cross_product
 from harness.machine.devices import DATASHEETS
 from harness.planning.cost import estimate
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile
 
 def reward_flops(reward, given):
-    (plan,) = plan_grid(load_profile("tiny"), ["vowels"], [reward], [0], given)
+    (plan,) = cross_product(load_profile("tiny"), ["vowels"], [reward], [0], given)
     return estimate(plan.settings, plan.task, plan.reward, DATASHEETS["h200"]).phases[1].flops
 
 flops = {reward: [reward_flops(reward, {"task.options.read": read}) for read in (100, 200, 300)]

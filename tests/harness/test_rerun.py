@@ -17,9 +17,9 @@ from tests.helpers.cells import ignore
 
 
 @pytest.fixture(scope="module")
-def stored(quick, make_plan, tmp_path_factory):
+def stored(quick, make_cell, tmp_path_factory):
     runs = tmp_path_factory.mktemp("stored")
-    return runs, run_cell(make_plan("norm", "naive", quick(grpo__steps=1)), runs, ignore)
+    return runs, run_cell(make_cell("norm", "naive", quick(grpo__steps=1)), runs, ignore)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch
 from harness import assets
 from harness.cell import run_cell
 from harness.contracts import HarnessError
-from harness.grid import plan_grid
+from harness.grid import cross_product
 from harness.machine import trust
 from harness.machine.stopping import Interrupted
 from harness.settings.profiles import load_profile, resolve
@@ -31,7 +31,7 @@ SOURCES = [path for name in ("harness", "rewards", "tasks", "reports") for path 
 # ---------------------------------------------------------------------------------------------------- pickles and code
 
 
-def test_a_run_that_is_cut_and_resumed_loads_no_pickle_and_opens_no_port(quick, make_plan, tmp_path, monkeypatch):
+def test_a_run_that_is_cut_and_resumed_loads_no_pickle_and_opens_no_port(quick, make_cell, tmp_path, monkeypatch):
     import harness.training.grpo  # noqa: F401  the libraries derive classes from what is replaced below
 
     def forbidden(*_, **__):
@@ -41,10 +41,10 @@ def test_a_run_that_is_cut_and_resumed_loads_no_pickle_and_opens_no_port(quick, 
         monkeypatch.setattr(owner, name, forbidden)
     for name in ("bind", "listen"):
         monkeypatch.setattr(socket.socket, name, forbidden)
-    plan = make_plan("lambada_es", "adam_metagrad", quick(grpo__checkpoint_every=1))
+    cell = make_cell("lambada_es", "adam_metagrad", quick(grpo__checkpoint_every=1))
     with pytest.raises(Interrupted):
-        run_cell(plan, tmp_path, cut_after(2))
-    record = run_cell(plan, tmp_path, ignore)
+        run_cell(cell, tmp_path, cut_after(2))
+    record = run_cell(cell, tmp_path, ignore)
     assert record.status == "done" and record.provenance["resumed"][0]["step"] == 1, record.reason
 
 
@@ -89,7 +89,7 @@ def test_code_of_a_model_is_not_run(model_with_code):
 
 
 def test_the_command_line_alone_lets_it_run_and_the_record_says_so(
-    model_with_code, quick, make_plan, tmp_path, monkeypatch
+    model_with_code, quick, make_cell, tmp_path, monkeypatch
 ):
     folder, mark = model_with_code
     monkeypatch.setattr(trust, "_trusts_remote_code", False)
@@ -97,7 +97,7 @@ def test_the_command_line_alone_lets_it_run_and_the_record_says_so(
     with pytest.raises(HarnessError):  # the weights are empty
         assets.load_model(str(folder))
     assert mark.read_text() == "ran"
-    record = run_cell(make_plan("norm", "naive", quick(grpo__steps=1)), tmp_path / "runs", ignore)
+    record = run_cell(make_cell("norm", "naive", quick(grpo__steps=1)), tmp_path / "runs", ignore)
     assert "--trust-remote-code" in record.provenance["warning"]
 
 
@@ -136,9 +136,9 @@ def test_a_profile_with_such_a_name_is_refused_before_anything_is_written(tmp_pa
     from harness.workers.grid import run_grid
     from harness.workers.local import InProcess
 
-    plans = plan_grid(load_profile(str(path)), ["norm"], ["naive"], [0], {})
+    cells = cross_product(load_profile(str(path)), ["norm"], ["naive"], [0], {})
     with pytest.raises(HarnessError, match="cannot be the name"):
-        run_grid(plans, tmp_path / "runs", ignore, InProcess())
+        run_grid(cells, tmp_path / "runs", ignore, InProcess())
     assert [item.name for item in tmp_path.iterdir()] == ["mine.yaml"]
 
 
@@ -181,7 +181,7 @@ def gossip(monkeypatch):
     ("answer", "status", "ends"), [("Spanish", 200, "done"), ("KEY", 200, "failed"), ("KEY", 401, "failed")]
 )
 def test_the_key_is_in_no_log_result_or_report(
-    answer, status, ends, gossip, quick, make_plan, tmp_path, capfd, monkeypatch
+    answer, status, ends, gossip, quick, make_cell, tmp_path, capfd, monkeypatch
 ):
     from harness.texts import language
     from reports import site
@@ -189,7 +189,7 @@ def test_the_key_is_in_no_log_result_or_report(
     monkeypatch.setattr(language.time, "sleep", ignore)
     gossip |= {"answer": answer, "status": status}
     more = quick() | {"task.options.judge": "openai", "task.options.judge_base_url": gossip["url"]}
-    record = run_cell(make_plan("lambada_es", "naive", more), tmp_path / "runs", ignore)
+    record = run_cell(make_cell("lambada_es", "naive", more), tmp_path / "runs", ignore)
     assert record.status == ends, record.reason
     store_tables(tmp_path / "runs" / "tiny")
     site.build(tmp_path / "runs", tmp_path / "site")
@@ -213,11 +213,11 @@ def test_a_key_in_the_wrong_place_is_refused_and_not_repeated(options):
 # ---------------------------------------------------------------------------------------------------------- revisions
 
 
-def test_the_commit_of_a_hub_model_is_recorded(make_plan, monkeypatch, tmp_path):
+def test_the_commit_of_a_hub_model_is_recorded(make_cell, monkeypatch, tmp_path):
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshot = tmp_path / "models--org--name" / "snapshots" / commit
     resolved = lambda ref, data=False: snapshot if ref.startswith("org/name") else Path(ref)
     monkeypatch.setattr(assets, "resolve", resolved)
     pinned = f"org/name@{commit[:8]}"
-    plan = make_plan("norm", "naive", {"generator.model": pinned, "target.model": "embedded:target"})
-    assert plan.revisions() == {pinned: commit}
+    cell = make_cell("norm", "naive", {"generator.model": pinned, "target.model": "embedded:target"})
+    assert cell.revisions() == {pinned: commit}

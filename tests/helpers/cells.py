@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine.stopping import Interrupted
-from harness.planning.cells import CellPlan
+from harness.planning.cells import Cell
 from harness.settings.profiles import load_profile, resolve
 
 
@@ -60,7 +60,7 @@ def quick_settings(model: Path, articles: Path, **more: Any) -> dict[str, Any]:
     } | keys(more)
 
 
-def make_plan(task: str, reward: str, assignments: dict[str, Any], seed: int = 0) -> CellPlan:
+def make_cell(task: str, reward: str, assignments: dict[str, Any], seed: int = 0) -> Cell:
     """A cell of the tiny profile with these assignments on top."""
     settings = resolve(load_profile("tiny"), task, reward, assignments)
-    return CellPlan("tiny", task, reward, seed, settings, given=assignments)
+    return Cell("tiny", task, reward, seed, settings, given=assignments)

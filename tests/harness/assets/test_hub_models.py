@@ -11,7 +11,7 @@ from harness import assets
 from harness.assets import hub
 from harness.cell import run_cell
 from harness.contracts import HarnessError
-from harness.planning.cells import CellPlan
+from harness.planning.cells import Cell
 from harness.planning.shapes import shape_of
 from harness.settings.profiles import load_profile, resolve
 from harness.training.prompts import bind_template, build_prompt, encode_prompt
@@ -178,8 +178,8 @@ def quick_cell(profile: str, task: str, reward: str, tmp_path: Path, **more) -> 
             "data": settings.data.model_copy(update={"articles": settings.data.articles.partition("@")[0]}),
         }
     )
-    plan = CellPlan(profile, task, reward, 0, settings, given=given)
-    record = run_cell(plan, tmp_path, lambda event: None)
+    cell = Cell(profile, task, reward, 0, settings, given=given)
+    record = run_cell(cell, tmp_path, lambda event: None)
     assert (record.status, record.reason) == ("done", ""), (tmp_path / "error.txt", record.reason)
     return json.loads(next(tmp_path.rglob("cell.json")).read_text())
 

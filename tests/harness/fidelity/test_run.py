@@ -16,7 +16,7 @@ from harness.contracts import HarnessError, TaskContext, completion_text
 from harness.fidelity import truth
 from harness.fidelity.pool import build_pool
 from harness.fidelity.records import SCHEMA_VERSION, Spec, load
-from harness.fidelity.run import plan_fidelity, run_fidelity
+from harness.fidelity.run import fidelity_cells, run_fidelity
 from harness.fidelity.truth import Retraining, in_float64
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile, profile_names, resolve
@@ -61,8 +61,8 @@ def register(register_factory):
     return register_factory
 
 
-def plans(task: str, rewards: list[str], given: dict, spec: Spec = SPEC, seed: int = 0):
-    return plan_fidelity(load_profile("tiny"), [task], rewards, [seed], given, spec)[0]
+def cells(task: str, rewards: list[str], given: dict, spec: Spec = SPEC, seed: int = 0):
+    return fidelity_cells(load_profile("tiny"), [task], rewards, [seed], given, spec)[0]
 
 
 def measured(out: Path) -> dict[str, signals.Row]:
@@ -161,7 +161,7 @@ def test_random_numbers_land_at_0_and_exact_leave_one_out_at_1(task, quick, regi
     given |= {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
     given |= {"inner.optimizer.name": "sgd", "inner.optimizer.lr": 1e-3}
     spec = Spec(pool=64, subsets=100, removals=100, draws=2)
-    run_fidelity(plans(task, ["test_random", "test_exact"], given, spec), tmp_path)
+    run_fidelity(cells(task, ["test_random", "test_exact"], given, spec), tmp_path)
     found = measured(tmp_path)
     toy, exact = found["test_random"].found, found["test_exact"].found
     for name in ("halves", "small change", "leave one out", "leave part out", "repeatability"):
@@ -188,28 +188,28 @@ def test_task_and_rewards_get_no_more_references_than_asked(quick, register, tmp
     )
     register("test_counting", counting)
     few, more = (Spec(pool=16, subsets=10, removals=10, draws=2, references=n) for n in (3, 4))
-    run_fidelity(plans("lambada_es", ["test_counting"], quick(), few), tmp_path)
+    run_fidelity(cells("lambada_es", ["test_counting"], quick(), few), tmp_path)
     assert seen == [3] and likelihoods and all(len(each.counts) == 3 for each in likelihoods)
-    assert plans("lambada_es", [], quick(), few).identity != plans("lambada_es", [], quick(), more).identity
+    assert cells("lambada_es", [], quick(), few).identity != cells("lambada_es", [], quick(), more).identity
 
 
 def test_signals_before_any_rl_come_before_a_late_warm_up(quick):
     given = quick(inner__warmup_steps=3)
-    assert plans("norm", ["naive"], given).rewards[0].settings.inner.warmup_steps == 3
-    late = plans("norm", ["naive"], given | {"inner.warmup_after": 1})
+    assert cells("norm", ["naive"], given).rewards[0].settings.inner.warmup_steps == 3
+    late = cells("norm", ["naive"], given | {"inner.warmup_after": 1})
     assert [each.settings.inner.warmup_steps for each in (late.base, *late.rewards)] == [0, 0]
 
 
 @pytest.mark.parametrize("profile", profile_names())
 @pytest.mark.parametrize("task", TASKS.names())
 def test_trainings_on_a_pool_have_batches_no_smaller_than_a_step_s(task, profile):
-    (plan,) = plan_fidelity(load_profile(profile), [task], ["naive", "adam_metagrad"], [0], {}, Spec())
+    (cell,) = fidelity_cells(load_profile(profile), [task], ["naive", "adam_metagrad"], [0], {}, Spec())
     whole = resolve(load_profile(profile), task, "")
-    for each in (plan.base, *plan.rewards):
+    for each in (cell.base, *cell.rewards):
         inner, groups = each.settings.inner, each.settings.grpo.rollouts_per_prompt
         assert inner.steps == 1 or 64 / inner.steps >= whole.grpo.rollouts_per_step / whole.inner.steps
         assert inner.steps <= 64 // groups  # naive's sets can be split
-    assert plan.steps_of_a_run == whole.inner.steps
+    assert cell.steps_of_a_run == whole.inner.steps
 
 
 def test_inner_steps_that_are_given_are_kept_whatever_the_pool(quick):
@@ -220,7 +220,7 @@ def test_inner_steps_that_are_given_are_kept_whatever_the_pool(quick):
     spec = Spec(pool=16, subsets=10, removals=10, draws=2)
 
     def inner(**changes):
-        return plans("uuid", [], given | {"inner.warmup_after": 0} | changes, spec).base.settings.inner
+        return cells("uuid", [], given | {"inner.warmup_after": 0} | changes, spec).base.settings.inner
 
     assert (inner().steps, inner().warmup_steps) == (32 // 4, 9)  # the warm-up was given
     assert inner(**{"inner.steps": 5}).steps == 5
@@ -238,7 +238,7 @@ def test_metagradients_predict_small_changes_of_every_task(task, reward, quick, 
     given |= {"reward.options.standardise_steps": False}  # standardised, they are no derivatives
     given |= {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
     spec = Spec(pool=16, subsets=10, removals=10, draws=2, changes=(0.001,))
-    run_fidelity(plans(task, [reward], given, spec), tmp_path)
+    run_fidelity(cells(task, [reward], given, spec), tmp_path)
     row = next(row for row in signals.rows(load(tmp_path)) if row.own == (reward == "sgd_metagrad"))
     (score, error), (_, largest) = row.scores[0.001], row.scores[1.0]
     assert score >= 0.9 and error < 0.2 and error < largest
@@ -252,10 +252,10 @@ def test_the_pool_is_what_grpo_sees(quick, model_folder):
     from harness.assets.models import load_model, load_tokenizer
     from harness.planning.cells import make_task
 
-    plan = plans("lambada_es", [], quick(grpo__rollouts_per_prompt=8)).base
+    cell = cells("lambada_es", [], quick(grpo__rollouts_per_prompt=8)).base
     folder = str(model_folder("gpt2"))
     generator, tokenizer = load_model(folder), load_tokenizer(folder)
-    make = lambda seed: build_pool(plan.settings, make_task(plan), generator, tokenizer, size=64, seed=seed)
+    make = lambda seed: build_pool(cell.settings, make_task(cell), generator, tokenizer, size=64, seed=seed)
     pool = make(0)
     assert pool == make(0) and pool.texts != make(1).texts
     assert pool.groups == [i // 8 for i in range(64)]
@@ -268,7 +268,7 @@ def test_the_pool_is_what_grpo_sees(quick, model_folder):
 
 def test_too_few_articles_are_named(quick, tmp_path):
     with pytest.raises(HarnessError, match="validation.prompts"):
-        run_fidelity(plans("norm", ["naive"], quick(), Spec(pool=64)), tmp_path)
+        run_fidelity(cells("norm", ["naive"], quick(), Spec(pool=64)), tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------------- keeping, rows
@@ -276,16 +276,16 @@ def test_too_few_articles_are_named(quick, tmp_path):
 
 def test_signals_share_one_truth_and_nothing_is_measured_twice(quick, tmp_path, monkeypatch):
     given = quick()
-    (first,) = run_fidelity(plans("norm", ["adam_metagrad"], given), tmp_path)
+    (first,) = run_fidelity(cells("norm", ["adam_metagrad"], given), tmp_path)
     monkeypatch.setattr(truth, "Retraining", None)  # a second truth of the same training would fail
-    again = run_fidelity(plans("norm", ["adam_metagrad", "naive", "fasttext"], given), tmp_path)
+    again = run_fidelity(cells("norm", ["adam_metagrad", "naive", "fasttext"], given), tmp_path)
     assert again[0] == first and [record.status for record in again] == ["done", "done", "unsupported"]
     assert again[1].truths == first.truths and "reference" in again[2].reason
     assert len(list(tmp_path.rglob("truth-*.json"))) == 1 and len(list(tmp_path.rglob("pool.json"))) == 1
 
 
 def test_another_inner_training_gets_its_own_truth(quick, tmp_path):
-    (record,) = run_fidelity(plans("norm", ["sgd_metagrad"], quick()), tmp_path)
+    (record,) = run_fidelity(cells("norm", ["sgd_metagrad"], quick()), tmp_path)
     assert len(record.truths) == 2 and len(list(tmp_path.rglob("truth-*.json"))) == 2
     own, task = sorted(signals.rows(load(tmp_path)), key=lambda row: not row.own)
     assert own.found["halves"].mean > 0.9 and "leave one out" in task.found and "leave one out" not in own.found
@@ -300,7 +300,7 @@ def test_a_broken_reward_costs_its_own_row_only(quick, register, tmp_path):
     register(
         "test_nan", lambda context: lambda prompts, completions, completion_ids, **c: [float("nan")] * len(completions)
     )
-    found = run_fidelity(plans("norm", ["test_broken", "test_nan", "naive"], quick()), tmp_path)
+    found = run_fidelity(cells("norm", ["test_broken", "test_nan", "naive"], quick()), tmp_path)
     assert [record.status for record in found] == ["failed", "failed", "done"]
     assert "the reward broke" in found[0].reason and "not finite" in found[1].reason
     text = signals.markdown(signals.rows(load(tmp_path)))
@@ -308,15 +308,15 @@ def test_a_broken_reward_costs_its_own_row_only(quick, register, tmp_path):
 
 
 def test_settings_and_sizes_change_the_identity_and_the_place_does_not(quick):
-    base = plans("norm", [], quick()).identity
-    assert plans("norm", [], quick()).identity == base
+    base = cells("norm", [], quick()).identity
+    assert cells("norm", [], quick()).identity == base
     changed = [
-        plans("norm", [], quick(inner__steps=2)),
-        plans("norm", [], quick(), Spec(pool=32)),
-        plans("norm", [], quick(), seed=1),
-        plans("uuid", [], quick()),
+        cells("norm", [], quick(inner__steps=2)),
+        cells("norm", [], quick(), Spec(pool=32)),
+        cells("norm", [], quick(), seed=1),
+        cells("uuid", [], quick()),
     ]
-    assert len({base, *(plan.identity for plan in changed)}) == 5
+    assert len({base, *(cell.identity for cell in changed)}) == 5
 
 
 @pytest.mark.parametrize("content", ["not json", json.dumps({"schema_version": SCHEMA_VERSION + 1}), "[]"])

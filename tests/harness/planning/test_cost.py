@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.contracts import HarnessError
-from harness.grid import plan_grid
+from harness.grid import cross_product
 from harness.machine.devices import DATASHEETS, Device
 from harness.planning.cost import estimate, forward
 from harness.planning.preflight import preflight
@@ -74,8 +74,8 @@ def test_metagradients_through_many_steps_fit_an_h200():
     shape = shape_of("openai-community/gpt2").untied()
     vector = shape.parameters * 4
     graph = 60 * 2**30  # of a step, in microbatches: kept for none unless there is room
-    plan = choose(96, Costs(vector, 2, graph, 1.0, 0.01, single_pass=False), [Tier("memory", 60 * 2**30)])
-    assert plan.bytes <= 60 * 2**30 and plan.extra_passes <= 1.0
+    cell = choose(96, Costs(vector, 2, graph, 1.0, 0.01, single_pass=False), [Tier("memory", 60 * 2**30)])
+    assert cell.bytes <= 60 * 2**30 and cell.extra_passes <= 1.0
 
 
 def test_unknown_models_and_devices_are_one_sentence(tmp_path):
@@ -123,11 +123,11 @@ def test_list_settings_of_a_profile(profile, capsys):
 
 def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
     from harness.cli import app
-    from harness.planning.cells import CellPlan
+    from harness.planning.cells import Cell
     from harness.settings.profiles import load_profile, resolve
     from harness.store.record import CellStore
 
-    record = CellPlan("tiny", "norm", "naive", 3, resolve(load_profile("tiny"), "norm", "naive", {})).record()
+    record = Cell("tiny", "norm", "naive", 3, resolve(load_profile("tiny"), "norm", "naive", {})).record()
     record.status = "done"
     CellStore.of(tmp_path, record).write(record)
     asked = ["run", "--task", "norm", "--reward", "naive", "--seeds", "3-4", "--out", str(tmp_path), "--dry-run"]
@@ -164,10 +164,10 @@ def test_a_target_for_every_rank_costs_a_metric_each():
 
 
 def test_shorter_inner_trainings_get_fewer_texts_and_more_steps():
-    plans = plan_grid(load_profile("tiny"), ["67"], ["adam_metagrad"], [0], {"validation.every": 6}, [1, 8, 96])
+    cells = cross_product(load_profile("tiny"), ["67"], ["adam_metagrad"], [0], {"validation.every": 6}, [1, 8, 96])
     base = resolve(load_profile("tiny"), "67", "adam_metagrad").grpo
-    for plan, steps in zip(plans, (1, 8, 96), strict=True):
-        grpo, validation = plan.settings.grpo, plan.settings.validation
+    for cell, steps in zip(cells, (1, 8, 96), strict=True):
+        grpo, validation = cell.settings.grpo, cell.settings.validation
         assert grpo.prompts_per_step == base.prompts_per_step * steps / 96
         assert grpo.steps == base.steps * 96 / steps
         assert (validation.every, validation.inner_steps) == (6 * 96 / steps, 96)
@@ -200,21 +200,21 @@ def test_too_few_texts_for_the_inner_steps_are_said_before_the_run(
     task, reward, given, message, tmp_path, nothing_loads
 ):
     with pytest.raises(HarnessError, match=message):
-        preflight(plan_grid(load_profile("tiny"), [task], [reward], [0], given), tmp_path)
+        preflight(cross_product(load_profile("tiny"), [task], [reward], [0], given), tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_task_that_breaks_costs_its_own_rows_and_one_that_refuses_is_said_before_the_run(
     tmp_path, monkeypatch, nothing_loads
 ):
-    plans = plan_grid(load_profile("tiny"), ["norm"], ["naive"], [0], {})
+    cells = cross_product(load_profile("tiny"), ["norm"], ["naive"], [0], {})
 
     def made(error):
-        def make_task(plan):
+        def make_task(cell):
             raise error
 
         monkeypatch.setattr("harness.planning.preflight.make_task", make_task)
-        preflight(plans, tmp_path)
+        preflight(cells, tmp_path)
 
     made(ValueError("a fault"))
     with pytest.raises(HarnessError, match="refused"):

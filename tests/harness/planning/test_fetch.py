@@ -10,7 +10,7 @@ import pytest
 
 from harness.assets import hub
 from harness.contracts import HarnessError
-from harness.grid import plan_grid
+from harness.grid import cross_product
 from harness.planning import fetch
 from harness.planning.cost import Download
 from harness.settings.profiles import load_profile
@@ -18,7 +18,7 @@ from tests.helpers.command import run_harness
 
 
 def grid(profile="paper", tasks=("lambada_es",), rewards=("adam_metagrad",), given=None):
-    return plan_grid(load_profile(profile), list(tasks), list(rewards), [0], given or {})
+    return cross_product(load_profile(profile), list(tasks), list(rewards), [0], given or {})
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +55,9 @@ def test_a_full_disk_is_said_before_anything_is_fetched(monkeypatch, tmp_path):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1))
     monkeypatch.setattr(fetch.assets, "resolve", lambda *given: pytest.fail("the hub was asked"))
-    plans, said = grid("small", ["uuid"]), []
+    cells, said = grid("small", ["uuid"]), []
     with pytest.raises(HarnessError, match="HF_HOME"):
-        fetch.fetch(plans, tmp_path / "lock.json", said.append)
+        fetch.fetch(cells, tmp_path / "lock.json", said.append)
     assert said == [] and not (tmp_path / "lock.json").exists()
 
 

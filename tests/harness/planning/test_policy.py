@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness import cell
+from harness import cell as cell_module
 from harness.planning import view
 from harness.planning.policy import kept, wanted
 from harness.store.record import CellRecord, CellStore
@@ -38,16 +38,16 @@ def test_fresh_does_not_repeat_what_another_worker_has_just_finished():
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("status", RUNS)
-def test_grid_cell_and_dry_run_give_the_same_answer(status, policy, quick, make_plan, tmp_path, monkeypatch):
-    plan = make_plan("norm", "naive", quick())
-    store = CellStore.of(tmp_path, plan.record())
+def test_grid_cell_and_dry_run_give_the_same_answer(status, policy, quick, make_cell, tmp_path, monkeypatch):
+    cell = make_cell("norm", "naive", quick())
+    store = CellStore.of(tmp_path, cell.record())
     if status:
-        store.write(plan.record().model_copy(update={"status": status, "provenance": FINISHED}))
+        store.write(cell.record().model_copy(update={"status": status, "provenance": FINISHED}))
     stays = policy not in RUNS[status]
     assert (kept(store, policy) is not None) == stays
-    assert (CellJob(plan, tmp_path, policy).settled() is not None) == stays
-    assert view.is_kept(plan, tmp_path, policy) == stays
+    assert (CellJob(cell, tmp_path, policy).settled() is not None) == stays
+    assert view.is_kept(cell, tmp_path, policy) == stays
     ran = []
-    monkeypatch.setattr(cell, "_to_its_end", lambda one: ran.append(one) or one.record)
-    record = cell.run_cell(plan, tmp_path, lambda event: None, policy=policy)
+    monkeypatch.setattr(cell_module, "_to_its_end", lambda one: ran.append(one) or one.record)
+    record = cell_module.run_cell(cell, tmp_path, lambda event: None, policy=policy)
     assert len(ran) == (not stays) and record.status == (status if stays else "running")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.grid import plan_grid
+from harness.grid import cross_product
 from harness.planning.shapes import known_assets
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
@@ -153,7 +153,7 @@ def test_inner_learning_rates_and_optimizers(task, reward, rate):
 @pytest.mark.parametrize(("steps", "prompts", "updates"), [(1, 256, 8), (8, 2048, 64), (96, 24576, 768)])
 def test_the_columns_over_inner_steps(task, steps, prompts, updates):
     grpo_steps = {"qr": {1: 19200, 8: 2400, 96: 200}, "67": {1: 3840, 8: 480, 96: 40}, "norm": {1: 960, 8: 120, 96: 10}}
-    (cell,) = plan_grid(load_profile("paper"), [task], ["adam_metagrad"], [0], {}, [steps])
+    (cell,) = cross_product(load_profile("paper"), [task], ["adam_metagrad"], [0], {}, [steps])
     grpo = cell.settings.grpo
     assert (grpo.prompts_per_step, grpo.updates_per_step, grpo.steps) == (prompts, updates, grpo_steps[task][steps])
     assert cell.settings.validation.inner_steps == 96
@@ -187,7 +187,7 @@ def test_models_prompt_and_data(task):
 @pytest.mark.parametrize("reward", REWARDS.names())
 def test_small_needs_no_gate_and_every_asset_is_described(task, reward):
     for profile in ("small", "paper"):
-        (cell,) = plan_grid(load_profile(profile), [task], [reward], [0], {})
+        (cell,) = cross_product(load_profile(profile), [task], [reward], [0], {})
         if cell.unsupported:
             continue
         for ref in [ref for part in cell.references() for ref in part]:

@@ -58,16 +58,16 @@ def poison(monkeypatch, where: str, at_step: int) -> None:
     ("where", "words"), [("advantages", "advantages are not finite"), ("loss", "loss is nan"), ("weights", "weights")]
 )
 def test_a_number_that_is_not_finite_ends_the_cell_at_its_step(
-    where, words, quick, make_plan, register, tmp_path, monkeypatch
+    where, words, quick, make_cell, register, tmp_path, monkeypatch
 ):
     register("test_lengths", lengths)
     poison(monkeypatch, where, 2)
-    record = run_cell(make_plan("norm", "test_lengths", quick(grpo__steps=3)), tmp_path, ignore)
+    record = run_cell(make_cell("norm", "test_lengths", quick(grpo__steps=3)), tmp_path, ignore)
     assert record.status == "failed" and record.steps_done == 1
     assert record.reason.startswith("In step 2: ") and words in record.reason
 
 
-def test_a_headline_that_is_not_finite_ends_the_cell(quick, make_plan, tmp_path, monkeypatch):
+def test_a_headline_that_is_not_finite_ends_the_cell(quick, make_cell, tmp_path, monkeypatch):
     from tasks.norm import Norm
 
     found = Norm.evaluate
@@ -81,7 +81,7 @@ def test_a_headline_that_is_not_finite_ends_the_cell(quick, make_plan, tmp_path,
         return result
 
     monkeypatch.setattr(Norm, "evaluate", evaluate)
-    record = run_cell(make_plan("norm", "naive", quick()), tmp_path, ignore)
+    record = run_cell(make_cell("norm", "naive", quick()), tmp_path, ignore)
     assert record.status == "failed" and record.reason.startswith("In the validation after step 1: ")
 
 
@@ -105,13 +105,13 @@ def test_empty_and_identical_outputs_are_flagged(rollouts, words):
     assert checks.flags(rollouts) == ([words] if words else [])
 
 
-def test_a_collapsed_generator_is_flagged_in_record_and_table(quick, make_plan, tmp_path, monkeypatch):
+def test_a_collapsed_generator_is_flagged_in_record_and_table(quick, make_cell, tmp_path, monkeypatch):
     from harness.training import generation
 
     monkeypatch.setattr(
         generation, "generate", lambda model, tokenizer, prompts, *a, **o: ["so it goes"] * len(prompts)
     )
-    record = run_cell(make_plan("norm", "naive", quick()), tmp_path, ignore)
+    record = run_cell(make_cell("norm", "naive", quick()), tmp_path, ignore)
     assert record.status == "done"
     assert record.notes == ["at step 2, 4 rollouts are only 1 different texts"]
     wide, long = load(tmp_path)
@@ -122,7 +122,7 @@ def test_a_collapsed_generator_is_flagged_in_record_and_table(quick, make_plan, 
     ("where", "advice"),
     [("_generate", "prompts_per_step"), ("_calculate_rewards", "memory_budget"), ("training_step", "microbatch=2")],
 )
-def test_out_of_memory_ends_the_cell_with_advice(where, advice, quick, make_plan, register, tmp_path, monkeypatch):
+def test_out_of_memory_ends_the_cell_with_advice(where, advice, quick, make_cell, register, tmp_path, monkeypatch):
     from harness.training.grpo import GeneratorTrainer
 
     register("test_lengths", lengths)
@@ -133,7 +133,7 @@ def test_out_of_memory_ends_the_cell_with_advice(where, advice, quick, make_plan
 
     # Below the method, so that the method itself is on the way up.
     monkeypatch.setattr(GeneratorTrainer, where, renamed(where, exhausted))
-    record = run_cell(make_plan("norm", "test_lengths", quick()), tmp_path, ignore)
+    record = run_cell(make_cell("norm", "test_lengths", quick()), tmp_path, ignore)
     assert before and record.status == "failed"
     assert record.reason.startswith("In step 1: out of memory") and advice in record.reason
 

@@ -81,15 +81,15 @@ CUTS = {
 
 
 @pytest.mark.parametrize("case", CUTS)
-def test_a_cut_cell_ends_as_if_it_had_not_been_cut(case, quick, make_plan, tmp_path):
+def test_a_cut_cell_ends_as_if_it_had_not_been_cut(case, quick, make_cell, tmp_path):
     changes, cuts = CUTS[case]
     changes = {"grpo__lr": 0.01, **changes}  # large steps, so that a lost state shows
-    plan = make_plan("norm", "adam_metagrad", quick(**changes))
-    assert run_cell(plan, tmp_path / "whole", ignore).status == "done"
+    cell = make_cell("norm", "adam_metagrad", quick(**changes))
+    assert run_cell(cell, tmp_path / "whole", ignore).status == "done"
     for cut in cuts:
         with pytest.raises(Interrupted):
-            run_cell(plan, tmp_path / "cut", cut_after(cut))
-    record = run_cell(plan, tmp_path / "cut", ignore)
+            run_cell(cell, tmp_path / "cut", cut_after(cut))
+    record = run_cell(cell, tmp_path / "cut", ignore)
     assert record.status == "done"
     every = changes["grpo__checkpoint_every"]
     went_on = [cut // every * every if cut % every else cut - every for cut in cuts]  # the cut comes before the writing
@@ -98,28 +98,28 @@ def test_a_cut_cell_ends_as_if_it_had_not_been_cut(case, quick, make_plan, tmp_p
     assert not list(tmp_path.rglob("checkpoints")) and not list(tmp_path.rglob(".*"))
 
 
-def test_a_cut_cell_has_the_arrays_of_every_evaluation_once(quick, make_plan, tmp_path):
-    plan = make_plan("67", "naive", quick(grpo__steps=4, grpo__checkpoint_every=2, validation__every=1))
-    record = run_cell(plan, tmp_path / "whole", ignore)
+def test_a_cut_cell_has_the_arrays_of_every_evaluation_once(quick, make_cell, tmp_path):
+    cell = make_cell("67", "naive", quick(grpo__steps=4, grpo__checkpoint_every=2, validation__every=1))
+    record = run_cell(cell, tmp_path / "whole", ignore)
     with pytest.raises(Interrupted):
-        run_cell(plan, tmp_path / "cut", cut_after(4))  # the arrays of step 3 are stored, the checkpoint is of step 2
-    assert run_cell(plan, tmp_path / "cut", ignore).status == "done"
+        run_cell(cell, tmp_path / "cut", cut_after(4))  # the arrays of step 3 are stored, the checkpoint is of step 2
+    assert run_cell(cell, tmp_path / "cut", ignore).status == "done"
     assert_same(tmp_path / "whole", tmp_path / "cut")
     arrays = CellStore.of(tmp_path / "cut", record).arrays()
     assert list(arrays) == [0, 1, 2, 3, 4] and all(set(named) == {"target", "delta"} for named in arrays.values())
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen"])
-def test_other_model_shapes_go_on(family, quick, make_plan, tmp_path):
-    plan = make_plan("lambada_es", "naive", quick(family, grpo__steps=3, grpo__checkpoint_every=1, grpo__lr=0.01))
-    run_cell(plan, tmp_path / "whole", ignore)
+def test_other_model_shapes_go_on(family, quick, make_cell, tmp_path):
+    cell = make_cell("lambada_es", "naive", quick(family, grpo__steps=3, grpo__checkpoint_every=1, grpo__lr=0.01))
+    run_cell(cell, tmp_path / "whole", ignore)
     with pytest.raises(Interrupted):
-        run_cell(plan, tmp_path / "cut", cut_after(3))
-    run_cell(plan, tmp_path / "cut", ignore)
+        run_cell(cell, tmp_path / "cut", cut_after(3))
+    run_cell(cell, tmp_path / "cut", ignore)
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_reward_that_remembers_is_brought_back(quick, make_plan, register_factory, tmp_path):
+def test_a_reward_that_remembers_is_brought_back(quick, make_cell, register_factory, tmp_path):
     class Counting:
         __name__ = "counting"
 
@@ -137,11 +137,11 @@ def test_a_reward_that_remembers_is_brought_back(quick, make_plan, register_fact
             self.calls = state["calls"]
 
     register_factory("test_counting", lambda context: Counting())
-    plan = make_plan("norm", "test_counting", quick(grpo__steps=4, grpo__checkpoint_every=2))
-    run_cell(plan, tmp_path / "whole", ignore)
+    cell = make_cell("norm", "test_counting", quick(grpo__steps=4, grpo__checkpoint_every=2))
+    run_cell(cell, tmp_path / "whole", ignore)
     with pytest.raises(Interrupted):
-        run_cell(plan, tmp_path / "cut", cut_after(3))
-    run_cell(plan, tmp_path / "cut", ignore)
+        run_cell(cell, tmp_path / "cut", cut_after(3))
+    run_cell(cell, tmp_path / "cut", ignore)
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -160,27 +160,27 @@ def spoil_empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [spoil_torn, spoil_bit, spoil_empty])
-def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(spoil, quick, make_plan, tmp_path):
-    plan = make_plan("norm", "naive", quick(grpo__steps=4, grpo__checkpoint_every=1, grpo__lr=0.01))
-    run_cell(plan, tmp_path / "whole", ignore)
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(spoil, quick, make_cell, tmp_path):
+    cell = make_cell("norm", "naive", quick(grpo__steps=4, grpo__checkpoint_every=1, grpo__lr=0.01))
+    run_cell(cell, tmp_path / "whole", ignore)
     with pytest.raises(Interrupted):
-        run_cell(plan, tmp_path / "cut", cut_after(4))
+        run_cell(cell, tmp_path / "cut", cut_after(4))
     kept = sorted((tmp_path / "cut").rglob("step-*.safetensors"))
     assert [path.name[:13] for path in kept] == ["step-00000002", "step-00000003"]
     spoil(kept[-1])
-    record = run_cell(plan, tmp_path / "cut", ignore)
+    record = run_cell(cell, tmp_path / "cut", ignore)
     (entry,) = record.provenance["resumed"]
     assert entry["step"] == 2 and entry["damaged"] == [kept[-1].name]
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_when_every_checkpoint_is_damaged_the_cell_starts_anew(quick, make_plan, tmp_path):
-    plan = make_plan("norm", "naive", quick(grpo__steps=3, grpo__checkpoint_every=1))
+def test_when_every_checkpoint_is_damaged_the_cell_starts_anew(quick, make_cell, tmp_path):
+    cell = make_cell("norm", "naive", quick(grpo__steps=3, grpo__checkpoint_every=1))
     with pytest.raises(Interrupted):
-        run_cell(plan, tmp_path, cut_after(3))
+        run_cell(cell, tmp_path, cut_after(3))
     for path in tmp_path.rglob("step-*.safetensors"):
         spoil_torn(path)
-    record = run_cell(plan, tmp_path, ignore)
+    record = run_cell(cell, tmp_path, ignore)
     assert record.status == "done" and "resumed" not in record.provenance
 
 
@@ -233,7 +233,7 @@ def test_the_cadence_is_no_part_of_the_identity():
     assert len({identity("norm", "naive", 0, view, {}) for view in views}) == 1
 
 
-def test_failed_cells_are_kept_until_asked_for_and_then_go_on(quick, make_plan, register, tmp_path):
+def test_failed_cells_are_kept_until_asked_for_and_then_go_on(quick, make_cell, register, tmp_path):
     broken = [True]
 
     def reward(prompts, completions, completion_ids, **columns):
@@ -244,17 +244,17 @@ def test_failed_cells_are_kept_until_asked_for_and_then_go_on(quick, make_plan, 
 
     reward.calls = 0
     register("test_flaky", reward)
-    plan = make_plan("norm", "test_flaky", quick(grpo__steps=4, grpo__checkpoint_every=1))
-    assert run_cell(plan, tmp_path, ignore).status == "failed"
+    cell = make_cell("norm", "test_flaky", quick(grpo__steps=4, grpo__checkpoint_every=1))
+    assert run_cell(cell, tmp_path, ignore).status == "failed"
     broken[0] = False
-    assert run_cell(plan, tmp_path, ignore).status == "failed"
-    record = run_cell(plan, tmp_path, ignore, policy="retry-failed")
+    assert run_cell(cell, tmp_path, ignore).status == "failed"
+    record = run_cell(cell, tmp_path, ignore, policy="retry-failed")
     assert record.status == "done" and record.reason == "" and record.provenance["resumed"][0]["step"] == 2
     assert not (CellStore.of(tmp_path, record).folder / "error.txt").exists()
 
 
-def test_a_signal_that_a_library_swallowed_ends_the_cell_with_its_number(quick, make_plan, tmp_path, monkeypatch):
+def test_a_signal_that_a_library_swallowed_ends_the_cell_with_its_number(quick, make_cell, tmp_path, monkeypatch):
     monkeypatch.setattr(stopping, "_stop_signal", 15)
     with pytest.raises(Interrupted) as caught:
-        run_cell(make_plan("norm", "naive", quick()), tmp_path, ignore)
+        run_cell(make_cell("norm", "naive", quick()), tmp_path, ignore)
     assert caught.value.args == (15,)

@@ -14,7 +14,7 @@ import pytest
 
 from harness.contracts import HarnessError
 from harness.fidelity.records import Spec
-from harness.fidelity.run import plan_fidelity, run_all
+from harness.fidelity.run import fidelity_cells, run_all
 from harness.machine.stopping import Interrupted
 from harness.settings.profiles import load_profile
 from harness.store.atomic import StorageError
@@ -194,16 +194,16 @@ def numbers(runs: Path):
     return wide[columns].to_dict("records"), long.to_dict("records")
 
 
-def test_a_grid_on_a_third_executor_gives_the_same_table(quick, make_plan, tmp_path):
-    plans = [make_plan("norm", reward, quick()) for reward in ("naive", "adam_metagrad")]
-    ignore = lambda plan, event: None
-    run_grid(plans, tmp_path / "here", ignore, InProcess())
-    first = run_grid(plans, tmp_path / "there", ignore, Threads(dying=(1,)))
+def test_a_grid_on_a_third_executor_gives_the_same_table(quick, make_cell, tmp_path):
+    cells = [make_cell("norm", reward, quick()) for reward in ("naive", "adam_metagrad")]
+    ignore = lambda cell, event: None
+    run_grid(cells, tmp_path / "here", ignore, InProcess())
+    first = run_grid(cells, tmp_path / "there", ignore, Threads(dying=(1,)))
     assert [record.status for record in first] == ["done", "failed"]
     assert first[1].reason == "the thread is gone; --retry-failed goes on"
     seen = []
-    observe = lambda plan, event: seen.append((plan.reward, event["event"], event.get("kept")))
-    again = run_grid(plans, tmp_path / "there", observe, Threads(), policy="retry-failed")
+    observe = lambda cell, event: seen.append((cell.reward, event["event"], event.get("kept")))
+    again = run_grid(cells, tmp_path / "there", observe, Threads(), policy="retry-failed")
     assert [record.status for record in again] == ["done", "done"]
     assert seen[0] == ("naive", "end", True) and ("naive", "start", None) not in seen
     assert numbers(tmp_path / "here") == numbers(tmp_path / "there")
@@ -214,7 +214,7 @@ def test_a_fidelity_on_a_third_executor_gives_the_same_records(quick, tmp_path):
 
     given = quick(grpo__rollouts_per_prompt=4, validation__prompts=8)
     spec = Spec(pool=16, subsets=10, removals=10, draws=2)
-    plans = plan_fidelity(load_profile("tiny"), ["norm"], ["naive", "embedding"], [0, 1], given, spec)
+    cells = fidelity_cells(load_profile("tiny"), ["norm"], ["naive", "embedding"], [0, 1], given, spec)
 
     def stored(out: Path) -> list:
         """What was measured, without times."""
@@ -225,13 +225,13 @@ def test_a_fidelity_on_a_third_executor_gives_the_same_records(quick, tmp_path):
         ]
 
     said = []
-    run_all(plans, tmp_path / "here", said.append, InProcess())
+    run_all(cells, tmp_path / "here", said.append, InProcess())
     assert "norm seed 0: naive: rewards" in said and said[-1] == "norm seed 1: done"
-    first = run_all(plans, tmp_path / "there", said.append, Threads(dying=(0,)))
+    first = run_all(cells, tmp_path / "there", said.append, Threads(dying=(0,)))
     assert [record.status for record in first] == ["failed", "unsupported", "done", "unsupported"]
     assert first[0].reason.startswith("the thread is gone")
     assert any(text.startswith("norm seed 0: 1 of 2 rewards failed: the thread is gone") for text in said)
-    run_all(plans, tmp_path / "there", said.append, Threads())
+    run_all(cells, tmp_path / "there", said.append, Threads())
     assert stored(tmp_path / "here") == stored(tmp_path / "there")
 
 
@@ -242,7 +242,7 @@ def test_a_comparison_that_loses_its_worker_keeps_what_was_through(quick, tmp_pa
     given = quick(grpo__rollouts_per_prompt=4, validation__prompts=8)
     spec = Spec(pool=16, subsets=10, removals=10, draws=2)
     whole, more = (
-        plan_fidelity(load_profile("tiny"), ["norm"], rewards, [0], given, spec)[0]
+        fidelity_cells(load_profile("tiny"), ["norm"], rewards, [0], given, spec)[0]
         for rewards in (["naive"], ["naive", "adam_metagrad"])
     )
     FidelityJob(whole, tmp_path).run(lambda event: None, wait=True)

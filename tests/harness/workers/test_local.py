@@ -46,42 +46,42 @@ def test_a_folder_that_cannot_hold_a_lock_is_one_sentence(tmp_path):
         pass
 
 
-def work(plans, runs, queue) -> None:
+def work(cells, runs, queue) -> None:
     """What one of two processes does: the grid, noting every cell that it began to train itself."""
     began = []
 
-    def observe(plan, event):
+    def observe(cell, event):
         if event["event"] == "validation" and event["step"] == 0:
-            began.append(plan.name)
+            began.append(cell.name)
 
-    records = run_grid(plans, runs, observe, InProcess())
+    records = run_grid(cells, runs, observe, InProcess())
     store_tables(runs / "tiny")
     queue.put((began, [record.status for record in records]))
 
 
-def test_two_processes_run_each_cell_once(quick, make_plan, tmp_path):
-    plans = [make_plan("norm", reward, quick(), seed) for seed in (0, 1) for reward in ("naive", "adam_metagrad")]
+def test_two_processes_run_each_cell_once(quick, make_cell, tmp_path):
+    cells = [make_cell("norm", reward, quick(), seed) for seed in (0, 1) for reward in ("naive", "adam_metagrad")]
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    processes = [context.Process(target=work, args=(plans, tmp_path, queue)) for _ in range(2)]
+    processes = [context.Process(target=work, args=(cells, tmp_path, queue)) for _ in range(2)]
     for process in processes:
         process.start()
     found = [queue.get(timeout=300) for _ in processes]
     for process in processes:
         process.join()
     began = [name for names, _ in found for name in names]
-    assert sorted(began) == sorted(plan.name for plan in plans)
+    assert sorted(began) == sorted(cell.name for cell in cells)
     assert all(statuses == ["done"] * 4 for _, statuses in found)
     wide, long = load(tmp_path / "tiny")
     assert len(wide) == 4 and not long.duplicated(["identity", "step", "phase", "measure"]).any()
     assert not [path for path in tmp_path.rglob("*") if path.name.startswith(".") or path.name == "checkpoints"]
 
 
-def test_a_cell_of_another_process_is_left_to_it_and_taken_over_when_it_dies(quick, make_plan, tmp_path):
+def test_a_cell_of_another_process_is_left_to_it_and_taken_over_when_it_dies(quick, make_cell, tmp_path):
     from harness.store.record import CellStore
 
-    plan = make_plan("norm", "naive", quick())
-    owner = hold(str(CellStore.of(tmp_path, plan.record()).folder))
+    cell = make_cell("norm", "naive", quick())
+    owner = hold(str(CellStore.of(tmp_path, cell.record()).folder))
     assert owner.stdout.readline().strip() == "True"
     events = []
 
@@ -90,6 +90,6 @@ def test_a_cell_of_another_process_is_left_to_it_and_taken_over_when_it_dies(qui
         if event["event"] == "elsewhere":
             owner.send_signal(signal.SIGKILL)
 
-    (record,) = run_grid([plan], tmp_path, observe, InProcess())
+    (record,) = run_grid([cell], tmp_path, observe, InProcess())
     assert record.status == "done" and events[:3] == ["start", "elsewhere", "start"]
     owner.wait()
