@@ -39,8 +39,8 @@ GRAPHS_AT_MOST = 2 << 30
 6 GB (34 of 96) nothing, and 12 GB (81 of 96) cost two fifths, presumably because a host has to find and zero every page
 that is used for the first time."""
 GRAPHS_AT_MOST_IF_KEPT = 8 << 30
-"""The same where the process keeps freed memory, so that pages are new in the first call alone (reports/studies/metagradient,
-T = 96)."""
+"""The same where the process keeps freed memory, so that pages are new in the first call alone
+(reports/studies/metagradient, T = 96)."""
 
 PASS_FLOPS = 6
 """FLOP a parameter and token: a multiplication and an addition, forward and twice backward."""
