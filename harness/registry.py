@@ -17,7 +17,6 @@ import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
 
@@ -62,7 +61,7 @@ class TaskEntry:
     factory: type[Task]
     summary: str
 
-    @cached_property
+    @property
     def declares(self) -> TaskDeclarations:
         """What it says of itself beyond the protocol."""
         return TaskDeclarations.of(self.factory)

@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from harness import assets
 from harness.contracts import RewardContext, TaskContext
 from harness.machine.devices import Device, measured_device, stopwatch, stopwatch_counts_own_seconds
-from harness.planning.cost import PASSAGE_TOKENS, CellEstimate, estimate
+from harness.planning.cost import CellEstimate, estimate
 from harness.planning.shapes import Shape, known_assets
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
@@ -142,10 +143,10 @@ def measure(settings: Settings, options: argparse.Namespace, shapes: tuple[Shape
     length = settings.generator.max_prompt_tokens
     prompts = [text(length, shapes[0].vocab, i) for i in range(settings.data.article_count)]
     inner = InnerTrainer(reader, target_tokens, settings.inner)
-    passages = [text(PASSAGE_TOKENS, shapes[1].vocab, i) for i in range(settings.task.options["metric_examples"])]
-    from harness import assets
-
-    task = TASKS.get(options.task).factory(
+    of_task = TASKS.get(options.task)
+    cost = of_task.declares.metric_cost(settings.task.options)
+    passages = [text(cost.tokens, shapes[1].vocab, i) for i in range(cost.texts)] if cost else []
+    task = of_task.factory(
         TaskContext(options=settings.task.options, references=lambda split: passages, asset=assets.resolve)
     )
     entry = REWARDS.get(options.reward)

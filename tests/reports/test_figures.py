@@ -142,7 +142,7 @@ def test_files_can_be_saved_and_are_what_they_are_called(tmp_path: Path, curves:
 def test_a_png_has_a_palette(tmp_path: Path, curves: figures.Curves) -> None:
     from PIL import Image
 
-    figure = figures.paper_figures(curves)[0]
+    figure = figures.task_figures(curves)[0]
     for name in ("a.png", "b.png"):
         figures.save(figure, tmp_path / name)
     with Image.open(tmp_path / "a.png") as image:
