@@ -78,7 +78,7 @@ class CellJob:
         record = self.cell.record()
         store = CellStore.of(self.runs, record)
         record = store.read() or record
-        record.status, record.reason = "failed", f"{reason}; --retry-failed goes on"
+        record.status, record.reason = "failed", f"{reason}; --retry-failed resumes it"
         record.provenance = record.provenance or provenance()
         store.write(record)
         return record

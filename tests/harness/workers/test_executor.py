@@ -200,7 +200,7 @@ def test_a_grid_on_a_third_executor_gives_the_same_table(quick, make_cell, tmp_p
     run_grid(cells, tmp_path / "here", ignore, InProcess())
     first = run_grid(cells, tmp_path / "there", ignore, Threads(dying=(1,)))
     assert [record.status for record in first] == ["done", "failed"]
-    assert first[1].reason == "the thread is gone; --retry-failed goes on"
+    assert first[1].reason == "the thread is gone; --retry-failed resumes it"
     seen = []
     observe = lambda cell, event: seen.append((cell.reward, event["event"], event.get("kept")))
     again = run_grid(cells, tmp_path / "there", observe, Threads(), policy="retry-failed")
