@@ -300,13 +300,35 @@ def make_trainer(
             f"There are {len(prompts)} training articles but grpo.prompts_per_step is {grpo.prompts_per_step}; "
             "add articles or lower it."
         )
+    own = generator.backend == "transformers" and (generator.shared_prefix or processes.world_size() > 1)
+    trainer = GeneratorTrainer(
+        reward=reward,
+        advantage=advantage,
+        grpo=grpo,
+        sampling=generator if own else None,
+        bfloat16_copy=bfloat16_copy,
+        offloader=offloader,
+        model=model,
+        args=trl_settings(generator, grpo, seed=seed, scratch=scratch, report_to=report_to),
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+        processing_class=tokenizer,
+    )
+    if generator.true_positions:
+        trainer.accelerator.unwrap_model(trainer.model).register_forward_pre_hook(_true_positions, with_kwargs=True)
+    trainer.add_callback(StepCallback(trainer, grpo.updates_per_step, on_step))
+    trainer.remove_callback(PrinterCallback)  # the harness reports progress itself
+    return trainer
+
+
+def trl_settings(
+    generator: GeneratorSettings, grpo: GrpoSettings, *, seed: int, scratch: str, report_to: str
+) -> GRPOConfig:
+    """The settings in TRL's words. Rewards come rescaled, so TRL is told not to scale them."""
     per_update = grpo.rollouts_per_step // grpo.updates_per_step
     world = processes.world_size()
     microbatch = grpo.backward_size(world)
     accumulation = per_update // (microbatch * world)
-    bf16 = generator.dtype == "bfloat16"
-    own = generator.backend == "transformers" and (generator.shared_prefix or world > 1)
-    config = GRPOConfig(
+    return GRPOConfig(
         output_dir=scratch,
         seed=seed,
         data_seed=seed,
@@ -316,7 +338,7 @@ def make_trainer(
         logging_strategy="steps",
         logging_steps=grpo.updates_per_step,
         use_cpu=not torch.cuda.is_available(),
-        bf16=bf16,
+        bf16=generator.dtype == "bfloat16",
         fp16=False,
         gradient_checkpointing=False,
         disable_dropout=True,
@@ -349,23 +371,6 @@ def make_trainer(
         logging_nan_inf_filter=False,  # it would put the last average in the place of a NaN loss
         **_vllm(generator),
     )
-    trainer = GeneratorTrainer(
-        reward=reward,
-        advantage=advantage,
-        grpo=grpo,
-        sampling=generator if own else None,
-        bfloat16_copy=bfloat16_copy,
-        offloader=offloader,
-        model=model,
-        args=config,
-        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
-        processing_class=tokenizer,
-    )
-    if generator.true_positions:
-        trainer.accelerator.unwrap_model(trainer.model).register_forward_pre_hook(_true_positions, with_kwargs=True)
-    trainer.add_callback(StepCallback(trainer, grpo.updates_per_step, on_step))
-    trainer.remove_callback(PrinterCallback)  # the harness reports progress itself
-    return trainer
 
 
 def _schedule(grpo: GrpoSettings) -> dict[str, Any]:
