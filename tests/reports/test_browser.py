@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas
 import pytest
 
+from harness.store.frames import load
 from reports import site
 from tests.helpers.command import ROOT
 
@@ -21,7 +21,7 @@ FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking "
     "--disable-component-update --disable-sync --no-first-run --window-size=1280,1000"
 ).split()
-STORED = ROOT / "reports" / "first_light"
+STORED = ROOT / "reports" / "studies" / "first_light"
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
 
 
@@ -189,7 +189,7 @@ def test_without_its_script_the_page_still_shows_every_section(browser: Any, pag
 
 
 def test_the_page_of_the_results_in_this_repository(browser: Any, tmp_path: Path) -> None:
-    wide = pandas.read_parquet(STORED / "tiny" / "wide.parquet")
+    wide, _ = load(STORED)
     seeds = wide[wide["status"] == "done"].groupby(["task", "reward"])["seed"].nunique()
     often = seeds[seeds >= 3].reset_index()
     assert often["task"].nunique() >= 2 and often["reward"].nunique() == 6
