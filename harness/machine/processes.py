@@ -8,6 +8,7 @@ rewards.
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ def rank() -> int:
 
 
 def join_group() -> None:
-    """Makes the process group, once: NCCL where there are GPUs, gloo otherwise."""
+    """Makes the process group, once: NCCL where there are GPUs, gloo otherwise. It ends with the process."""
     import torch
     import torch.distributed as dist
 
@@ -36,6 +37,8 @@ def join_group() -> None:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        # A thread of the group that outlives the interpreter aborts the process (SIGABRT) after all its work is done.
+        atexit.register(dist.destroy_process_group)
 
 
 def world_size() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+import torch
 
 from harness.store.record import CellRecord
 from harness.workers.launcher import Ranks
@@ -42,6 +44,8 @@ class Noted:
 
 def rank_of_two(rank: int, port: int, folder: Path, kinds: list[str]) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    # Registered first, so called last.
+    atexit.register(lambda: (folder / f"left-{rank}.txt").write_text(str(torch.distributed.is_initialized())))
     jobs = [Noted(str(number), folder, how) for number, how in enumerate(kinds)]
     told = []
     records = Ranks().run(jobs, lambda job, event: told.append([job.name, event["event"], event.get("kept")]))
@@ -77,6 +81,7 @@ def test_rank_0_decides_and_tells_and_the_others_follow(tmp_path):
         ["1", "end", True],
         *([name, event, None] for name in "02" for event in ("start", "step", "end")),
     ]
+    assert [(tmp_path / f"left-{rank}.txt").read_text() for rank in range(2)] == ["False", "False"], "the group is left"
     notes = {path.name: path.read_text() for path in tmp_path.glob("?-?")}
     assert notes == {"0-0": "True None", "0-1": "True True", "2-0": "True None", "2-1": "True True"}
 
