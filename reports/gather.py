@@ -91,7 +91,7 @@ class Picture:
     """One PNG of a task's last evaluation."""
 
     name: str
-    """target, decoded or delta."""
+    """As its task names it."""
     alt: str
     uri: str
 
@@ -131,18 +131,15 @@ class Undrawable(Exception):
 
 
 def final_pictures(cell: StoredCell, task: str) -> dict[str, bytes]:
-    """Name -> PNG of the last step with arrays or files, in the order target, decoded, delta, others: what `task` draws
-    of the arrays, and stored files that are PNGs. Raises Undrawable where arrays are stored and cannot be drawn."""
+    """Name -> PNG of the last step with arrays or files, what `task` draws of the arrays, in its order, then stored
+    files that are PNGs. Raises Undrawable where arrays are stored and cannot be drawn."""
     arrays, stored = cell.arrays(), cell.files()
     last = max([*arrays, *stored], default=None)
     if last is None:
         return {}
-    contents = {Path(name).stem: content for name, content in stored.get(last, {}).items() if name.endswith(".png")}
-    if last in arrays:
-        contents |= _draw(task, arrays[last])
-    order = ("target", "decoded", "delta")
-    names = sorted(contents, key=lambda name: (order.index(name) if name in order else len(order), name))
-    return {name: contents[name] for name in names if contents[name].startswith(PNG)}
+    contents = dict(_draw(task, arrays[last])) if last in arrays else {}
+    contents |= {Path(name).stem: content for name, content in stored.get(last, {}).items() if name.endswith(".png")}
+    return {name: content for name, content in contents.items() if content.startswith(PNG)}
 
 
 def _draw(task: str, arrays: Mapping[str, Any]) -> Mapping[str, bytes]:

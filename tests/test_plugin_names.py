@@ -6,13 +6,12 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from harness.registry import REWARDS, TASKS
+from tests.helpers.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 BUILT_IN = [
     entry.name for entry in (*TASKS, *REWARDS) if entry.factory.__module__.partition(".")[0] in ("tasks", "rewards")
 ]

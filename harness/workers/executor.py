@@ -16,6 +16,7 @@ ranks of a launcher. For another place (a cluster) a class with these four metho
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -92,26 +93,29 @@ def prepare(threads: int, trust: bool) -> None:
         keep_freed_memory()
 
 
-class Executor:
+class Executor(ABC):
     """A place where jobs run. Jobs are known by their number here, since data need not be hashable."""
 
     slots: int = 1
     """Jobs at a time."""
 
+    @abstractmethod
     def start(self, number: int, job: Job, *, wait: bool) -> None:
         """Begins a job; called while fewer than `slots` run."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attend(self, tell: Callable[[int, Event], None]) -> None:
         """Waits until something happens to a running job and tells it: `tell(number, event)`. One of `FINAL` is the
         last of a job."""
-        raise NotImplementedError
 
     def release(self) -> None:
-        """Lets workers go that have no job: none is waiting, for now."""
+        """Lets workers go that have no job: none is waiting, for now. By default there are none to let go."""
+        return
 
     def stop(self) -> None:
-        """Ends every running job as interrupted and returns when it is stored. Called where the run ends early."""
+        """Ends every running job as interrupted and returns when it is stored. Called where the run ends early. By
+        default nothing runs on: the job was in this process."""
+        return
 
     def run(self, jobs: Sequence[Job], observe: Observer) -> list[Any]:
         """One record a job, in order. A lost worker costs its job only. What another process is at comes last.

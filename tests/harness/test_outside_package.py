@@ -13,9 +13,8 @@ import pytest
 
 from harness.store.frames import load
 from reports import figures, tables
+from tests.helpers.command import ROOT
 from tests.helpers.hub_cache import COMMIT, HubCache
-
-ROOT = Path(__file__).resolve().parents[2]
 
 TASK = '''
 from harness.contracts import Evaluation, Headline, Measure, MetricCost, Offers, TaskFigure

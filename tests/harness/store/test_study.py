@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +18,8 @@ from harness.store.arrays import arrays_frame, arrays_of
 from harness.store.frames import cell_at, find_cells, load
 from harness.store.record import CellRecord, CellStore, place_of
 from harness.store.study import open_study, packed, write_study
+from tests.helpers.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SAMPLES = [
     {"step": 0, "index": 0, "text": "one\u2028line,\x85 \r\n all of it", "language": "Spanish"},
     {"step": 0, "index": 1, "text": "", "longest_piece": 3, "share": 0.1, "nothing": None},
