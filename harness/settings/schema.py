@@ -39,9 +39,6 @@ class GeneratorSettings(Section):
         description="Who generates: batched transformers, or vLLM in TRL's colocated mode (package extra `vllm`).",
         json_schema_extra=ADDED,
     )
-    shared_prefix: bool = Field(
-        False, description="Read each prompt once for all its rollouts, longest prompts first.", json_schema_extra=ADDED
-    )
     true_positions: bool = Field(
         False,
         description="Updates see left-padded prompts at the positions they were generated at. TRL counts "
@@ -52,7 +49,7 @@ class GeneratorSettings(Section):
     batch: int | None = Field(
         None,
         ge=1,
-        description="Rollouts generated at a time with shared_prefix; default: all.",
+        description="Rollouts generated at a time, longest prompts first; default: all.",
         json_schema_extra=ADDED,
     )
     offload: Literal["auto", "always", "never"] = Field(

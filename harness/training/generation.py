@@ -1,7 +1,6 @@
-"""Rollouts by batched transformers generation: each prompt read once for its whole group, longest prompts first, and
-every row drawn from its own stream of random numbers, so that neither batches nor the number of processes matter.
-
-Used where `generator.shared_prefix` is set or several processes share a cell; else TRL generates as it always does.
+"""Rollouts: each prompt read once for its whole group, longest prompts first, and every row drawn from its own stream
+of random numbers, so that neither batches nor the number of processes matter. Training's and validation's alike; only
+vLLM writes its own.
 """
 
 from __future__ import annotations
@@ -17,14 +16,13 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from harness.contracts import HarnessError
 from harness.settings.schema import GeneratorSettings
+from harness.training.decoding import decode, fits, inverse_cdf
 from harness.training.prompts import Prompt, encode_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-HELD_OUT_BATCH = 64
-"""Held-out prompts that `generate` samples together from one stream: another number gives other rollouts."""
 SEED_BYTES = 7
 """Of a hash that seeds a row's stream: torch takes 64 bits, signed, so 56 are safe."""
 
@@ -56,8 +54,8 @@ def arrange(prompts: Sequence[Sequence[int]], batch: int | None) -> list[list[Pi
 
 
 class RowStreams(LogitsProcessor):
-    """Draws each row's next token with its own uniform number (inverse of the cumulative distribution) and leaves that
-    token alone standing, so that greedy decoding picks it.
+    """Draws each row's next token with its own uniform number and leaves that token alone standing, so that greedy
+    decoding picks it.
 
     uniforms     (rows, new tokens) float64 in [0, 1)
     """
@@ -66,10 +64,9 @@ class RowStreams(LogitsProcessor):
         self.uniforms, self.temperature, self.start = uniforms, temperature, start
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        sums = torch.softmax(scores.float() / self.temperature, dim=-1).double().cumsum(dim=-1)
-        point = self.uniforms[:, input_ids.shape[1] - self.start, None] * sums[:, -1:]
-        token = torch.searchsorted(sums, point, right=True).clamp_max(scores.shape[1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+        step = input_ids.shape[1] - self.start
+        token, _ = inverse_cdf(scores, self.uniforms[:, step], self.temperature)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
 
 def uniforms(seed: int, rows: Sequence[int], count: int, device: torch.device) -> torch.Tensor:
@@ -88,6 +85,19 @@ def stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> l
     return list(dict.fromkeys([tokenizer.eos_token_id, *named]))
 
 
+@dataclass(frozen=True)
+class Rollouts:
+    """Of N prompts, in their order.
+
+    tokens     token ids, with the end-of-text token where one came
+    log_probs  of every token under the distribution it was drawn from, float32; None where the model's attention is not
+               known to harness/training/decoding.py, and for greedy rollouts
+    """
+
+    tokens: list[list[int]]
+    log_probs: list[list[float]] | None
+
+
 @torch.no_grad()
 def sample(
     model: PreTrainedModel,
@@ -98,41 +108,81 @@ def sample(
     seed: int,
     first_row: int = 0,
     greedy: bool = False,
-) -> list[list[int]]:
-    """One completion a prompt, token ids with the end-of-text token where one came; equal prompts are read once.
+) -> Rollouts:
+    """One rollout a prompt; equal prompts are read once.
 
     first_row: the number of the first prompt among those of all processes, which names its stream.
     """
-    stop, new = stop_tokens(model, tokenizer), settings.max_completion_tokens
-    found: list[list[int]] = [[] for _ in prompts]
+    stop, known = stop_tokens(model, tokenizer), fits(model)
+    tokens: list[list[int]] = [[] for _ in prompts]
+    chances: list[list[float]] = [[] for _ in prompts]
     was_training = model.training
     model.eval()
     for pieces in arrange(prompts, settings.batch):
         rows = [row for piece in pieces for row in piece.rows]
-        width = max(len(piece.ids) for piece in pieces)
-        owner = torch.tensor([i for i, piece in enumerate(pieces) for _ in piece.rows], device=model.device)
-        ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p.ids)) + list(p.ids) for p in pieces])
-        mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in pieces])
-        ids, mask = ids.to(model.device), mask.to(model.device)
-        choose = LogitsProcessorList()
+        streams = None
         if not greedy:
-            streams = uniforms(seed, [first_row + row for row in rows], new, model.device)
-            choose.append(RowStreams(streams, settings.temperature, width))
-        out = model.generate(
-            input_ids=ids[owner],
-            attention_mask=mask[owner],
-            past_key_values=_read(model, ids, mask, owner),
-            do_sample=False,
-            max_new_tokens=new,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=stop,
-            logits_processor=choose,
-        )
-        for row, tokens in zip(rows, out[:, width:].tolist(), strict=True):
-            end = next((i + 1 for i, token in enumerate(tokens) if token in stop), len(tokens))
-            found[row] = tokens[:end]
+            numbers = [first_row + row for row in rows]
+            streams = uniforms(seed, numbers, settings.max_completion_tokens, model.device)
+        write = _decoded if known else _generated
+        found, logs = write(model, tokenizer, pieces, streams, settings, stop)
+        for place, (row, line) in enumerate(zip(rows, found.tolist(), strict=True)):
+            end = next((i + 1 for i, token in enumerate(line) if token in stop), len(line))
+            tokens[row] = line[:end]
+            if logs is not None:
+                chances[row] = logs[place, :end].tolist()
     model.train(was_training)
-    return found
+    return Rollouts(tokens, chances if known and not greedy else None)
+
+
+def _decoded(
+    model: PreTrainedModel,
+    _: PreTrainedTokenizerBase,
+    pieces: Sequence[Piece],
+    streams: torch.Tensor | None,
+    settings: GeneratorSettings,
+    stop: Sequence[int],
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """(tokens, log-probabilities or None), each (rows, new tokens), by harness/training/decoding.py."""
+
+    def draw(logits: torch.Tensor, rows: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if streams is None:
+            return logits.argmax(-1), None
+        return inverse_cdf(logits, streams[rows, step], settings.temperature)
+
+    places = iter(range(sum(len(piece.rows) for piece in pieces)))
+    rows = [[next(places) for _ in piece.rows] for piece in pieces]
+    return decode(model, [p.ids for p in pieces], rows, draw, new=settings.max_completion_tokens, stop=stop)
+
+
+def _generated(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pieces: Sequence[Piece],
+    streams: torch.Tensor | None,
+    settings: GeneratorSettings,
+    stop: Sequence[int],
+) -> tuple[torch.Tensor, None]:
+    """The same of any model, by transformers' own generation, with a copy of the prompt's keys and values a rollout."""
+    width = max(len(piece.ids) for piece in pieces)
+    owner = torch.tensor([i for i, piece in enumerate(pieces) for _ in piece.rows], device=model.device)
+    ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(p.ids)) + list(p.ids) for p in pieces])
+    mask = torch.tensor([[0] * (width - len(p.ids)) + [1] * len(p.ids) for p in pieces])
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    choose = LogitsProcessorList()
+    if streams is not None:
+        choose.append(RowStreams(streams, settings.temperature, width))
+    out = model.generate(
+        input_ids=ids[owner],
+        attention_mask=mask[owner],
+        past_key_values=_read(model, ids, mask, owner),
+        do_sample=False,
+        max_new_tokens=settings.max_completion_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=list(stop),
+        logits_processor=choose,
+    )
+    return out[:, width:], None
 
 
 def _read(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, owner: torch.Tensor):
@@ -198,30 +248,6 @@ def generate(
     """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched.
     `bfloat16_copy` generates instead of the model where it is given."""
     model = bfloat16_copy.current() if bfloat16_copy is not None else model
-    if settings.shared_prefix:
-        rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-        found = sample(model, tokenizer, rows, settings, seed=seed, greedy=greedy)
-        return tokenizer.batch_decode(found, skip_special_tokens=True)
-    was_training = model.training
-    model.eval()
-    devices = [model.device] if model.device.type == "cuda" else []
-    choice = {"do_sample": False} if greedy else {"do_sample": True, "temperature": settings.temperature, "top_k": 0}
-    texts = []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        for start in range(0, len(prompts), HELD_OUT_BATCH):
-            rows = [encode_prompt(tokenizer, prompt) for prompt in prompts[start : start + HELD_OUT_BATCH]]
-            width = max(map(len, rows))
-            ids = torch.tensor([[tokenizer.pad_token_id] * (width - len(row)) + row for row in rows])
-            mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-            out = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
-                **choice,
-                max_new_tokens=settings.max_completion_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
-            texts += tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-    model.train(was_training)
-    return texts
+    rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    found = sample(model, tokenizer, rows, settings, seed=seed, greedy=greedy)
+    return tokenizer.batch_decode(found.tokens, skip_special_tokens=True)

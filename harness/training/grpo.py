@@ -12,8 +12,9 @@ Where it departs from TRL as it comes, all of it:
 4. A step of this harness is one rollout batch with `updates_per_step` optimizer updates; TRL counts updates.
 5. A learning rate without warm-up, no KL model; schedule (constant by default), loss, clipping and entropy bonus (off
    by default) are named in the profile.
-6. With `generator.shared_prefix`, harness/training/generation.py makes the rollouts. A bfloat16 generator keeps float32
-   weights and optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy.
+6. harness/training/generation.py makes the rollouts, unless vLLM does. A bfloat16 generator keeps float32 weights and
+   optimizer state, computes in bfloat16 (autocast) and generates with a bfloat16 copy. The old log-probabilities of a
+   float32 generator are those that its tokens were drawn with; TRL reads every rollout once more for them.
 7. With `generator.true_positions` the update sees a prompt's tokens at their true positions. TRL leaves out position
    ids, so that a model with absolute positions (GPT-2) is trained at positions shifted by the padding of its batch.
 8. With `grpo.shared_prompts` the update reads each prompt once for its whole group and shuffles groups, not rollouts
@@ -33,8 +34,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from accelerate.utils import gather
 from datasets import Dataset
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
@@ -116,7 +119,7 @@ class CheckedReward:
 class GeneratorTrainer(Resumable, GRPOTrainer):
     """See the module's docstring for every departure from TRL.
 
-    sampling  the generator's settings where the harness draws the rollouts itself; None: TRL does
+    sampling  the generator's settings where the harness draws the rollouts itself; None: vLLM does
     """
 
     def __init__(
@@ -136,6 +139,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         self.rollout_stats: RolloutStats | None = None
         self._reward = CheckedReward(reward)
         self._scored: ScoredRollouts | None = None
+        self._drawn: list[list[float]] | None = None
         super().__init__(reward_funcs=self._reward, **kwargs)
 
     @contextmanager
@@ -165,8 +169,12 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         model = self._bfloat16_copy.current() if self._bfloat16_copy else self.accelerator.unwrap_model(self.model)
         first = self.accelerator.process_index * len(prompt_ids)
         seed = rollout_seed(self.args.seed, self.state.global_step)
-        rows = sample(model, self.processing_class, prompt_ids, self._sampling, seed=seed, first_row=first)
-        return rows, None
+        rollouts = sample(model, self.processing_class, prompt_ids, self._sampling, seed=seed, first_row=first)
+        # Without true positions an update reads other positions than the rollouts were drawn at, and in bfloat16 a copy
+        # of the weights drew them.
+        same = self._bfloat16_copy is None and (self._grpo.shared_prompts or self._sampling.true_positions)
+        self._drawn = rollouts.log_probs if same else None
+        return rollouts.tokens, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if not (self._grpo.shared_prompts and self.model.training):
@@ -187,6 +195,10 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
+        if self._drawn is not None and model is self.model and not torch.is_grad_enabled():
+            drawn = [torch.tensor(row, dtype=torch.float32, device=input_ids.device) for row in self._drawn]
+            found = pad_sequence(drawn, batch_first=True)
+            return F.pad(found, (0, logits_to_keep - found.shape[1])), None, None
         if not self._grpo.shared_prompts or input_ids.shape[1] - logits_to_keep < 2:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
@@ -231,6 +243,7 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)  # calls `_calculate_rewards`
+        self._drawn = None
         grpo, scored = self._grpo, self._scored
         count, rank = len(inputs), self.accelerator.process_index
         if scored.token_credits is not None:
@@ -300,12 +313,11 @@ def make_trainer(
             f"There are {len(prompts)} training articles but grpo.prompts_per_step is {grpo.prompts_per_step}; "
             "add articles or lower it."
         )
-    own = generator.backend == "transformers" and (generator.shared_prefix or processes.world_size() > 1)
     trainer = GeneratorTrainer(
         reward=reward,
         advantage=advantage,
         grpo=grpo,
-        sampling=generator if own else None,
+        sampling=generator if generator.backend == "transformers" else None,
         bfloat16_copy=bfloat16_copy,
         offloader=offloader,
         model=model,

@@ -201,4 +201,3 @@ JUDGE = {"task__options__language_id": "embedded:language_id"}
 def test_a_cell_of_each_profile_runs_on_them(profile, task, reward, more, tmp_path):
     record = quick_cell(profile, task, reward, tmp_path, **more)
     assert record["steps_done"] == 2 and record["rollouts"] == 8
-    assert record["settings"]["generator"]["shared_prefix"] is True

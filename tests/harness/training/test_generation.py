@@ -1,4 +1,4 @@
-"""Generation with shared prefixes: the same tokens as plain generation, and the same whatever the batches are."""
+"""Rollouts: the same tokens as plain generation, and the same whatever the batches are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from harness.contracts import HarnessError
 from harness.settings.schema import GeneratorSettings
-from harness.training.generation import Bfloat16Copy, RowStreams, arrange, check_backend, sample, stop_tokens, uniforms
+from harness.training import generation
+from harness.training.decoding import inverse_cdf
+from harness.training.generation import Bfloat16Copy, arrange, check_backend, sample, stop_tokens, uniforms
 
 PROMPTS = [
     [65, 66, 67],
@@ -45,25 +47,52 @@ def plain(model, tokenizer, ids, new):
 def test_greedy_tokens_are_those_of_plain_generation(family, batch, make_model, make_tokenizer):
     model, tokenizer = make_model(family).double().eval(), make_tokenizer()
     found = sample(model, tokenizer, PROMPTS, settings(batch=batch), seed=0, greedy=True)
-    assert found == [plain(model, tokenizer, ids, 10) for ids in PROMPTS]
+    assert found.tokens == [plain(model, tokenizer, ids, 10) for ids in PROMPTS]
+    assert found.log_probs is None
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen"])
 def test_sampled_tokens_do_not_depend_on_batches_order_or_processes(family, make_model, make_tokenizer):
     model, tokenizer = make_model(family).double().eval(), make_tokenizer()
-    whole = sample(model, tokenizer, PROMPTS, settings(), seed=7)
-    assert whole == sample(model, tokenizer, PROMPTS, settings(batch=3), seed=7)
-    halves = [sample(model, tokenizer, PROMPTS[a : a + 4], settings(), seed=7, first_row=a) for a in (0, 4)]
-    assert whole == halves[0] + halves[1]
-    assert whole != sample(model, tokenizer, PROMPTS, settings(), seed=8)
+    draw = lambda prompts, seed=7, batch=None, **more: (
+        sample(model, tokenizer, prompts, settings(batch=batch), seed=seed, **more).tokens
+    )
+    whole = draw(PROMPTS)
+    assert whole == draw(PROMPTS, batch=3)
+    assert whole == draw(PROMPTS[:4]) + draw(PROMPTS[4:], first_row=4)
+    assert whole != draw(PROMPTS, seed=8)
     assert whole[0] != whole[1]  # equal prompts, other streams
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen"])
+def test_any_model_and_a_known_one_draw_the_same(family, make_model, make_tokenizer, monkeypatch):
+    """transformers' own generation, which serves what decoding.py does not know, as the oracle; many tokens end a
+    rollout, so that rows are dropped on the way."""
+    model, tokenizer = make_model(family).double().eval(), make_tokenizer()
+    model.generation_config.eos_token_id = list(range(0, model.config.vocab_size, 6))
+    wanted, prompts = settings(max_completion_tokens=24), [prompt for prompt in PROMPTS for _ in range(5)]
+    known = sample(model, tokenizer, prompts, wanted, seed=3)
+    assert len({len(row) for row in known.tokens}) > 5
+    monkeypatch.setattr(generation, "fits", lambda model: False)
+    other = sample(model, tokenizer, prompts, wanted, seed=3)
+    assert known.tokens == other.tokens and other.log_probs is None
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen"])
+def test_log_probabilities_are_those_of_a_plain_pass(family, make_model, make_tokenizer):
+    model, tokenizer = make_model(family).double().eval(), make_tokenizer()
+    found = sample(model, tokenizer, PROMPTS, settings(temperature=0.7), seed=3)
+    for prompt, tokens, logs in zip(PROMPTS, found.tokens, found.log_probs, strict=True):
+        logits = model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
+        want = (logits / 0.7).log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
+        assert torch.allclose(torch.tensor(logs).double(), want, atol=1e-5)
 
 
 def test_sampling_follows_the_models_distribution():
     """20,000 rows over 4 tokens at temperature 0.5: frequencies within 4 standard errors of softmax(scores / 0.5)."""
     scores = torch.tensor([[0.1, -0.4, 0.8, -torch.inf]]).expand(20_000, 4)
-    drawn = RowStreams(uniforms(3, range(20_000), 1, torch.device("cpu")), 0.5, 0)(torch.zeros(20_000, 0), scores)
-    frequencies = torch.bincount(drawn.argmax(1), minlength=4) / 20_000
+    drawn, _ = inverse_cdf(scores, uniforms(3, range(20_000), 1, torch.device("cpu"))[:, 0], 0.5)
+    frequencies = torch.bincount(drawn, minlength=4) / 20_000
     expected = torch.softmax(scores[0] / 0.5, -1)
     assert torch.all((frequencies - expected).abs() <= 4 * (expected * (1 - expected) / 20_000).sqrt())
 
@@ -87,7 +116,7 @@ def test_each_prompt_is_read_once_and_logits_only_where_needed(family, make_mode
     model.get_input_embeddings().register_forward_hook(lambda m, args, out: read.append(args[0].numel()))
     model.get_output_embeddings().register_forward_hook(lambda m, args, out: scored.append(out.shape[:2].numel()))
     sample(model, tokenizer, [[70] * 9] * 6, settings(max_completion_tokens=2), seed=0, greedy=True)
-    assert read[0] == 8 and set(read[1:]) <= {6}  # the prompt but its last token once, then a token a row
+    assert read[0] == 9 and set(read[1:]) <= {6}  # the prompt once, then a token a row
     assert scored[0] == 1 and set(scored[1:]) <= {6}
 
 

@@ -140,7 +140,7 @@ def train(make_model, make_tokenizer, tmp_path):
 def test_an_entropy_bonus_keeps_the_policy_broad(train):
     without, bonus = ([logs["entropy"] for logs in train(entropy_coef=value)] for value in (0.0, 1.0))
     assert bonus[0] == pytest.approx(without[0])
-    assert without[-1] == pytest.approx(without[0], rel=0.05)
+    assert without[-1] == pytest.approx(without[0], rel=0.1)  # other rollouts, the same policy
     assert bonus[-1] > 1.1 * bonus[0]
 
 
@@ -149,7 +149,7 @@ def test_tokens_that_are_credited_become_more_frequent(train):
     shares = []
 
     def reward(completions, credit_characters, **_):
-        good = [[float(ord(c) % 2) for c in text] for text in completions]
+        good = [[float(ord(c) % 2 == 0) for c in text] for text in completions]
         shares.append(sum(map(sum, good)) / max(1, sum(map(len, good))))
         credit_characters(good)
         return [0.0] * len(completions)

@@ -18,7 +18,6 @@ SMALL = {
     "generator.max_completion_tokens": 24,
     "validation.every": 2,
     "validation.prompts": 6,
-    "generator.shared_prefix": True,
     "generator.true_positions": True,
     "grpo.shared_prompts": True,
     "data.article_count": 32,
