@@ -6,9 +6,9 @@ Counted per GRPO step with texts at their full allowed length, so every number i
     training (forward and backward) 3 F
     metagradient, step t > 0        12 F: the gradient on the way forward 3, differentiated once more on the way back 9
                                     (rewards/metagradient/gradients.py); step 0 needs forward mode only: 6 F
-    generation                      F of each prompt (once a group with shared_prefix) and of each new token
+    generation                      F of each prompt, once a group, and of each new token
     update                          3 F of each prompt (once a group with shared_prompts) and of each completion, and F
-                                    again for the old log-probabilities if there are several updates
+                                    again for the old log-probabilities where those of the draw do not serve
 
 Seconds of a phase = FLOPs / rate + bytes / bandwidth + layer calls x their fixed price. Bytes are the weights read by
 each pass, what elementwise operations move (ELEMENTWISE vectors a token and layer, LOGITS per logit) and the keys and
@@ -143,15 +143,13 @@ def generation(shape: Shape, settings: Settings, prompts: int, group: int) -> Wo
     prompt, new, each = generator.max_prompt_tokens, generator.max_completion_tokens, WIDTH[generator.dtype]
     rollouts = prompts * group
     batch = min(generation_batch(settings), rollouts)
-    read = prompts if generator.shared_prefix else rollouts
     rounds = math.ceil(rollouts / batch)
-    work = forward(shape, read * prompt, span=prompt / 2, scored=read, bytes_each=each, passes=rounds)
+    work = forward(shape, prompts * prompt, span=prompt / 2, scored=prompts, bytes_each=each, passes=rounds)
     work += forward(
         shape, rollouts * new, span=prompt + new / 2, scored=rollouts * new, bytes_each=each, passes=rounds * new
     )
     cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * each  # keys and values of one token
-    copied = 2 if settings.generator.backend == "transformers" else 0  # its cache grows by concatenation
-    return work + Work(moved=rollouts * new * (prompt + new / 2) * cache * (1 + copied))
+    return work + Work(moved=new * (prompts * prompt + rollouts * new / 2) * cache)
 
 
 def update(shape: Shape, settings: Settings) -> Work:
@@ -169,7 +167,9 @@ def update(shape: Shape, settings: Settings) -> Work:
         length = prompt + new
         one = forward(shape, rollouts * length, span=length / 2, scored=rollouts * new, bytes_each=each, passes=passes)
     optimizer = Work(moved=grpo.updates_per_step * shape.parameters * WIDTH["float32"] * OPTIMIZER_VECTORS)
-    return one * (TRAINING_FORWARDS + (grpo.updates_per_step > 1)) + optimizer
+    drawn = generator.dtype == "float32" and generator.backend == "transformers"
+    serves = drawn and (grpo.shared_prompts or generator.true_positions)  # the draw's log-probabilities are the old ones
+    return one * (TRAINING_FORWARDS + (grpo.updates_per_step > 1 and not serves)) + optimizer
 
 
 def training(shape: Shape, settings: Settings, texts: int, steps: int, metagradient: bool) -> Work:
@@ -228,11 +228,11 @@ def generator_states(shape: Shape, settings: Settings) -> int:
 
 def generation_memory(shape: Shape, settings: Settings) -> int:
     each, generator = WIDTH[settings.generator.dtype], settings.generator
-    length = generator.max_prompt_tokens + generator.max_completion_tokens
     batch = min(generation_batch(settings), settings.grpo.rollouts_per_step)
-    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * each * length * batch
-    # The cache twice: it grows by concatenation.
-    return int(2 * cache + batch * shape.vocab * WIDTH["float32"] * GENERATION_LOGITS)
+    groups = math.ceil(batch / settings.grpo.rollouts_per_prompt)
+    tokens = groups * generator.max_prompt_tokens + batch * generator.max_completion_tokens
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_dim * each * tokens
+    return int(cache + batch * shape.vocab * WIDTH["float32"] * GENERATION_LOGITS)
 
 
 def update_memory(shape: Shape, settings: Settings) -> int:

@@ -27,8 +27,10 @@ ATTENTION = "harness_grouped"
 ARCHITECTURES = {"gpt2", "llama", "qwen2"}
 """Model types whose attention is nothing but scaled dot products over all earlier tokens; sinks, soft caps and windows
 would be lost in silence. Tested one by one."""
-READ_TOKENS = 8192
-"""Prompt tokens, padding included, that are read in one pass."""
+READ_TOKENS = {"cpu": 2048}
+"""Prompt tokens, padding included, that are read in one pass: on a CPU their activations then stay in cache."""
+MOST_READ_TOKENS = 16_384
+"""The same elsewhere."""
 BLOCK = 64
 """Tokens of the vocabulary whose probabilities are summed before one is drawn."""
 WORTH_DROPPING = 0.75
@@ -170,10 +172,10 @@ AttentionInterface.register(ATTENTION, _attention)
 
 
 @contextmanager
-def _grouped(model: PreTrainedModel) -> Iterator[None]:
-    """The model with this file's attention."""
+def own_attention(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """The model with the attention that was registered under that name."""
     before = model.config._attn_implementation
-    model.config._attn_implementation = ATTENTION
+    model.config._attn_implementation = name
     try:
         yield
     finally:
@@ -205,7 +207,7 @@ def decode(
     chances: torch.Tensor | None = None
     ends = torch.tensor(list(stop), device=device)
     cache = GroupCache(len(prompts), group, len(prompts[0]), new)
-    with _grouped(model):
+    with own_attention(model, ATTENTION):
         logits = _read(model, cache, prompts)[:, None].expand(-1, group, -1).flatten(0, 1)
         alive, mask = owner < total, _mask(model, cache, lengths)
         for step in range(new):
@@ -239,10 +241,10 @@ def decode(
 
 def _read(model: PreTrainedModel, cache: GroupCache, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
     """(groups, V) the logits behind each prompt; its keys and values go into the cache."""
-    found, start = [], 0
+    found, start, room = [], 0, READ_TOKENS.get(model.device.type, MOST_READ_TOKENS)
     while start < len(prompts):
         width = len(prompts[start])
-        some = prompts[start : start + max(1, READ_TOKENS // width)]
+        some = prompts[start : start + max(1, room // width)]
         ids = torch.tensor([[*prompt, *[prompt[-1]] * (width - len(prompt))] for prompt in some], device=model.device)
         last = torch.tensor([len(prompt) - 1 for prompt in some], device=model.device)
         places, own = last.unique(return_inverse=True)

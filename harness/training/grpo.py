@@ -45,9 +45,11 @@ from trl.trainer.utils import split_tensor_dict
 from harness.contracts import Advantage, HarnessError, RewardFunction, completion_text
 from harness.machine import processes
 from harness.settings.schema import GeneratorSettings, GrpoSettings
+from harness.training import packed
 from harness.training.advantages import advantages, check_rewards, rescale, zero_spread
 from harness.training.checks import check_advantages
 from harness.training.credit import check_credits, token_advantages, token_credits
+from harness.training.decoding import fits
 from harness.training.prompts import Prompt
 from harness.training.resume import Resumable
 from harness.training.seeds import rollout_seed
@@ -204,13 +206,20 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
                 model, input_ids, attention_mask, logits_to_keep, *args, **kwargs
             )
         size = kwargs.get("batch_size") or len(input_ids)
-        with self.accelerator.autocast():
-            parts = [
-                log_probs(model, ids, mask, logits_to_keep)
-                for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
-            ]
+        pieces = zip(input_ids.split(size), attention_mask.split(size), strict=True)
+        if self._packs(model):
+            parts = [packed.log_probs(model, *piece, logits_to_keep, self.temperature) for piece in pieces]
+        else:
+            with self.accelerator.autocast():
+                parts = [log_probs(model, *piece, logits_to_keep) for piece in pieces]
         found, entropies = zip(*parts, strict=True)
         return torch.cat(found), torch.cat(entropies) if kwargs.get("compute_entropy") else None, None
+
+    def _packs(self, model: Any) -> bool:
+        """Whether an update is one packed pass: in one process, in float32 on a CPU, without an entropy bonus."""
+        alone = model is self.accelerator.unwrap_model(model) and self._bfloat16_copy is None
+        known = alone and model.device.type == "cpu" and fits(model)
+        return known and model.get_output_embeddings().bias is None and not self._entropy_bonus_enabled
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         with self._timed("reward"):
@@ -368,7 +377,7 @@ def trl_settings(
         learning_rate=grpo.lr,
         **_schedule(grpo),
         warmup_steps=0,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         adam_beta1=grpo.betas[0],
         adam_beta2=grpo.betas[1],
         adam_epsilon=ADAM_EPSILON,

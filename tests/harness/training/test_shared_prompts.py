@@ -1,10 +1,11 @@
-"""harness/training/shared_prompts.py against one plain pass over every rollout."""
+"""The two ways of an update, padded passes and a packed stream, against one plain pass over every rollout."""
 
 import pytest
 import torch
 from trl.trainer.utils import add_fused_lm_head
 
-from harness.training.shared_prompts import group_order, log_probs, reorder
+from harness.training import packed, shared_prompts
+from harness.training.shared_prompts import group_order, reorder
 
 
 def batch(groups=3, group=2, width=6, keep=4, pad=258):
@@ -26,24 +27,54 @@ def plain(model, ids, mask, keep, temperature):
     return picked * mask[:, -keep:], -(scores.exp() * scores).sum(-1) * mask[:, -keep:]
 
 
+def padded(model, ids, mask, keep):
+    add_fused_lm_head(model, temperature=0.7, outputs=("log_probs", "entropy"))
+    return shared_prompts.log_probs(model, ids, mask, keep)
+
+
+def stream(model, ids, mask, keep):
+    return packed.log_probs(model, ids, mask, keep, 0.7)
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
-@pytest.mark.parametrize("order", ["together", "shuffled"])
-def test_sharing_changes_no_number(family, order, make_model):
+@pytest.mark.parametrize("order", ["together", "shuffled", "uneven"])
+@pytest.mark.parametrize("way", [padded, stream])
+def test_sharing_changes_no_number(way, family, order, make_model):
     model = make_model(family).double().train()
     ids, mask, keep = batch()
-    if order == "shuffled":
-        turn = torch.randperm(len(ids))
+    if order != "together":
+        turn = torch.randperm(len(ids))[1 if order == "uneven" else 0 :]
         ids, mask = ids[turn], mask[turn]
     want, spread = plain(model, ids, mask, keep, 0.7)
     weights = torch.randn_like(want) * mask[:, -keep:]
     gradient = torch.autograd.grad((want * weights).sum(), list(model.parameters()))
-    add_fused_lm_head(model, temperature=0.7, outputs=("log_probs", "entropy"))
-    got, entropy = log_probs(model, ids, mask, keep)
-    # TRL's head answers in float32
-    assert torch.allclose(got.double(), want, atol=1e-5)
-    assert torch.allclose(entropy.double(), spread, atol=1e-5)
+    got, entropy = way(model, ids, mask, keep)
+    # TRL's head answers in float32, and so do the norms of the Llama family
+    exact = 1e-12 if way is stream and family == "gpt2" else 1e-5
+    assert torch.allclose(got.double(), want, atol=exact)
+    assert torch.allclose(entropy.double(), spread, atol=exact)
     found = torch.autograd.grad((got * weights).sum(), list(model.parameters()))
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, gradient, strict=True))
+    assert all(torch.allclose(a, b, atol=exact) for a, b in zip(found, gradient, strict=True))
+
+
+def test_probabilities_that_are_not_kept_are_computed_again(make_model, monkeypatch):
+    model = make_model("llama").double()
+    ids, mask, keep = batch()
+
+    def gradient():
+        return torch.autograd.grad(stream(model, ids, mask, keep)[0].sum(), list(model.parameters()))
+
+    kept = gradient()
+    monkeypatch.setattr(packed, "KEPT_PROBABILITIES", 0)
+    monkeypatch.setattr(packed, "BLOCK", 600)  # two rows of 260 logits at a time
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(kept, gradient(), strict=True))
+
+
+def test_prompts_of_one_token(make_model):
+    model = make_model("gpt2").double()
+    ids, mask, keep = batch(width=1, groups=1)
+    want, _ = plain(model, ids, mask, keep, 0.7)
+    assert torch.allclose(stream(model, ids, mask, keep)[0], want, atol=1e-12)
 
 
 def test_groups_stay_together_and_every_row_comes_once():
