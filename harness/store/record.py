@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pandas
 
 SCHEMA_VERSION = 1
-IDENTITY_VERSION = 1
+IDENTITY_VERSION = 2
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """Schema version -> a record's plain data of that version as data of the next; one for each rise of SCHEMA_VERSION."""
 Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
