@@ -188,7 +188,7 @@ class _Run:
         from harness.training import offload
         from harness.training.generation import Bfloat16Copy
         from harness.training.inner import InnerTrainer, StepCounter
-        from harness.training.prompts import bind_template, build_prompt
+        from harness.training.prompts import bind_template, build_prompts
 
         settings = self.settings
         # A bfloat16 generator trains float32 weights and generates with a bfloat16 copy of them.
@@ -198,8 +198,8 @@ class _Run:
         bind_template(self.tokenizer, settings.generator.template_values)
         to_device(self.generator)
         train, held_out = articles(settings)
-        self.prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in train]
-        self.validation_prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in held_out]
+        self.prompts = build_prompts(self.tokenizer, settings.generator, train)
+        self.validation_prompts = build_prompts(self.tokenizer, settings.generator, held_out)
 
         self.task = make_task(self.cell)
         target = assets.load_model(

@@ -171,8 +171,8 @@ def page(result: dict[str, Any]) -> str:
         "# The main job, now and then",
         "",
         f"`python -m harness {' '.join(result['arguments'])}` with {names['here']} and with {names['base']} in turn, "
-        f"by `python scripts/bench_main_job.py`; {of_machine['cores']} cores, torch {of_machine['torch']}. CPU seconds of "
-        "all processes, medians; phases in wall seconds, all cells together.",
+        f"by `python scripts/bench_main_job.py`; {of_machine['cores']} cores, torch {of_machine['torch']}. CPU seconds "
+        "of all processes, medians; phases in wall seconds, all cells together.",
         "",
         *seconds_table(runs, names),
     ]

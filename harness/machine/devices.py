@@ -72,6 +72,14 @@ DATASHEETS = {
     "rtx4090": _datasheet("RTX 4090", 23, bfloat16=165, tf32=82, float32=82, bandwidth=1.0),
 }
 
+CPU_CORE = Device("a CPU core", 8 * GIB, {"float32": 5e10}, 1e10, CPU_CALL, CPU_SHARE)
+
+
+def usual_device() -> Device:
+    """A device of the kind that is here, nothing measured and torch not imported: for comparing costs."""
+    return DATASHEETS["h100"] if cuda_devices() else CPU_CORE
+
+
 GPU_PRODUCT, CPU_PRODUCT = 4096, 768
 """Rows of the square matrices whose product is timed: large enough to be bound by arithmetic, over in a moment."""
 GPU_COPY, CPU_COPY = 2**26, 2**23

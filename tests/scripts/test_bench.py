@@ -1,5 +1,5 @@
-"""The benchmarks of speed say what they must; seconds are not judged. That of phases runs at a sliver of the width, that
-of the main job with a stand-in for the harness in a repository of its own."""
+"""The benchmarks of speed say what they must; seconds are not judged. That of phases runs at a sliver of the width,
+that of the main job with a stand-in for the harness in a repository of its own."""
 
 from __future__ import annotations
 
