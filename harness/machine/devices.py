@@ -42,8 +42,13 @@ class Device:
     call: float
     share: float = 1.0
 
+    def product_rate(self, dtype: str) -> float:
+        """FLOPs per second of large matrix products; as in float32 where the dtype was not measured."""
+        return self.flops.get(dtype, self.flops["float32"])
+
     def rate(self, dtype: str) -> float:
-        return self.flops.get(dtype, self.flops["float32"]) * self.share
+        """What a transformer reaches of it."""
+        return self.product_rate(dtype) * self.share
 
 
 GIB = 2**30
