@@ -76,8 +76,8 @@ def test_texts_of_full_length_are_the_plan_and_shorter_ones_are_less(task, rewar
 
 def test_each_model_has_the_rate_of_its_own_dtype():
     settings = resolve(load_profile("paper"), "67", "naive")
-    assert dtypes(settings) == ("bfloat16", "float32")
-    device = Device("test", 1, {"float32": 2.0, "bfloat16": 8.0}, 1.0, 0.0, share=0.5)
+    assert dtypes(settings) == ("bfloat16", "tf32")
+    device = Device("test", 1, {"float32": 1.0, "tf32": 2.0, "bfloat16": 8.0}, 1.0, 0.0, share=0.5)
     work = PhaseWork(Work(flops=16), Work(flops=16))
     assert (work.flops, work.floor_seconds(device, settings)) == (32, 2 + 8)
     assert work.seconds(device, settings) == 4 + 16
@@ -100,7 +100,7 @@ def test_a_meter_counts_what_was_read_and_written():
 
     assert step(1000 + rollouts * (40 + 20), 20) == expected(40, 20)
     assert step(1000 + rollouts * (40 + 20 + 50 + 30), 30, warmed=True) == expected(50, 30, 1)
-    assert expected(50, 30, 1)["reward"] > 2 * expected(50, 30)["reward"]
+    assert expected(50, 30, 1)["reward"] > 1.9 * expected(50, 30)["reward"]
     assert meter.validation(20).flops == validation_work(settings, "uuid", shapes, Lengths(30, 20, 20)).flops
     padded = settings.model_copy(update={"inner": settings.inner.model_copy(update={"trained_padding": 0})})
     meter = Meter(padded, "uuid", "naive", shapes, SLOW, referred=None, held_out=30)
