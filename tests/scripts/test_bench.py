@@ -46,6 +46,32 @@ def test_every_phase_is_measured_beside_floor_and_plan(task, target, steps, tmp_
     assert out.with_suffix(".md").read_text() in capsys.readouterr().out + "\n"
 
 
+def test_exponents_are_fitted_through_stored_points_and_nothing_is_measured_twice(tmp_path, monkeypatch):
+    sizes = []
+
+    def measure(settings, options, shapes):
+        """Seconds that grow as the square of a rollout's tokens, by 1.5 with T, with the width as FLOPs do."""
+        new, steps, wide = settings.generator.max_completion_tokens, settings.inner.steps, shapes[0].hidden
+        sizes.append((options.prompts, new, steps, options.width_divisor))
+        return {phase: [new**2 * steps**1.5 * wide] for phase in bench_phases.PHASES}, {}
+
+    monkeypatch.setattr(bench_phases, "measure", measure)
+    given = ["--growth", "--doublings", "2", "--out", str(tmp_path / "growth")]
+    result = bench_phases.main(given)
+    assert len(sizes) == len(set(sizes)) == 1 + 4 * 2  # the smallest step is a point of every size
+    found = {(row["size"], row["phase"]): row for row in result["fits"]}
+    expected = {"rollouts a step": 0, "tokens a rollout": 2, "inner steps T": 1.5, "width": 1}
+    for size, exponent in expected.items():
+        for kind in ("seconds", "last_seconds"):
+            assert found[size, "update"][kind] == pytest.approx(exponent, abs=1e-9)
+    assert found["rollouts a step", "update"]["flops"] == pytest.approx(1)
+    assert 1.7 < found["width", "update"]["flops"] < 2.1
+    assert found["inner steps T", "generation"]["flops"] == 0 < found["inner steps T", "reward"]["last_flops"]
+    assert "| tokens a rollout | update | 2.00 | 2.00 |" in (tmp_path / "growth.md").read_text()
+    bench_phases.main(given)
+    assert len(sizes) == 9
+
+
 @pytest.mark.parametrize("vocab", [300, 5000])
 def test_texts_have_the_length_they_should(vocab):
     tokenizer = bench_phases.words(vocab)
