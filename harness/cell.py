@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from harness import assets
 from harness.contracts import HarnessError, Measure, Resumable, SignalError
 from harness.machine import processes
-from harness.machine.devices import measured_device, peak_memory, reset_peak_memory, to_device
+from harness.machine.devices import Device, measured_device, peak_memory, reset_peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
 from harness.planning.cells import Cell, articles, make_reward, make_task
 from harness.planning.cost import PhaseWork
@@ -163,11 +163,12 @@ class _Run:
 
         from harness.training.grpo import make_trainer
 
-        reset_peak_memory()
-        set_seed(self.cell.seed)
         with self._phase("load"):
+            device = measured_device()  # first: what it measures with is no part of the cell's memory
+            reset_peak_memory()
+            set_seed(self.cell.seed)
             self._load()
-            self.meter = self._make_meter()
+            self.meter = self._make_meter(device)
         self.at = f"step {self.record.steps_done + 1}"
         if self.resumed:
             self._restore_parts(self.resumed.state["parts"])
@@ -225,7 +226,7 @@ class _Run:
         self.advantage = REWARDS.get(self.cell.reward).advantage
         self.reward = make_reward(self.cell, self.task, self.inner)
 
-    def _make_meter(self) -> Meter | None:
+    def _make_meter(self, device: Device) -> Meter | None:
         from harness.training.prompts import encode_prompt
 
         try:
@@ -241,7 +242,7 @@ class _Run:
             self.cell.task,
             self.cell.reward,
             shapes,
-            measured_device(),
+            device,
             referred=_mean_tokens(self.inner.tokenizer, read) if read else None,
             held_out=sum(held_out) / len(held_out),
             tokens_seen=self.resumed.state["trainer"]["num_input_tokens_seen"] if self.resumed else 0,

@@ -171,7 +171,12 @@ def to_device(model: Any) -> None:
 
 
 def reset_peak_memory() -> None:
-    """Starts the process's high-water mark anew (Linux), so that each cell of a worker reports its own peak."""
+    """Starts the high-water marks of the process (Linux) and of its GPU anew, so that each cell of a worker reports its
+    own peak."""
+    if cuda_devices():
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
