@@ -7,7 +7,7 @@ from __future__ import annotations
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from harness import assets
 from harness.contracts import HarnessError, Measure, Resumable, SignalError
 from harness.machine import processes
-from harness.machine.devices import peak_memory, reset_peak_memory, to_device
+from harness.machine.devices import Device, measured_device, peak_memory, reset_peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
 from harness.planning.cells import Cell, articles, make_reward, make_task
+from harness.planning.cost import PhaseWork
 from harness.planning.policy import Policy, kept
+from harness.planning.shapes import shape_from_config
 from harness.registry import REWARDS, TASKS
 from harness.store import locks
 from harness.store.atomic import StorageError, write_atomic
@@ -27,9 +29,11 @@ from harness.store.provenance import continued, now, provenance
 from harness.store.record import CellRecord, CellStore
 from harness.training import checks
 from harness.training.seeds import validation_seed
-from harness.training.steps import TRAIN_MEASURES, StepReport
+from harness.training.steps import TRAIN_MEASURES, Meter, StepReport
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from harness.training.grpo import GeneratorTrainer
 
 Notify = Callable[[dict[str, Any]], None]
@@ -44,6 +48,8 @@ CARRIED = (
     "rollouts",
     "zero_spread",
     "seconds",
+    "flops",
+    "floor_seconds",
     "notes",
     "peak_memory_bytes",
     "device_memory_bytes",
@@ -145,6 +151,8 @@ class _Run:
         """What the cell is doing, for the reason of a failure."""
         self.resumed: Checkpoint | None = None
         self.trainer: GeneratorTrainer | None = None
+        self.meter: Meter | None = None
+        """None where the models' shapes are not known."""
 
     # ------------------------------------------------------------------------------------------------ the whole run
 
@@ -155,10 +163,12 @@ class _Run:
 
         from harness.training.grpo import make_trainer
 
-        reset_peak_memory()
-        set_seed(self.cell.seed)
         with self._phase("load"):
+            device = measured_device()  # first: what it measures with is no part of the cell's memory
+            reset_peak_memory()
+            set_seed(self.cell.seed)
             self._load()
+            self.meter = self._make_meter(device)
         self.at = f"step {self.record.steps_done + 1}"
         if self.resumed:
             self._restore_parts(self.resumed.state["parts"])
@@ -188,7 +198,7 @@ class _Run:
         from harness.training import offload
         from harness.training.generation import Bfloat16Copy
         from harness.training.inner import InnerTrainer, StepCounter
-        from harness.training.prompts import bind_template, build_prompt
+        from harness.training.prompts import bind_template, build_prompts
 
         settings = self.settings
         # A bfloat16 generator trains float32 weights and generates with a bfloat16 copy of them.
@@ -198,8 +208,8 @@ class _Run:
         bind_template(self.tokenizer, settings.generator.template_values)
         to_device(self.generator)
         train, held_out = articles(settings)
-        self.prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in train]
-        self.validation_prompts = [build_prompt(self.tokenizer, settings.generator, text) for text in held_out]
+        self.prompts = build_prompts(self.tokenizer, settings.generator, train)
+        self.validation_prompts = build_prompts(self.tokenizer, settings.generator, held_out)
 
         self.task = make_task(self.cell)
         target = assets.load_model(
@@ -215,6 +225,28 @@ class _Run:
         self.validation_inner = self.inner.with_steps(settings.validation.inner_steps or settings.inner.steps)
         self.advantage = REWARDS.get(self.cell.reward).advantage
         self.reward = make_reward(self.cell, self.task, self.inner)
+
+    def _make_meter(self, device: Device) -> Meter | None:
+        from harness.training.prompts import encode_prompt
+
+        try:
+            shapes = tuple(shape_from_config(model.config.to_dict()) for model in (self.generator, self.inner.model))
+        except HarnessError:
+            return None
+        entry, settings = TASKS.get(self.cell.task), self.settings
+        cost = entry.declares.metric_cost(settings.task.options)
+        read = self.task.references()[: cost.texts] if cost and entry.factory.offers.references else []
+        held_out = [len(encode_prompt(self.tokenizer, prompt)) for prompt in self.validation_prompts]
+        return Meter(
+            settings,
+            self.cell.task,
+            self.cell.reward,
+            shapes,
+            device,
+            referred=_mean_tokens(self.inner.tokenizer, read) if read else None,
+            held_out=sum(held_out) / len(held_out),
+            tokens_seen=self.resumed.state["trainer"]["num_input_tokens_seen"] if self.resumed else 0,
+        )
 
     def _of_generator(self) -> list[Any]:
         """What belongs to the generator on the device: weights, their bfloat16 copy, the optimizer's state."""
@@ -243,6 +275,12 @@ class _Run:
             self.offloader.activate("target")
             found = self.task.evaluate(rollouts, self.validation_inner)
             self.offloader.activate("generator")
+        if self.meter:
+            # A rollout ends with a token that its text does not show, unless it was cut.
+            tokens = 1 + _mean_tokens(self.tokenizer, rollouts)
+            self._count(
+                {"validation": self.meter.validation(min(tokens, self.settings.generator.max_completion_tokens))}
+            )
         declared = {measure.name: measure for measure in (self.task.headline, *self.task.measures)}
         for name, value in found.values.items():
             if name not in declared:
@@ -275,6 +313,8 @@ class _Run:
         step, total = report.step, self.settings.grpo.steps
         for phase, seconds in report.seconds.items():
             self.record.seconds[phase] += seconds
+        if self.meter:
+            self._count(self.meter.step(report, warmed=step > self.settings.inner.warmup_after))
         self.record.steps_done = self.step_counter.steps_done = step
         self.record.rollouts += report.stats.rollouts
         self.zero_spread.append(report.stats.zero_spread)
@@ -305,6 +345,14 @@ class _Run:
                 "direction": measure.direction or "",
             }
         )
+
+    def _count(self, works: Mapping[str, PhaseWork]) -> None:
+        """Adds what phases did to the record."""
+        flops, floors = self.record.flops, self.record.floor_seconds
+        for phase, work in works.items():
+            floor = work.floor_seconds(self.meter.device, self.settings) / processes.world_size()
+            flops[phase] = flops.get(phase, 0.0) + work.flops
+            floors[phase] = floors.get(phase, 0.0) + floor
 
     @contextmanager
     def _phase(self, name: str) -> Any:
@@ -375,3 +423,8 @@ class _Run:
         self.record.provenance = continued(
             self.record.provenance, stored["provenance"], earlier, self.record.steps_done, damaged
         )
+
+
+def _mean_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> float:
+    """Without special tokens."""
+    return sum(map(len, tokenizer(list(texts), add_special_tokens=False)["input_ids"])) / len(texts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -238,3 +239,62 @@ def environments(records: Mapping[str, CellRecord]) -> tuple[list[Environment], 
             found.append(Environment(names[key], facts))
         of[folder] = names[key]
     return found, of
+
+
+# -------------------------------------------------------------------------------------------------- where the time went
+
+PHASES = ("generation", "reward", "update", "validation")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A phase of a cell: NaN where nothing is stored.
+
+    seconds   of the phase
+    share     of the cell's seconds
+    rate      FLOPs a second
+    products  share of the rate that large matrix products reach on that machine (model FLOP utilisation)
+    """
+
+    phase: str
+    seconds: float
+    share: float
+    rate: float
+    products: float
+
+
+def spent(record: CellRecord) -> list[Spent]:
+    """The four phases, then "rest": loading, storing and what is between phases."""
+    seconds = {phase: record.seconds.get(phase, math.nan) for phase in PHASES}
+    total = record.seconds.get("total", math.nan)
+    seconds["rest"] = total - sum(seconds.values())
+    return [
+        Spent(
+            phase,
+            value,
+            _ratio(value, total),
+            _ratio(record.flops.get(phase, math.nan), value),
+            _ratio(record.floor_seconds.get(phase, math.nan), value),
+        )
+        for phase, value in seconds.items()
+    ]
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else math.nan
+
+
+def spent_words(one: Spent) -> str:
+    """Share of the time, FLOP/s and share of the matrix products' rate, as far as they are known. A reward without a
+    model (0 FLOPs) has no rate worth a word."""
+    words = [f"{one.share:.0%}"] if math.isfinite(one.share) else []
+    if one.rate > 0:
+        words.append(f"{summary.rate(one.rate)}, {one.products:.0%} of products")
+    return "; ".join(words)
+
+
+SPENT_LEGEND = (
+    "Seconds of each phase and their share of the cell's; FLOP/s, counted from the tokens that were read and written "
+    "(padding counts nothing), and their share of what large matrix products reach on that machine with the cell's "
+    "threads (model FLOP utilisation). The clock is the wall's: where other processes use the cores, shares fall."
+)

@@ -44,6 +44,7 @@ def report(wide: pandas.DataFrame, blocks: list[Block], compared: Compared, refe
     parts += ["## Paired differences", comparisons(compared, reference)]
     parts += ["## Sampled texts", _samples(wide)]
     parts += ["## Cells", _cells(wide)]
+    parts += ["## Where the time went", _spent(wide), gather.SPENT_LEGEND]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
@@ -115,3 +116,18 @@ def _cells(wide: pandas.DataFrame) -> str:
         rows.append([*place, record.status, record.reason or "-", commit, str(record.provenance.get("device", "-"))])
     commands = "\n".join(dict.fromkeys(gather.rerun(record) for record in records))
     return f"{grid(heads, rows)}\nTo run them again, on the same commit:\n\n{fenced(commands)}"
+
+
+def _spent(wide: pandas.DataFrame) -> str:
+    """One line a cell that ran: seconds of each phase and what was reached in them."""
+    heads = ["task", "reward", "variant", "seed", "total", *gather.PHASES, "rest"]
+    rows = []
+    for record in summary.read_records(wide).values():
+        if record.seconds:
+            phases = [
+                "; ".join(filter(None, (summary.seconds(one.seconds), gather.spent_words(one))))
+                for one in gather.spent(record)
+            ]
+            total = summary.seconds(record.seconds.get("total", math.nan))
+            rows.append([record.task, record.reward, record.variant or "-", str(record.seed), total, *phases])
+    return grid(heads, rows) if rows else "No seconds are stored."

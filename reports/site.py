@@ -140,6 +140,8 @@ def _page(
         pictures_missing=images.missing,
         samples=gather.samples(wide, labels),
         cells=_cell_rows(wide, records, labels, environment_of),
+        spent_heads=[*gather.PHASES, "rest"],
+        spent_legend=gather.SPENT_LEGEND,
         environments=environments,
         settings=_settings(wide, records, labels),
     )
@@ -260,12 +262,14 @@ def row_cells(block: Block, row: Row) -> list[Cell]:
         len(row.seeds),
         texts[-1],
     ]
-    cells = [
-        Cell(text, "" if isinstance(sort, float) and math.isnan(sort) else sort)
-        for text, sort in zip(texts, sorts, strict=True)
-    ]
+    cells = [Cell(text, _sort(sort)) for text, sort in zip(texts, sorts, strict=True)]
     cells[2] = Cell(cells[2].text, cells[2].sort, _mean_interval(block, row))
     return cells
+
+
+def _sort(value: str | float) -> str | float:
+    """What to sort by; what is not there comes last."""
+    return "" if isinstance(value, float) and math.isnan(value) else value
 
 
 def _mean_interval(block: Block, row: Row) -> str:
@@ -326,7 +330,10 @@ def _cell_rows(
                 "settings": cell["settings_key"],
                 "headline": "-" if record.headline is None else summary.shown(record.headline, record.unit),
                 "total": summary.seconds(record.seconds.get("total", math.nan)),
-                "seconds": {name: summary.seconds(value) for name, value in record.seconds.items()},
+                "spent": [
+                    Cell(summary.seconds(one.seconds), _sort(one.seconds), gather.spent_words(one))
+                    for one in gather.spent(record)
+                ],
                 "environment": environment_of.get(cell["folder"], "-"),
                 "rerun": gather.rerun(record),
             }

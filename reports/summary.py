@@ -313,6 +313,11 @@ def seconds(value: float) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
+def rate(value: float) -> str:
+    """FLOPs a second as GFLOP/s or TFLOP/s."""
+    return f"{value / 1e9:.2g} GFLOP/s" if value < 99.5e9 else f"{value / 1e12:.2g} TFLOP/s"
+
+
 def size(value: float) -> str:
     """Bytes as MiB or GiB."""
     if not math.isfinite(value):

@@ -3,6 +3,7 @@
     python scripts/bench_phases.py                                      # CPU, 1/16 of the width, minutes
     python scripts/bench_phases.py --width-divisor 1 --prompts 256      # a GPU: lambada_es as the paper has it
     python scripts/bench_phases.py --width-divisor 1 --prompts 2048 --task 67 --target gpt2 --inner-steps 8
+    python scripts/bench_phases.py --growth --out reports/studies/phases/growth     # how seconds grow, half an hour
 
 The harness's own code runs: TRL's trainer, generation, reward, inner training, validation. Only the models are random
 and the texts are words that are one token each, so that prompts, rollouts and passages have the lengths that the
@@ -11,11 +12,18 @@ Writes OUT.json and OUT.md.
 
 floor    counted FLOPs at the rate of a large matrix product measured here, in the phase's dtype
 plan     what `run --dry-run` says for these settings on this device
+
+With --growth one thing after the other is doubled from a small step: rollouts, their length, T, width. Exponents of
+seconds and of FLOPs are fitted through all points, and through the last two, where fixed costs weigh least. OUT.json
+keeps every point; a second call goes on there.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
+import math
 import statistics
 import tempfile
 from pathlib import Path
@@ -26,7 +34,14 @@ from transformers import set_seed
 
 from harness import assets
 from harness.contracts import RewardContext, TaskContext
-from harness.machine.devices import Device, measured_device, stopwatch, stopwatch_counts_own_seconds
+from harness.machine.devices import (
+    Device,
+    measured_device,
+    peak_memory,
+    reset_peak_memory,
+    stopwatch,
+    stopwatch_counts_own_seconds,
+)
 from harness.planning.cost import CellEstimate, estimate
 from harness.planning.shapes import Shape, known_assets
 from harness.registry import REWARDS, TASKS
@@ -49,13 +64,21 @@ PHASES = ("generation", "reward", "update", "validation")
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = parse(arguments)
-    set_seed(0)
-    device = measured_device()
-    shapes = tuple(
+    return growth(options) if options.growth else one_size(options)
+
+
+def shapes_of(options: argparse.Namespace) -> tuple[Shape, ...]:
+    """Generator's and target's."""
+    return tuple(
         Shape(**known_assets()[NAMES[name]]["shape"]).divided(options.width_divisor)
         for name in (options.shape, options.target)
     )
-    settings = settings_for(options, shapes)
+
+
+def one_size(options: argparse.Namespace) -> dict[str, Any]:
+    set_seed(0)
+    device, shapes = measured_device(), shapes_of(options)
+    settings = settings_for(options)
     planned = estimate(settings, options.task, options.reward, device, shapes)
     measured, peaks = measure(settings, options, shapes)
     result = {
@@ -94,11 +117,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--passages", type=int, help="what Phi reads; default: in proportion to the prompts")
     parser.add_argument("--steps", type=int, default=3, help="measured GRPO steps, after one that warms up")
     parser.add_argument("--set", action="append", default=[], dest="assignments", metavar="KEY=VALUE")
+    parser.add_argument("--growth", action="store_true", help="fit how seconds grow with each size")
+    parser.add_argument("--doublings", type=int, default=4, help="with --growth: of each size")
     parser.add_argument("--out", type=Path, default=Path("reports/studies/phases/cpu"))
     return parser.parse_args(arguments)
 
 
-def settings_for(options: argparse.Namespace, shapes: tuple[Shape, ...]) -> Settings:
+def settings_for(options: argparse.Namespace) -> Settings:
     from harness.settings.profiles import parse_assignment
 
     rollouts = 4 * options.prompts
@@ -360,6 +385,120 @@ def table(result: dict[str, Any]) -> str:
         f"At the profile's size that is {step:.3g} s a GRPO step and {hours:.3g} h a cell, validation included, on "
         "this device and at this width.",
     ]
+    return "\n".join(lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------------ how cost grows
+
+SMALLEST = {"prompts": 4, "width_divisor": 32, "inner_steps": 1, "rollout": 16}
+"""Where every size starts: a step of seconds. `rollout` is in tokens, for the generator and for the target."""
+GROWTH_PROMPT = 64
+"""Tokens of a prompt at every point: rollouts that grow to four times as much are then what costs."""
+MEMORY = 24 * 2**30
+MOST_DOUBLINGS = 20
+SIZES = {
+    "rollouts a step": ("prompts", 2),
+    "tokens a rollout": ("rollout", 2),
+    "inner steps T": ("inner_steps", 2),
+    "width": ("width_divisor", 0.5),
+}
+"""What is doubled, and how: the option and its factor."""
+
+
+def growth(options: argparse.Namespace) -> dict[str, Any]:
+    """Every size doubled from the same smallest step, the others held: {"points": {key: point}, "device": ...}."""
+    path, device = options.out.with_suffix(".json"), measured_device()
+    result = {"task": options.task, "reward": options.reward, "device": device.name, "torch": torch.__version__}
+    points = json.loads(path.read_text(encoding="utf-8"))["points"] if path.exists() else {}
+    for size in SIZES:
+        for doubling in range(options.doublings + 1):
+            name, given = point_at(options, size, doubling)
+            if name not in points:
+                set_seed(0)
+                settings = settings_for(given)
+                reset_peak_memory()
+                measured, _ = measure(settings, given, shapes_of(given))
+                planned = estimate(settings, given.task, given.reward, device, shapes_of(given))
+                points[name] = {
+                    "seconds": {phase: statistics.median(measured[phase]) for phase in PHASES},
+                    "flops": {phase.name: phase.flops for phase in planned.phases},
+                    "peak_bytes": peak_memory(),
+                }
+                write_json(path, result | {"points": points})
+                print(name, points[name]["seconds"], flush=True)
+    result |= {"points": points, "fits": [row for size in SIZES for row in fits(options, points, size)]}
+    result["largest"] = {size: largest(options, size, device) for size in SIZES}
+    write_json(path, result)
+    write_atomic(options.out.with_suffix(".md"), growth_table(result))
+    print(growth_table(result))
+    return result
+
+
+def point_at(options: argparse.Namespace, size: str, doubling: int) -> tuple[str, argparse.Namespace]:
+    """(name, options) of the smallest step with one size doubled so many times."""
+    option, factor = SIZES[size]
+    # T splits a step's rollouts: its points have as many as its largest T has steps.
+    sizes = SMALLEST | ({"prompts": 2 ** max(2, options.doublings - 2)} if option == "inner_steps" else {})
+    sizes |= {option: int(sizes[option] * factor**doubling)}
+    lengths = {"generator.max_completion_tokens": sizes["rollout"], "inner.max_tokens": sizes["rollout"]}
+    lengths |= {"generator.max_prompt_tokens": GROWTH_PROMPT}
+    given = argparse.Namespace(**vars(options) | {name: sizes[name] for name in sizes if name != "rollout"})
+    given.assignments = [f"{key}={value}" for key, value in lengths.items()] + options.assignments
+    return ", ".join(f"{name} {value}" for name, value in sizes.items()), given
+
+
+def fits(options: argparse.Namespace, points: dict[str, Any], size: str) -> list[dict[str, Any]]:
+    """For each phase the exponents of seconds and of FLOPs over that size: through all points, and the last two."""
+    found = [points[point_at(options, size, doubling)[0]] for doubling in range(options.doublings + 1)]
+    rows = []
+    for phase in PHASES:
+        row: dict[str, Any] = {"size": size, "phase": phase}
+        for kind in ("seconds", "flops"):
+            values = [math.log2(point[kind][phase]) if point[kind][phase] else math.nan for point in found]
+            row[kind] = slope(values)
+            row[f"last_{kind}"] = values[-1] - values[-2]
+        rows.append(row)
+    return rows
+
+
+def slope(values: list[float]) -> float:
+    """Least squares over 0, 1, 2, ...: logarithms to base 2 after so many doublings give an exponent."""
+    return statistics.linear_regression(range(len(values)), values).slope
+
+
+def largest(options: argparse.Namespace, size: str, device: Device) -> int:
+    """How often that size can be doubled within `MEMORY`, by the plan; at most `MOST_DOUBLINGS` times, and to
+    the whole width."""
+    most = 0
+    for doubling in range(MOST_DOUBLINGS + 1):
+        _, given = point_at(options, size, doubling)
+        if not given.width_divisor:
+            break
+        roomy = dataclasses.replace(device, memory=MEMORY)
+        settings = settings_for(given)
+        if estimate(settings, given.task, given.reward, roomy, shapes_of(given)).memory > MEMORY:
+            break
+        most = doubling
+    return most
+
+
+def growth_table(result: dict[str, Any]) -> str:
+    lines = [
+        f"`{result['task']}` / `{result['reward']}`, Llama-3.2-1B's layers at 1/{SMALLEST['width_divisor']} of the "
+        f"width and more, random weights; {result['device']}, torch {result['torch']}, CPU seconds where one thread "
+        "works. Exponents: cost grows as size to that power. The last column is the largest size by the plan in 24 GB, "
+        "the others held at their smallest.",
+        "",
+        "| size | phase | seconds, all points | seconds, last two | FLOPs, all points | FLOPs, last two | in 24 GB |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in result["fits"]:
+        numbers = [row[name] for name in ("seconds", "last_seconds", "flops", "last_flops")]
+        doublings = result["largest"][row["size"]]
+        times = f"x{2**doublings}" if doublings < MOST_DOUBLINGS else "no limit"
+        lines.append(
+            f"| {row['size']} | {row['phase']} | {' | '.join(f'{number:.2f}' for number in numbers)} | {times} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -169,6 +169,8 @@ def _finish(
         "validation": 8.0,
         "total": 135.0 + 5 * random.random(),
     }
+    record.flops = {"generation": 1e11, "reward": 0.0, "update": 4e12, "validation": 8e10}
+    record.floor_seconds = {phase: flops / 2e11 for phase, flops in record.flops.items()}
     record.peak_memory_bytes = int(9e8 + 1e8 * random.random())
     store.write_curves(record, rows)
     store.write_samples(samples)

@@ -38,7 +38,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 GRID = [("norm", "adam_metagrad"), ("norm", "naive"), ("lambada_es", "levenshtein")]
-TIMED = ("seconds", "provenance", "peak_memory", "device_memory")
+TIMED = ("seconds", "floor_seconds", "provenance", "peak_memory", "device_memory")
 STOPS = (signal.SIGINT, signal.SIGTERM)
 WRITES = ("torn", "full", "readonly")
 

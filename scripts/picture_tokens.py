@@ -33,7 +33,7 @@ from harness.settings.schema import Settings
 from harness.store.atomic import write_atomic
 from harness.training.generation import generate
 from harness.training.inner import InnerTrainer
-from harness.training.prompts import bind_template, build_prompt
+from harness.training.prompts import bind_template, build_prompts
 
 STEPS, RATE = 400, 0.05
 """Updates of the distribution's logits, by Adam, and their rate."""
@@ -77,7 +77,7 @@ def rollouts(settings: Settings, count: int) -> list[str]:
     generator = assets.load_model(settings.generator.model, dtype=settings.generator.dtype, attention="sdpa")
     tokenizer = assets.load_tokenizer(settings.generator.model)
     bind_template(tokenizer, settings.generator.template_values)
-    prompts = [build_prompt(tokenizer, settings.generator, text) for text in articles(settings)[0]]
+    prompts = build_prompts(tokenizer, settings.generator, articles(settings)[0])
     return generate(generator, tokenizer, [prompts[i % len(prompts)] for i in range(count)], settings.generator, seed=0)
 
 

@@ -13,6 +13,9 @@ from rich.progress import Progress as RichProgress
 
 from harness.planning.cells import Cell
 
+BARS_PER_SECOND = 1
+"""How often the bars are drawn: rich's ten times take two per cent of a core from the cells."""
+
 
 class Progress:
     """Observer of `run_grid`: `progress(cell, event)`; a context manager around it."""
@@ -33,6 +36,7 @@ class Progress:
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[headline]}"),
                 console=self.console,
+                refresh_per_second=BARS_PER_SECOND,
             )
             self.bars.start()
             self.overall = self.bars.add_task("[bold]cells", total=self.count, headline="")

@@ -64,7 +64,7 @@ def build_pool(
     generator's `max_completion_tokens`. Raises HarnessError if there are too few held-out articles."""
     from harness.planning.cells import articles
     from harness.training.generation import generate
-    from harness.training.prompts import build_prompt
+    from harness.training.prompts import build_prompts
 
     rng = Random(f"fidelity/{seed}")
     width = settings.grpo.rollouts_per_prompt
@@ -99,7 +99,7 @@ def build_pool(
     rollouts = generate(
         generator,
         tokenizer,
-        [build_prompt(tokenizer, settings.generator, text) for text in asked],
+        build_prompts(tokenizer, settings.generator, asked),
         settings.generator,
         seed=pool_seed(seed),
     )
@@ -132,9 +132,9 @@ def as_rollouts(
 ) -> tuple[list[Any], list[Any], list[list[int]]]:
     """(prompts, completions, completion_ids) of the pool's `members`, as TRL hands them to a reward: strings, or
     message lists where the tokenizer has a chat template."""
-    from harness.training.prompts import build_prompt
+    from harness.training.prompts import build_prompts
 
-    prompts = [build_prompt(tokenizer, settings.generator, pool.articles[i]) for i in members]
+    prompts = build_prompts(tokenizer, settings.generator, [pool.articles[i] for i in members])
     texts = [pool.texts[i] for i in members]
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     if prompts and isinstance(prompts[0], str):

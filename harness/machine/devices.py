@@ -42,8 +42,13 @@ class Device:
     call: float
     share: float = 1.0
 
+    def product_rate(self, dtype: str) -> float:
+        """FLOPs per second of large matrix products; as in float32 where the dtype was not measured."""
+        return self.flops.get(dtype, self.flops["float32"])
+
     def rate(self, dtype: str) -> float:
-        return self.flops.get(dtype, self.flops["float32"]) * self.share
+        """What a transformer reaches of it."""
+        return self.product_rate(dtype) * self.share
 
 
 GIB = 2**30
@@ -71,6 +76,14 @@ DATASHEETS = {
     "l4": _datasheet("L4", 22, bfloat16=121, tf32=60, float32=30, bandwidth=0.3),
     "rtx4090": _datasheet("RTX 4090", 23, bfloat16=165, tf32=82, float32=82, bandwidth=1.0),
 }
+
+CPU_CORE = Device("a CPU core", 8 * GIB, {"float32": 5e10}, 1e10, CPU_CALL, CPU_SHARE)
+
+
+def usual_device() -> Device:
+    """A device of the kind that is here, nothing measured and torch not imported: for comparing costs."""
+    return DATASHEETS["h100"] if cuda_devices() else CPU_CORE
+
 
 GPU_PRODUCT, CPU_PRODUCT = 4096, 768
 """Rows of the square matrices whose product is timed: large enough to be bound by arithmetic, over in a moment."""
@@ -158,7 +171,12 @@ def to_device(model: Any) -> None:
 
 
 def reset_peak_memory() -> None:
-    """Starts the process's high-water mark anew (Linux), so that each cell of a worker reports its own peak."""
+    """Starts the high-water marks of the process (Linux) and of its GPU anew, so that each cell of a worker reports its
+    own peak."""
+    if cuda_devices():
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -137,10 +137,27 @@ def forward(
     return Work(flops, moved + weights, passes * shape.layers)
 
 
-def generation(shape: Shape, settings: Settings, prompts: int, group: int) -> Work:
+@dataclass(frozen=True)
+class Lengths:
+    """Mean tokens of a text: what a plan allows, or what was counted."""
+
+    prompt: float
+    rollout: float
+    trained: float
+    """A rollout as the target reads it."""
+    referred: float | None = None
+    """A text that the metric reads; None: as long as the task declares."""
+
+    @classmethod
+    def allowed(cls, settings: Settings) -> Lengths:
+        generator = settings.generator
+        return cls(generator.max_prompt_tokens, generator.max_completion_tokens, settings.inner.max_tokens)
+
+
+def generation(shape: Shape, settings: Settings, lengths: Lengths, prompts: int, group: int) -> Work:
     """Prompts read, then one pass a new token over all rollouts that are under way together."""
     generator = settings.generator
-    prompt, new, each = generator.max_prompt_tokens, generator.max_completion_tokens, WIDTH[generator.dtype]
+    prompt, new, each = lengths.prompt, lengths.rollout, WIDTH[generator.dtype]
     rollouts = prompts * group
     batch = min(generation_batch(settings), rollouts)
     rounds = math.ceil(rollouts / batch)
@@ -152,9 +169,9 @@ def generation(shape: Shape, settings: Settings, prompts: int, group: int) -> Wo
     return work + Work(moved=new * (prompts * prompt + rollouts * new / 2) * cache)
 
 
-def update(shape: Shape, settings: Settings) -> Work:
+def update(shape: Shape, settings: Settings, lengths: Lengths) -> Work:
     generator, grpo = settings.generator, settings.grpo
-    prompt, new, each = generator.max_prompt_tokens, generator.max_completion_tokens, WIDTH[generator.dtype]
+    prompt, new, each = lengths.prompt, lengths.rollout, WIDTH[generator.dtype]
     rollouts, size = grpo.rollouts_per_step, grpo.backward_size()
     passes = rollouts / size
     if grpo.shared_prompts:
@@ -172,10 +189,11 @@ def update(shape: Shape, settings: Settings) -> Work:
     return one * (TRAINING_FORWARDS + (grpo.updates_per_step > 1 and not serves)) + optimizer
 
 
-def training(shape: Shape, settings: Settings, texts: int, steps: int, metagradient: bool) -> Work:
+def training(
+    shape: Shape, settings: Settings, lengths: Lengths, texts: int, steps: int, metagradient: bool = False
+) -> Work:
     """Inner training on `texts` in `steps` optimizer steps, or the metagradient through it."""
-    inner, each = settings.inner, WIDTH[settings.target.dtype]
-    length = inner.max_tokens
+    inner, each, length = settings.inner, WIDTH[settings.target.dtype], lengths.trained
     passes = max(steps, texts / (inner.microbatch or texts))
     one = forward(
         shape, texts * length, span=length / 2, scored=texts * length, bytes_each=each, passes=passes, eager=True
@@ -187,18 +205,18 @@ def training(shape: Shape, settings: Settings, texts: int, steps: int, metagradi
     return one * forwards + Work(moved=steps * vectors)
 
 
-def warmup(shape: Shape, settings: Settings, texts: int) -> Work:
+def warmup(shape: Shape, settings: Settings, lengths: Lengths, texts: int) -> Work:
     """The plain training on the same texts before, if the settings ask for one."""
     steps = settings.inner.warmup_steps
-    return training(shape, settings, texts, steps, False) if steps else Work()
+    return training(shape, settings, lengths, texts, steps) if steps else Work()
 
 
-def metric(shape: Shape, settings: Settings, task: str, factor: float) -> Work:
+def metric(shape: Shape, settings: Settings, lengths: Lengths, task: str, factor: float) -> Work:
     """`factor` forward passes over what the task's metric reads, as the task declares it."""
     cost = TASKS.get(task).declares.metric_cost(settings.task.options)
     if cost is None:
         return Work()
-    length = min(cost.tokens, shape.positions or cost.tokens)
+    length = min(lengths.referred or cost.tokens, shape.positions or cost.tokens)
     each = WIDTH[settings.target.dtype]
     work = forward(
         shape,
@@ -210,6 +228,68 @@ def metric(shape: Shape, settings: Settings, task: str, factor: float) -> Work:
         eager=True,
     )
     return work * factor
+
+
+@dataclass(frozen=True)
+class PhaseWork:
+    """What the generator and the target do in a phase."""
+
+    generator: Work = Work()
+    target: Work = Work()
+
+    @property
+    def flops(self) -> float:
+        return self.generator.flops + self.target.flops
+
+    def seconds(self, device: Device, settings: Settings) -> float:
+        """What it takes, as the module's docstring says."""
+        generator, target = dtypes(settings)
+        return self.generator.seconds(device, generator) + self.target.seconds(device, target)
+
+    def floor_seconds(self, device: Device, settings: Settings) -> float:
+        """What its FLOPs alone would take as large matrix products, each model's in its own dtype."""
+        generator, target = dtypes(settings)
+        return self.generator.flops / device.product_rate(generator) + self.target.flops / device.product_rate(target)
+
+
+def dtypes(settings: Settings) -> tuple[str, str]:
+    """(generator's, target's) by the names of `Device.flops`."""
+    target = settings.target
+    return settings.generator.dtype, "tf32" if target.tf32 and target.dtype == "float32" else target.dtype
+
+
+def step_work(
+    settings: Settings, task: str, reward: str, shapes: tuple[Shape, Shape], lengths: Lengths, warmed: float
+) -> dict[str, PhaseWork]:
+    """Generation, reward and update of a GRPO step with generator and target of these shapes. `warmed`: 1 where the
+    reward's trainings have their warm-up, 0 where they have none; the share of such steps for a mean step."""
+    generator_shape, target_shape = shapes
+    grpo, inner, how = settings.grpo, settings.inner, REWARDS.get(reward).training
+    scored = Work()
+    if how:
+        sets = how.sets(inner.cross_group, grpo.rollouts_per_prompt)
+        scored = warmup(target_shape, settings, lengths, grpo.rollouts_per_step) * warmed
+        scored += training(target_shape, settings, lengths, grpo.rollouts_per_step, inner.steps, how.metagradient)
+        passes = TRAINING_FORWARDS if how.metagradient else 1
+        scored += metric(target_shape, settings, lengths, task, sets * passes)
+    made = generation(generator_shape, settings, lengths, grpo.prompts_per_step, grpo.rollouts_per_prompt)
+    return {
+        "generation": PhaseWork(made),
+        "reward": PhaseWork(target=scored),
+        "update": PhaseWork(update(generator_shape, settings, lengths)),
+    }
+
+
+def validation_work(settings: Settings, task: str, shapes: tuple[Shape, Shape], lengths: Lengths) -> PhaseWork:
+    """One validation: rollouts on held-out prompts, a fresh target trained on them, and the metric of it before and
+    after."""
+    generator_shape, target_shape = shapes
+    validation = settings.validation
+    steps = validation.inner_steps or settings.inner.steps
+    checked = warmup(target_shape, settings, lengths, validation.prompts)
+    checked += training(target_shape, settings, lengths, validation.prompts, steps)
+    checked += metric(target_shape, settings, lengths, task, 2)
+    return PhaseWork(generation(generator_shape, settings, lengths, validation.prompts, 1), checked)
 
 
 # --------------------------------------------------------------------------------------------------------------- memory
@@ -271,51 +351,28 @@ def estimate(
     generator_shape, target_shape = shapes or (shape_of(settings.generator.model), shape_of(settings.target.model))
     if settings.target.untie_head:
         target_shape = target_shape.untied()
+    shapes = generator_shape, target_shape
     grpo, inner, validation = settings.grpo, settings.inner, settings.validation
-    of_generator = settings.generator.dtype
-    of_target = "tf32" if settings.target.tf32 and settings.target.dtype == "float32" else settings.target.dtype
     how = REWARDS.get(reward).training
     metagradient = how is not None and how.metagradient
-
-    made = generation(generator_shape, settings, grpo.prompts_per_step, grpo.rollouts_per_prompt)
-    updated = update(generator_shape, settings)
-    scored = Work()
-    if how:
-        sets = how.sets(inner.cross_group, grpo.rollouts_per_prompt)
-        warmed = max(0, grpo.steps - inner.warmup_after) / grpo.steps  # of the steps; one stands for the mean of all
-        scored = warmup(target_shape, settings, grpo.rollouts_per_step) * warmed
-        scored += training(target_shape, settings, grpo.rollouts_per_step, inner.steps, metagradient)
-        scored += metric(target_shape, settings, task, sets * (TRAINING_FORWARDS if metagradient else 1))
-    last_steps = validation.inner_steps or inner.steps
-    checked_text = generation(generator_shape, settings, validation.prompts, 1)
-    checked_target = warmup(target_shape, settings, validation.prompts)
-    checked_target += training(target_shape, settings, validation.prompts, last_steps, False)
-    checked_target += metric(target_shape, settings, task, 2)
+    allowed = Lengths.allowed(settings)
+    warmed = max(0, grpo.steps - inner.warmup_after) / grpo.steps  # of the steps; one stands for the mean of all
+    works = step_work(settings, task, reward, shapes, allowed, warmed)
+    works["validation"] = validation_work(settings, task, shapes, allowed)
 
     states, target = generator_states(generator_shape, settings), target_shape.parameters * WIDTH[settings.target.dtype]
     reward_peak = training_memory(target_shape, settings, inner.steps, metagradient) + target if how else 0
+    last_steps = validation.inner_steps or inner.steps
     validation_peak = training_memory(target_shape, settings, last_steps, False) + target
     rest = (0, 0) if offloads(settings, device, generator_shape, target_shape) else (states, target)
-    phases = (
-        Phase(
-            "generation",
-            made.flops,
-            made.seconds(device, of_generator),
-            states + generation_memory(generator_shape, settings) + rest[1],
-        ),
-        Phase("reward", scored.flops, scored.seconds(device, of_target), reward_peak + rest[0]),
-        Phase(
-            "update",
-            updated.flops,
-            updated.seconds(device, of_generator),
-            states + update_memory(generator_shape, settings) + rest[1],
-        ),
-        Phase(
-            "validation",
-            checked_text.flops + checked_target.flops,
-            checked_text.seconds(device, of_generator) + checked_target.seconds(device, of_target),
-            validation_peak + rest[0],
-        ),
+    memory = {
+        "generation": states + generation_memory(generator_shape, settings) + rest[1],
+        "reward": reward_peak + rest[0],
+        "update": states + update_memory(generator_shape, settings) + rest[1],
+        "validation": validation_peak + rest[0],
+    }
+    phases = tuple(
+        Phase(name, work.flops, work.seconds(device, settings), memory[name]) for name, work in works.items()
     )
     validations = 1 + math.ceil(grpo.steps / validation.every)
     length = settings.generator.max_prompt_tokens + settings.generator.max_completion_tokens

@@ -88,6 +88,9 @@ def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
     )
     for phase in ("load", "generation", "reward", "update", "validation", "total"):
         row[f"seconds_{phase}"] = record.seconds.get(phase, math.nan)
+    for phase in ("generation", "reward", "update", "validation"):
+        row[f"flops_{phase}"] = record.flops.get(phase, math.nan)
+        row[f"floor_seconds_{phase}"] = record.floor_seconds.get(phase, math.nan)
     row["notes"] = "; ".join(record.notes)
     row["peak_memory_bytes"] = record.peak_memory_bytes
     row["device_memory_bytes"] = record.device_memory_bytes

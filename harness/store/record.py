@@ -35,9 +35,11 @@ from harness.store.lines import as_lines, read_lines
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 IDENTITY_VERSION = 2
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda data: data,  # 2 added `flops` and `floor_seconds`, which nobody can tell of older cells
+}
 """Schema version -> a record's plain data of that version as data of the next; one for each rise of SCHEMA_VERSION."""
 Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
 
@@ -83,6 +85,12 @@ class CellRecord(BaseModel):
     """Share of groups whose raw rewards were all equal, over the whole training."""
     seconds: dict[str, float] = Field(default_factory=dict)
     """Phase -> seconds: load, generation, reward, update, validation, storing (records and checkpoints), total."""
+    flops: dict[str, float] = Field(default_factory=dict)
+    """Phase -> floating-point operations that generation, reward, update and validation took: those of the models,
+    counted from the tokens that were read and written. Empty where the models' shape is not known."""
+    floor_seconds: dict[str, float] = Field(default_factory=dict)
+    """Phase -> what these would have taken as large matrix products, at the rate measured on the cell's machine with
+    its threads: over `seconds`, the share of that rate which was reached."""
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
     notes: list[str] = Field(default_factory=list)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.contracts import HarnessError
@@ -21,9 +22,11 @@ def bind_template(tokenizer: PreTrainedTokenizerBase, values: dict[str, str]) ->
         tokenizer.chat_template = lines + tokenizer.chat_template
 
 
-def build_prompt(tokenizer: PreTrainedTokenizerBase, settings: GeneratorSettings, article: str) -> Prompt:
-    """The prompt for one article, cut to `max_prompt_tokens`: a message list where the tokenizer has a chat template,
-    plain text otherwise. Raises HarnessError if the prompt alone is too long."""
+def build_prompts(
+    tokenizer: PreTrainedTokenizerBase, settings: GeneratorSettings, articles: Sequence[str]
+) -> list[Prompt]:
+    """The prompt for each article, cut to `max_prompt_tokens`: message lists where the tokenizer has a chat template,
+    plain texts otherwise. Raises HarnessError if the prompt alone is too long."""
 
     def wrap(text: str) -> Prompt:
         content = settings.prompt.replace("<article>", text)
@@ -34,10 +37,12 @@ def build_prompt(tokenizer: PreTrainedTokenizerBase, settings: GeneratorSettings
         raise HarnessError(
             f"The prompt without any article fills generator.max_prompt_tokens={settings.max_prompt_tokens}; raise it."
         )
-    ids = tokenizer(article, add_special_tokens=False)["input_ids"]
-    if len(ids) > room - 2:  # 2: a cut can tokenise to a little more at its seams
-        article = tokenizer.decode(ids[: max(1, room - 2)], skip_special_tokens=True)
-    return wrap(article)
+    room = max(1, room - 2)  # 2: a cut can tokenise to a little more at its seams
+    encoded = tokenizer(list(articles), add_special_tokens=False)["input_ids"] if articles else []
+    return [
+        wrap(article if len(ids) <= room else tokenizer.decode(ids[:room], skip_special_tokens=True))
+        for article, ids in zip(articles, encoded, strict=True)
+    ]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> list[int]:

@@ -1,10 +1,15 @@
-"""What is known of a GRPO step when it is over: reported by the trainer, stored by the cell."""
+"""What is known of a GRPO step when it is over, reported by the trainer and stored by the cell; what its phases did."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from harness.machine.devices import Device
+from harness.planning.cost import Lengths, PhaseWork, step_work, validation_work
+from harness.planning.shapes import Shape
+from harness.settings.schema import Settings
 
 TRAIN_MEASURES = {
     "reward_raw_mean": "",
@@ -61,3 +66,41 @@ class StepReport:
         known["completion_tokens"] = self.logs.get("completions/mean_length")
         known["clipped_tokens"] = self.logs.get("clip_ratio/region_mean")
         return {name: float(known[name]) for name in TRAIN_MEASURES if known[name] is not None}
+
+
+@dataclass
+class Meter:
+    """Counts what a cell's phases did, by the plan's formulas (harness/planning/cost.py) with the tokens that were read
+    and written: padding counts nothing, and a rollout has as many tokens for the target as for the generator.
+
+    shapes       of generator and target
+    device       what large matrix products reach here, with this cell's threads
+    referred     mean tokens of the task's references, for what its metric reads
+    held_out     mean tokens of a held-out prompt
+    tokens_seen  by the generator in training so far: TRL's count
+    """
+
+    settings: Settings
+    task: str
+    reward: str
+    shapes: tuple[Shape, Shape]
+    device: Device
+    referred: float | None
+    held_out: float
+    tokens_seen: int = 0
+
+    def step(self, report: StepReport, warmed: bool) -> dict[str, PhaseWork]:
+        """Of generation, reward and update. `warmed`: whether the reward's trainings had their warm-up."""
+        seen, rollout = int(report.logs["num_tokens"]), report.logs["completions/mean_length"]
+        prompt = (seen - self.tokens_seen) / report.stats.rollouts - rollout
+        self.tokens_seen = seen
+        return step_work(self.settings, self.task, self.reward, self.shapes, self._lengths(prompt, rollout), warmed)
+
+    def validation(self, rollout: float) -> PhaseWork:
+        """Of a validation with rollouts of that many tokens on average."""
+        return validation_work(self.settings, self.task, self.shapes, self._lengths(self.held_out, rollout))
+
+    def _lengths(self, prompt: float, rollout: float) -> Lengths:
+        inner = self.settings.inner
+        trained = inner.max_tokens if inner.trained_padding is not None else min(rollout, inner.max_tokens)
+        return Lengths(prompt, rollout, trained, self.referred)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.cell import run_cell
+from harness.machine.devices import usual_device
 from harness.planning.cells import Cell
+from harness.planning.cost import estimate
 from harness.planning.policy import Policy, kept
 from harness.store import locks
 from harness.store.checkpoint import Checkpoints
@@ -31,10 +33,23 @@ def run_grid(
     same grid on the same folder: each cell is run by one of them, the others wait for it in the end. Raises Interrupted
     after SIGINT or SIGTERM, when every running cell has been stored as `interrupted`, and StorageError where nothing
     can be stored any more.
+
+    The dearest cells begin first, by the plan's estimate: a long one that began last would leave workers idle.
     """
     since = now()
-    jobs = [CellJob(cell, runs, policy, since, report_to) for cell in cells]
-    return executor.run(jobs, lambda job, event: observe(job.cell, event))
+    order = sorted(range(len(cells)), key=lambda number: -_hours(cells[number]))
+    jobs = [CellJob(cells[number], runs, policy, since, report_to) for number in order]
+    records = executor.run(jobs, lambda job, event: observe(job.cell, event))
+    of_number = dict(zip(order, records, strict=False))  # of a launcher's ranks only the first gets records
+    return [of_number[number] for number in sorted(of_number)]
+
+
+def _hours(cell: Cell) -> float:
+    """What the cell would take on some machine: enough to say which of two takes longer. 0 where that is not known."""
+    try:
+        return estimate(cell.settings, cell.task, cell.reward, usual_device()).hours
+    except Exception:  # a shape that is not known offline, or a fault in a task's own code: the order is all it costs
+        return 0.0
 
 
 @dataclass(frozen=True)

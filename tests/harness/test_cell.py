@@ -36,6 +36,26 @@ def test_every_task_and_reward_runs_to_the_end(task, reward, quick, tmp_path):
     assert (CellStore.of(tmp_path, record).folder / "samples.jsonl").read_text().count("\n") == 3 * 4
 
 
+def test_a_cell_counts_its_work_by_the_tokens_it_read_and_wrote(quick, tmp_path, monkeypatch):
+    from harness.training import steps
+    from tests.helpers.cells import write_articles
+
+    seen = []
+    step_work = steps.step_work
+    monkeypatch.setattr(steps, "step_work", lambda *given: seen.append(given[-2]) or step_work(*given))
+    articles = write_articles(tmp_path / "a.jsonl", line="Article {letter}{letter}")
+    changes = {"data__articles": str(articles), "generator__max_completion_tokens": 5, "inner__max_tokens": 4}
+    record = run_cell(make_cell("lambada_es", "adam_metagrad", quick(**changes)), tmp_path, ignore)
+    _, long = load(tmp_path)
+    written = long[long["measure"] == "completion_tokens"]["value"].tolist()
+    assert [lengths.rollout for lengths in seen] == written
+    assert {lengths.prompt for lengths in seen} == {len("Say: Article aa")}  # a byte a token
+    assert [lengths.trained for lengths in seen] == [min(4, tokens) for tokens in written]
+    phases = {"generation", "reward", "update", "validation"}
+    assert record.flops.keys() == record.floor_seconds.keys() == phases
+    assert min(record.flops.values()) > 0 and min(record.floor_seconds.values()) > 0
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen"])
 def test_other_model_shapes_run(family, quick, tmp_path):
     record = run_cell(make_cell("lambada_es", "adam_metagrad", quick(family)), tmp_path, ignore)

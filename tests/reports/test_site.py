@@ -117,6 +117,32 @@ def test_text_from_runs_is_never_markup(tmp_path: Path, generate: Callable[..., 
     assert "<script" not in outside and "<img" not in outside and "![x]" not in outside
 
 
+def test_where_the_time_went_is_told_as_far_as_it_is_known(built: Path, runs: Path) -> None:
+    record = next(record for cell in find_cells(runs) if (record := cell.read()) and record.status == "done")
+    record.seconds = {
+        "load": 5.0,
+        "generation": 50.0,
+        "reward": 10.0,
+        "update": 25.0,
+        "validation": 0.0,
+        "total": 100.0,
+    }
+    found = {one.phase: one for one in gather.spent(record)}
+    assert list(found) == ["generation", "reward", "update", "validation", "rest"]
+    generation = found["generation"]
+    assert (generation.share, generation.rate, generation.products) == (0.5, 2e9, pytest.approx(0.01))
+    assert gather.spent_words(generation) == "50%; 2 GFLOP/s, 1% of products"
+    assert gather.spent_words(found["reward"]) == "10%", "a reward without a model has no rate"
+    assert (found["rest"].seconds, gather.spent_words(found["rest"])) == (15.0, "15%")
+    record.flops = record.floor_seconds = {}
+    assert gather.spent_words(gather.spent(record)[0]) == "50%", "an older record"
+    record.seconds = {}
+    assert [gather.spent_words(one) for one in gather.spent(record)] == [""] * 5
+    for name in ("index.html", "report.md"):
+        text = (built.parent / name).read_text()
+        assert text.count("Where the time went") and text.count("; 2 GFLOP/s, 1% of products") == 27  # cells with numbers
+
+
 def test_a_fence_outlasts_the_backticks_in_a_text() -> None:
     from reports.markdown import fenced
 

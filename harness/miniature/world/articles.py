@@ -5,7 +5,7 @@ Everything is deterministic: the facts depend on the subject's number alone, the
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from random import Random
 from types import ModuleType
@@ -13,8 +13,11 @@ from types import ModuleType
 from .facts import facts
 
 LANGUAGES = ("en", "de", "es", "fr", "it")
+KEPT = 8192
+"""Articles kept in memory: a process asks for the same ones for their hash, for checks, and for every cell it runs."""
 
 
+@lru_cache(maxsize=KEPT)
 def article(subject: int, language: str = "en", variant: int = 0) -> str:
     """One article: two or three sentences and, in one subject of eight, an archive number; 100 to 230 characters.
 

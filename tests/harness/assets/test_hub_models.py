@@ -14,7 +14,7 @@ from harness.contracts import HarnessError
 from harness.planning.cells import Cell
 from harness.planning.shapes import shape_of
 from harness.settings.profiles import load_profile, resolve
-from harness.training.prompts import bind_template, build_prompt, encode_prompt
+from harness.training.prompts import bind_template, build_prompts, encode_prompt
 from tests.helpers.hub_cache import COMMIT, HubCache
 
 ROW = {
@@ -95,7 +95,7 @@ def test_a_head_of_its_own_is_kept(tmp_path):
 def test_prompts_follow_the_generators_chat_template(family, opening, closing):
     tokenizer = assets.load_tokenizer(ROW[family])
     settings = resolve(load_profile("tiny"), "", "", {"generator.prompt": "Say: <article>"}).generator
-    ids = encode_prompt(tokenizer, build_prompt(tokenizer, settings, "A short text"))
+    ids = encode_prompt(tokenizer, build_prompts(tokenizer, settings, ["A short text"])[0])
     text = tokenizer.decode(ids)
     assert text.startswith(opening) and text.endswith(closing) and "Say: A short text" in text
     if tokenizer.bos_token_id is not None and family == "llama":
@@ -106,9 +106,9 @@ def test_the_date_of_llamas_template_is_a_setting():
     tokenizer = assets.load_tokenizer(ROW["llama"])
     values = resolve(load_profile("paper"), "uuid", "").generator.template_values
     settings = resolve(load_profile("tiny"), "", "").generator
-    today = tokenizer.decode(encode_prompt(tokenizer, build_prompt(tokenizer, settings, "x")))
+    today = tokenizer.decode(encode_prompt(tokenizer, build_prompts(tokenizer, settings, ["x"])[0]))
     bind_template(tokenizer, values)
-    fixed = tokenizer.decode(encode_prompt(tokenizer, build_prompt(tokenizer, settings, "x")))
+    fixed = tokenizer.decode(encode_prompt(tokenizer, build_prompts(tokenizer, settings, ["x"])[0]))
     assert "Today Date: 26 Jul 2024" in fixed and today != fixed
 
 

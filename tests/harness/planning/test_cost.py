@@ -9,11 +9,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.contracts import HarnessError
 from harness.grid import cross_product
 from harness.machine.devices import DATASHEETS, Device
-from harness.planning.cost import estimate, forward
+from harness.planning.cost import Lengths, PhaseWork, Work, dtypes, estimate, forward, step_work, validation_work
 from harness.planning.preflight import preflight
 from harness.planning.shapes import Shape, known_assets, shape_from_config, shape_of
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
+from harness.training.steps import Meter, RolloutStats, StepReport
 from rewards.metagradient.checkpointing import Costs, Tier, choose
 
 SLOW = Device("test", 2**34, {"float32": 1e10, "bfloat16": 1e10}, 1e10, 1e-4)
@@ -51,6 +52,59 @@ def test_every_cell_can_be_estimated(profile, task, reward):
     assert [phase.name for phase in one.phases] == ["generation", "reward", "update", "validation"]
     if reward in ("embedding", "fasttext", "levenshtein"):
         assert one.phases[1].flops == 0
+
+
+@pytest.mark.parametrize("task", ["lambada_es", "67"])
+@pytest.mark.parametrize("reward", ["adam_metagrad", "naive", "embedding"])
+def test_texts_of_full_length_are_the_plan_and_shorter_ones_are_less(task, reward):
+    settings = resolve(load_profile("tiny"), task, reward)
+    shapes = shape_of("embedded:generator"), shape_of("embedded:target")
+    whole = Lengths.allowed(settings)
+    planned = {phase.name: phase.flops for phase in estimate(settings, task, reward, SLOW).phases}
+    found = step_work(settings, task, reward, shapes, whole, 0) | {
+        "validation": validation_work(settings, task, shapes, whole)
+    }
+    assert {name: work.flops for name, work in found.items()} == planned
+    for name, flops in planned.items():
+        work = found[name]
+        assert work.floor_seconds(SLOW, settings) == pytest.approx(flops / 1e10)
+        assert flops == 0 or work.seconds(SLOW, settings) > work.floor_seconds(SLOW, settings)
+    short = Lengths(whole.prompt / 2, whole.rollout / 2, whole.trained / 2, referred=10)
+    for name, work in step_work(settings, task, reward, shapes, short, 0).items():
+        assert work.flops == 0 if planned[name] == 0 else 0.1 * planned[name] < work.flops < 0.51 * planned[name]
+
+
+def test_each_model_has_the_rate_of_its_own_dtype():
+    settings = resolve(load_profile("paper"), "67", "naive")
+    assert dtypes(settings) == ("bfloat16", "tf32")
+    device = Device("test", 1, {"float32": 1.0, "tf32": 2.0, "bfloat16": 8.0}, 1.0, 0.0, share=0.5)
+    work = PhaseWork(Work(flops=16), Work(flops=16))
+    assert (work.flops, work.floor_seconds(device, settings)) == (32, 2 + 8)
+    assert work.seconds(device, settings) == 4 + 16
+
+
+def test_a_meter_counts_what_was_read_and_written():
+    settings = resolve(load_profile("tiny"), "uuid", "naive")
+    shapes = shape_of("embedded:generator"), shape_of("embedded:target")
+    meter = Meter(settings, "uuid", "naive", shapes, SLOW, referred=None, held_out=30, tokens_seen=1000)
+    rollouts = settings.grpo.rollouts_per_step
+
+    def step(seen: int, rollout: float, warmed: bool = False) -> dict[str, float]:
+        stats = RolloutStats(rollouts, 0, 0, 0, 0, 0, 0, 0)
+        logs = {"num_tokens": seen, "completions/mean_length": rollout}
+        return {name: work.flops for name, work in meter.step(StepReport(1, stats, logs, {}), warmed).items()}
+
+    def expected(prompt: float, rollout: float, warmed: float = 0) -> dict[str, float]:
+        lengths = Lengths(prompt, rollout, rollout)
+        return {k: w.flops for k, w in step_work(settings, "uuid", "naive", shapes, lengths, warmed).items()}
+
+    assert step(1000 + rollouts * (40 + 20), 20) == expected(40, 20)
+    assert step(1000 + rollouts * (40 + 20 + 50 + 30), 30, warmed=True) == expected(50, 30, 1)
+    assert expected(50, 30, 1)["reward"] > 1.9 * expected(50, 30)["reward"]
+    assert meter.validation(20).flops == validation_work(settings, "uuid", shapes, Lengths(30, 20, 20)).flops
+    padded = settings.model_copy(update={"inner": settings.inner.model_copy(update={"trained_padding": 0})})
+    meter = Meter(padded, "uuid", "naive", shapes, SLOW, referred=None, held_out=30)
+    assert step(rollouts * 60, 20)["reward"] > 2 * expected(40, 20)["reward"]  # padding that is trained on counts
 
 
 def test_a_plan_grows_as_its_settings_do():

@@ -122,16 +122,31 @@ def test_an_older_schema_migrates_step_by_step(tmp_path, monkeypatch):
     data["baseline"] = data.pop("floor")
     del data["direction"]
     path.write_text(json.dumps(data | {"schema_version": -1}))
-    with pytest.raises(HarnessError, match="schema version -1, older than 1"):
+    with pytest.raises(HarnessError, match="schema version -1, older than"):
         store.read()
     steps = {
         -1: lambda old: {("floor" if key == "baseline" else key): value for key, value in old.items()},
         0: lambda old: old | {"direction": "higher"},
     }
-    monkeypatch.setattr(record, "MIGRATIONS", steps)
+    monkeypatch.setattr(record, "MIGRATIONS", record.MIGRATIONS | steps)
     found = store.read()
     assert (found.schema_version, found.floor, found.direction) == (record.SCHEMA_VERSION, 0.25, "higher")
     assert len(load(tmp_path)[0]) == 1
+
+
+def test_a_record_without_flops_is_read_and_has_none(tmp_path):
+    """As version 1 stored them."""
+    store = CellStore.of(tmp_path, make())
+    store.write(make(flops={"update": 8.0}, floor_seconds={"update": 2.0}))
+    wide, _ = load(tmp_path)
+    assert (wide.loc[0, "flops_update"], wide.loc[0, "floor_seconds_update"]) == (8.0, 2.0)
+    path = store.folder / "cell.json"
+    data = json.loads(path.read_text())
+    del data["flops"], data["floor_seconds"]
+    path.write_text(json.dumps(data | {"schema_version": 1}))
+    assert store.read().flops == {}
+    wide, _ = load(tmp_path)
+    assert wide.loc[0, ["flops_update", "floor_seconds_update"]].isna().all()
 
 
 def test_every_older_schema_has_its_migration():

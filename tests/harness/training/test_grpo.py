@@ -13,7 +13,7 @@ from harness.contracts import HarnessError, SignalError
 from harness.settings.schema import GeneratorSettings, GrpoSettings
 from harness.training.advantages import advantages, check_rewards, rescale, zero_spread
 from harness.training.grpo import CheckedReward, make_trainer
-from harness.training.prompts import build_prompt, encode_prompt
+from harness.training.prompts import build_prompts, encode_prompt
 
 finite = st.floats(-1e3, 1e3, allow_nan=False).map(lambda x: round(x, 3))
 
@@ -86,15 +86,18 @@ def test_bad_rewards_name_the_example():
 def test_prompts_fit(template, words, make_tokenizer):
     tokenizer = make_tokenizer(template)
     settings = GeneratorSettings(model="x", prompt="Say: <article>", max_prompt_tokens=64)
-    prompt = build_prompt(tokenizer, settings, "palabra ñ " * words)
+    article = "palabra ñ " * words
+    prompt, short, again = build_prompts(tokenizer, settings, [article, "ñ", article])
     assert isinstance(prompt, str) == (template is None)
     assert len(encode_prompt(tokenizer, prompt)) <= 64
+    assert again == prompt and [short] == build_prompts(tokenizer, settings, ["ñ"]) != [prompt]
+    assert build_prompts(tokenizer, settings, []) == []
 
 
 def test_prompt_longer_than_the_limit_is_refused(make_tokenizer):
     settings = GeneratorSettings(model="x", prompt="A long prompt <article>", max_prompt_tokens=8)
     with pytest.raises(HarnessError, match="max_prompt_tokens"):
-        build_prompt(make_tokenizer(), settings, "text")
+        build_prompts(make_tokenizer(), settings, ["text"])
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

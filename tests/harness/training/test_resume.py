@@ -45,6 +45,7 @@ def numbers(runs: Path):
                     "steps_done",
                     "rollouts",
                     "zero_spread",
+                    "flops",
                     "notes",
                 )
             }

@@ -16,6 +16,7 @@ from harness.contracts import HarnessError
 from harness.fidelity.records import Spec
 from harness.fidelity.run import fidelity_cells, run_all
 from harness.machine.stopping import Interrupted
+from harness.registry import TASKS
 from harness.settings.profiles import load_profile
 from harness.store.atomic import StorageError
 from harness.workers.executor import Executor, work
@@ -195,7 +196,7 @@ def numbers(runs: Path):
 
 
 def test_a_grid_on_a_third_executor_gives_the_same_table(quick, make_cell, tmp_path):
-    cells = [make_cell("norm", reward, quick()) for reward in ("naive", "adam_metagrad")]
+    cells = [make_cell("norm", reward, quick()) for reward in ("adam_metagrad", "naive")]
     ignore = lambda cell, event: None
     run_grid(cells, tmp_path / "here", ignore, InProcess())
     first = run_grid(cells, tmp_path / "there", ignore, Threads(dying=(1,)))
@@ -205,8 +206,42 @@ def test_a_grid_on_a_third_executor_gives_the_same_table(quick, make_cell, tmp_p
     observe = lambda cell, event: seen.append((cell.reward, event["event"], event.get("kept")))
     again = run_grid(cells, tmp_path / "there", observe, Threads(), policy="retry-failed")
     assert [record.status for record in again] == ["done", "done"]
-    assert seen[0] == ("naive", "end", True) and ("naive", "start", None) not in seen
+    assert seen[0] == ("adam_metagrad", "end", True) and ("adam_metagrad", "start", None) not in seen
     assert numbers(tmp_path / "here") == numbers(tmp_path / "there")
+
+
+class Noting(Executor):
+    """Starts one job at a time and says it is done; `started` are their names."""
+
+    def __init__(self):
+        self.started = []
+
+    def start(self, number, job, *, wait):
+        self.started.append(job.name)
+        self.next = (number, job.cell.record())
+
+    def attend(self, tell):
+        number, record = self.next
+        tell(number, {"event": "end", "record": record})
+
+
+def test_the_dearest_cells_begin_first_and_records_keep_their_order(quick, make_cell, tmp_path):
+    rewards = ("levenshtein", "naive", "adam_metagrad", "embedding", "sgd_metagrad")
+    cells = [make_cell("lambada_es", reward, {}) for reward in rewards]
+    cells.append(make_cell("lambada_es", "fasttext", {"grpo.steps": 900}))
+    noting = Noting()
+    records = run_grid(cells, tmp_path, lambda cell, event: None, noting)
+    assert [record.reward for record in records] == [*rewards, "fasttext"]
+    begun = [name.split("/")[1].split()[0] for name in noting.started]
+    assert begun == ["fasttext", "adam_metagrad", "sgd_metagrad", "naive", "levenshtein", "embedding"]
+
+
+def test_a_cell_whose_cost_is_not_known_runs_all_the_same(make_cell, tmp_path, monkeypatch):
+    cells = [make_cell("lambada_es", reward, {}) for reward in ("embedding", "naive")]
+    monkeypatch.setattr(TASKS.get("lambada_es").factory, "metric_cost", lambda options: 1 / 0)
+    noting = Noting()
+    assert len(run_grid(cells, tmp_path, lambda cell, event: None, noting)) == 2
+    assert [name.split()[0] for name in noting.started] == ["lambada_es/embedding", "lambada_es/naive"]
 
 
 def test_a_fidelity_on_a_third_executor_gives_the_same_records(quick, tmp_path):
