@@ -3,6 +3,7 @@
     python scripts/bench_phases.py                                      # CPU, 1/16 of the width, minutes
     python scripts/bench_phases.py --width-divisor 1 --prompts 256      # a GPU: lambada_es as the paper has it
     python scripts/bench_phases.py --width-divisor 1 --prompts 2048 --task 67 --target gpt2 --inner-steps 8
+    python scripts/bench_phases.py --profile tiny --prompts 192         # what a newcomer's first cell does
     python scripts/bench_phases.py --growth --out reports/studies/phases/growth     # how seconds grow, half an hour
 
 The harness's own code runs: TRL's trainer, generation, reward, inner training, validation. Only the models are random
@@ -43,7 +44,7 @@ from harness.machine.devices import (
     stopwatch_counts_own_seconds,
 )
 from harness.planning.cost import CellEstimate, estimate
-from harness.planning.shapes import Shape, known_assets
+from harness.planning.shapes import Shape, shape_of
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
 from harness.settings.schema import Settings
@@ -53,11 +54,13 @@ from harness.training.grpo import GeneratorTrainer, make_trainer
 from harness.training.inner import InnerTrainer
 from harness.training.offload import offloader_for_cell
 from harness.training.steps import StepReport
+from harness.workers.executor import prepare
 
 NAMES = {
     "llama-3.2-1b": "meta-llama/Llama-3.2-1B-Instruct",
     "gpt2": "openai-community/gpt2",
     "qwen2.5-0.5b": "Qwen/Qwen2.5-0.5B-Instruct",
+    "miniature": "embedded:generator",
 }
 PHASES = ("generation", "reward", "update", "validation")
 
@@ -69,13 +72,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 def shapes_of(options: argparse.Namespace) -> tuple[Shape, ...]:
     """Generator's and target's."""
-    return tuple(
-        Shape(**known_assets()[NAMES[name]]["shape"]).divided(options.width_divisor)
-        for name in (options.shape, options.target)
-    )
+    return tuple(shape_of(NAMES[name]).divided(options.width_divisor) for name in (options.shape, options.target))
 
 
 def one_size(options: argparse.Namespace) -> dict[str, Any]:
+    prepare(torch.get_num_threads(), trust=False)  # as a worker does: freed memory is kept
     set_seed(0)
     device, shapes = measured_device(), shapes_of(options)
     settings = settings_for(options)
@@ -111,7 +112,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--width-divisor", type=int, default=16)
     parser.add_argument("--task", default="lambada_es")
     parser.add_argument("--reward", default="adam_metagrad")
-    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--profile", default="paper", help="tiny: with the miniature's shapes, undivided")
     parser.add_argument("--prompts", type=int, default=8, help="prompts of a GRPO step")
     parser.add_argument("--inner-steps", type=int, default=1)
     parser.add_argument("--passages", type=int, help="what Phi reads; default: in proportion to the prompts")
@@ -120,7 +121,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--growth", action="store_true", help="fit how seconds grow with each size")
     parser.add_argument("--doublings", type=int, default=4, help="with --growth: of each size")
     parser.add_argument("--out", type=Path, default=Path("reports/studies/phases/cpu"))
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.profile == "tiny":
+        options.shape = options.target = "miniature"
+        options.width_divisor = 1
+    return options
 
 
 def settings_for(options: argparse.Namespace) -> Settings:
@@ -128,15 +133,22 @@ def settings_for(options: argparse.Namespace) -> Settings:
 
     rollouts = 4 * options.prompts
     passages = options.passages or max(8, 2320 * options.prompts // 256)
-    on_gpu = torch.cuda.is_available()
-    given = {
+    own = [parse_assignment(text) for text in options.assignments]
+    sizes: dict[str, Any] = {
         "grpo.steps": options.steps + 1,
         "grpo.prompts_per_step": options.prompts,
-        "grpo.updates_per_step": max(1, rollouts // 128),
         "inner.steps": options.inner_steps,
-        "validation.prompts": rollouts,
+        "inner.prepend_bos": False,  # the words' tokenizer has no such token
         "validation.inner_steps": options.inner_steps,
         "data.article_count": options.prompts * (options.steps + 1),
+    }
+    if options.profile == "tiny":  # small enough to be measured as it is
+        updates = {"grpo.updates_per_step": max(1, rollouts // 32)}
+        return resolve(load_profile("tiny"), options.task, options.reward, sizes | updates | dict(own))
+    on_gpu = torch.cuda.is_available()
+    given = sizes | {
+        "grpo.updates_per_step": max(1, rollouts // 128),
+        "validation.prompts": rollouts,
         "task.options.metric_examples": passages,
         "task.options.validation_examples": passages,
         "task.options.language_id": "embedded:language_id",
@@ -149,9 +161,7 @@ def settings_for(options: argparse.Namespace) -> Settings:
             "generator.batch": 64,
             "task.options.metric_microbatch": 8,
         }
-    given |= {"inner.prepend_bos": False}
-    given |= dict(parse_assignment(text) for text in options.assignments)
-    return resolve(load_profile(options.profile), options.task, options.reward, given)
+    return resolve(load_profile(options.profile), options.task, options.reward, given | dict(own))
 
 
 # ------------------------------------------------------------------------------------------------------------ the run
