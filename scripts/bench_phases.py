@@ -4,7 +4,7 @@
     python scripts/bench_phases.py --width-divisor 1 --prompts 256      # a GPU: lambada_es as the paper has it
     python scripts/bench_phases.py --width-divisor 1 --prompts 2048 --task 67 --target gpt2 --inner-steps 8
     python scripts/bench_phases.py --profile tiny --prompts 192         # what a newcomer's first cell does
-    python scripts/bench_phases.py --growth --out reports/studies/phases/growth     # how seconds grow, half an hour
+    python scripts/bench_phases.py --growth --out reports/studies/phases/growth     # how seconds grow
 
 The harness's own code runs: TRL's trainer, generation, reward, inner training, validation. Only the models are random
 and the texts are words that are one token each, so that prompts, rollouts and passages have the lengths that the
