@@ -197,10 +197,12 @@ class InnerTrainer:
         return [order[start:stop] for start, stop in pairwise([0, *stops])]
 
     def _batches(self, texts: Sequence[str]) -> tuple[list[int], list[dict[str, torch.Tensor]]]:
-        """(order, batches): position j of the concatenated batches holds `texts[order[j]]`."""
-        split = self._split(len(texts))
-        batches = [self._batch([self.encode(texts[i]) for i in members]) for members in split]
-        return [i for members in split for i in members], batches
+        """(order, batches): position j of the concatenated batches holds `texts[order[j]]`. Within a batch the longest
+        come first: a microbatch then holds texts of like length, and little padding."""
+        rows, split = [self.encode(text) for text in texts], self._split(len(texts))
+        if self.settings.trained_padding is None:
+            split = [sorted(members, key=lambda i: -len(rows[i])) for members in split]
+        return [i for members in split for i in members], [self._batch([rows[i] for i in m]) for m in split]
 
     def _batch(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         """input_ids and labels, (B, S) int64, right-padded; padding is not scored, unless settings.trained_padding."""

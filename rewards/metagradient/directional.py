@@ -5,6 +5,9 @@ product where forward mode needs three, and no second pass. It needs the input a
 that holds a parameter, and gives no Hessian-vector product: it serves the first step alone, where they can be kept. A
 direction with few non-zero rows (a metric on a patch of the LM head) meets those rows alone.
 
+A direction that is zero outside of the LM head needs the head's own input and output gradient alone. That is less to
+keep, and tells the tokens of an example apart as well, which deeper layers do not: there they see each other.
+
 It speaks only for what it knows: a parameter that works anywhere but in a layer of a known kind, on rows whose example
 is plain from their shape, leaves a gap, and the caller falls back to forward mode (`Recorder.derivatives` gives None,
 or they do not sum to d . gradient).
@@ -31,11 +34,20 @@ class Recording:
     where  its examples in the batch
     rows   the microbatch itself
     items  (layer, input, output gradient), the gradient already holding the factor of the batch loss
+    only   the one layer that is recorded, where it is not all; `missed`: layers that were seen at work beside it
     """
 
     where: slice
     rows: Rows
+    only: nn.Module | None = None
     items: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
+    missed: list[nn.Module] = field(default_factory=list)
+
+    def narrow(self, only: nn.Module) -> None:
+        """Let go of all layers but one."""
+        self.only = only
+        self.missed += [item[0] for item in self.items if item[0] is not only]
+        self.items = [item for item in self.items if item[0] is only]
 
     def nbytes(self) -> int:
         held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for _, x, g in self.items for t in (x, g)}
@@ -63,6 +75,11 @@ class Recorder:
             y, recording = forward(x, *args, **kwargs), self.recording
             if recording is None or args or kwargs or not y.requires_grad:
                 return y
+            if recording.only is not None and (
+                part is not recording.only or x.shape[:2] != (1, len(recording.rows.owner))
+            ):
+                recording.missed.append(part)
+                return y
             n, width = recording.rows.inputs["input_ids"].shape
             if x.shape == (1, width) and _kind(part) == "embedding":  # positions shared by all examples
                 x, y = x.expand(n, width), y.expand(n, *y.shape[1:])
@@ -86,6 +103,9 @@ class Recorder:
     def derivatives(self, recording: Recording, tangents: dict[str, Tensor]) -> Tensor | None:
         """(n,) of all of `tangents` (name -> direction); None where some parameter was never seen at work."""
         seen, total = set(), None
+        missed = {self.names[id(p)] for part in recording.missed for p in part._parameters.values() if p is not None}
+        if missed & set(tangents):
+            return None
         for part, x, g in recording.items:
             own = {
                 slot: tangents[self.names[id(p)]].to(g.dtype)

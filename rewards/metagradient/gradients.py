@@ -179,13 +179,18 @@ class Objective:
     def first(self, theta: Tensor, room: float, *, sized: bool) -> tuple[Tensor, Tensor, list[Recording] | None, int]:
         """(losses, gradient, one Recording a microbatch, bytes of its graphs) of step 0, as `gradient`.
 
-        The recordings are None if they exceed `room` bytes. Only if `sized` are the graphs measured.
+        The recordings are of the head alone where all of them would not fit `room` bytes, and None where those do not
+        either. Only if `sized`, steps following this one, are the graphs measured; its direction then moves every
+        parameter.
         """
+        grad, kept, graph, head = torch.zeros_like(theta), [], 0, self.network.recorder.head
         # One backward pass tells examples apart, not the tokens of one, whose hidden states see each other.
-        grad, kept, held, graph = torch.zeros_like(theta), None if self.per_token else [], 0, 0
+        only = head if self.per_token else None
+        if self.per_token and (sized or head is None):
+            kept = None
         losses = self._zeros(0, theta)
         for where, rows in self._pieces(0):
-            recording = Recording(where, rows) if kept is not None else None
+            recording = Recording(where, rows, only) if kept is not None else None
             measure = sized and not graph  # the first microbatch stands for all
             counter = saving(self._own(theta)) if measure else nullcontext()
             with self.network.recorder.writing(recording), counter as saved:
@@ -194,8 +199,13 @@ class Objective:
             if measure:
                 graph = sum(saved.values()) * len(losses) // rows.count
             if recording is not None:
-                held += recording.nbytes()
-                kept = [*kept, recording] if held <= room else None
+                kept.append(recording)
+                share = room * where.stop / len(losses)
+                if only is None and not sized and head is not None and _held(kept) > share:
+                    only = head
+                    for earlier in kept:
+                        earlier.narrow(only)
+                kept = kept if _held(kept) <= share else None
             del recording
         return losses, self._whole(0, theta, losses, grad), kept, graph
 
@@ -334,6 +344,11 @@ class Objective:
             step=step,
             examples=tuple(bad),
         )
+
+
+def _held(recordings: list[Recording]) -> int:
+    """Bytes."""
+    return sum(recording.nbytes() for recording in recordings)
 
 
 def _drain(kept: Kept) -> Iterator[tuple[slice, Graph | Recording]]:
