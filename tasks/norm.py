@@ -50,6 +50,7 @@ class Norm:
         def phi(params: Mapping[str, torch.Tensor]) -> torch.Tensor:
             return -params[name].norm()
 
+        phi.reads = (name,)
         return phi
 
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
@@ -58,7 +59,7 @@ class Norm:
         texts = text_values(rollouts)
         name = head_parameter(inner.model)
         before = float(dict(inner.model.named_parameters())[name].detach().double().norm())
-        after = float(inner.train(rollouts)[name].detach().double().norm())
+        after = float(inner.train(rollouts, only=(name,))[name].detach().double().norm())
         change = after - before
         values = {
             "norm_change": change,

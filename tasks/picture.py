@@ -94,6 +94,7 @@ class _Picture:
             # log(1 + exp(-x)) = -logsigmoid(x), without the overflow.
             return F.logsigmoid(self.scale * picture.to(moved) * moved).mean()
 
+        phi.reads = (head_parameter(inner.model),)
         return phi
 
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
@@ -104,7 +105,7 @@ class _Picture:
 
         texts = list(rollouts)
         described = text_values(texts)
-        trained = inner.train(texts)
+        trained = inner.train(texts, only=(head_parameter(inner.model),))
         with torch.no_grad():
             delta = self._delta(inner)(trained).double().cpu().numpy()
             phi = float(self.metric(inner)(trained))

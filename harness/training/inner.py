@@ -8,7 +8,7 @@ reward differentiates is what a validation trains. Model and optimizer state sta
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -103,8 +103,11 @@ class InnerTrainer:
                 found[k] += value / (stop - start)
         return found
 
-    def train(self, texts: Sequence[str], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """Theta_T after training on `texts`, with data weights (N,) in their order (default: 1) in the last T steps."""
+    def train(
+        self, texts: Sequence[str], weights: torch.Tensor | None = None, *, only: Collection[str] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Theta_T after training on `texts`, with data weights (N,) in their order (default: 1) in the last T steps.
+        `only`: the parameters that are wanted."""
         order, batches = self._batches(texts)
         options = self._options()
         options.pop("memory_budget")
@@ -115,7 +118,9 @@ class InnerTrainer:
             weights = None if weights is None else weights[mine.places.to(weights.device)]
             options["process_group"] = mine.group
         with self._warmed(texts):
-            return train(self.model, mine.batches if mine else batches, self.rule(), weights=weights, **options)
+            return train(
+                self.model, mine.batches if mine else batches, self.rule(), weights=weights, only=only, **options
+            )
 
     @contextmanager
     def _warmed(self, texts: Sequence[str]) -> Iterator[None]:

@@ -5,8 +5,8 @@ product where forward mode needs three, and no second pass. It needs the input a
 that holds a parameter, and gives no Hessian-vector product: it serves the first step alone, where they can be kept. A
 direction with few non-zero rows (a metric on a patch of the LM head) meets those rows alone.
 
-A direction that is zero outside of the LM head needs the head's own input and output gradient alone. That is less to
-keep, and tells the tokens of an example apart as well, which deeper layers do not: there they see each other.
+A direction that is zero outside of the LM head needs the head's own input and output gradient alone, and these tell
+the tokens of an example apart as well, which deeper layers do not: there they see each other.
 
 It speaks only for what it knows: a parameter that works anywhere but in a layer of a known kind, on rows whose example
 is plain from their shape, leaves a gap, and the caller falls back to forward mode (`Recorder.derivatives` gives None,
@@ -43,12 +43,6 @@ class Recording:
     items: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
     missed: list[nn.Module] = field(default_factory=list)
 
-    def narrow(self, only: nn.Module) -> None:
-        """Let go of all layers but one."""
-        self.only = only
-        self.missed += [item[0] for item in self.items if item[0] is not only]
-        self.items = [item for item in self.items if item[0] is only]
-
     def nbytes(self) -> int:
         held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for _, x, g in self.items for t in (x, g)}
         return sum(held.values())
@@ -75,6 +69,8 @@ class Recorder:
             y, recording = forward(x, *args, **kwargs), self.recording
             if recording is None or args or kwargs or not y.requires_grad:
                 return y
+            if not any(p is not None and p.requires_grad for p in part._parameters.values()):
+                return y  # no direction will ask for it
             if recording.only is not None and (
                 part is not recording.only or x.shape[:2] != (1, len(recording.rows.owner))
             ):

@@ -48,9 +48,11 @@ class Layout:
     @contextmanager
     def collecting(self, leaves: Sequence[Tensor], flat: Tensor) -> Iterator[list[int]]:
         """Inside, a backward pass adds the leaves' gradients to the flat vector, each as soon as it is formed, so that
-        they never stand side by side. Gives the places of those that got one."""
+        they never stand side by side. Gives the places of those that got one. Leaves that need none are left out."""
         touched = set()
         for i, (leaf, view) in enumerate(zip(leaves, self.views(flat).values(), strict=True)):
+            if not leaf.requires_grad:
+                continue
             leaf.grad = view
             leaf.register_post_accumulate_grad_hook(lambda _, i=i: touched.add(i))
         places = []
