@@ -33,7 +33,8 @@ class Recording:
 
     where  its examples in the batch
     rows   the microbatch itself
-    items  (layer, input, output gradient), the gradient already holding the factor of the batch loss
+    items  (layer, input, output gradient), the gradient already holding the factor of the batch loss; of a norm each
+           example's gradient of its weight and of its bias, (n, 1, H), which is far less
     only   the one layer that is recorded, where it is not all; `missed`: layers that were seen at work beside it
     """
 
@@ -83,7 +84,8 @@ class Recorder:
             if not by_example and not (part is self.head and x.shape[:2] == (1, len(recording.rows.owner))):
                 return y
             x = x.detach()
-            y.register_hook(lambda g: recording.items.append((part, x, g.detach())))
+            kept = _norm_gradients if _kind(part) in NORMS else lambda part, x, g: (x, g)
+            y.register_hook(lambda g: recording.items.append((part, *kept(part, x, g.detach()))))
             return y
 
         return call
@@ -116,6 +118,9 @@ class Recorder:
         return total if seen == set(tangents) else None
 
 
+NORMS = ("layer_norm", "rms_norm")
+
+
 def _kind(part: nn.Module) -> str | None:
     name = type(part).__name__
     if type(part) is nn.Linear:
@@ -134,7 +139,7 @@ def _kind(part: nn.Module) -> str | None:
 def _contribution(part: nn.Module, x: Tensor, g: Tensor, own: dict[str, Tensor]) -> Tensor:
     """(..., ) for every row of x: g . (derivative of the layer's output in the direction `own`)."""
     weight, bias, kind = own.get("weight"), own.get("bias"), _kind(part)
-    narrow = g.dtype in (torch.float16, torch.bfloat16)
+    narrow = _narrow(g)
     sum_product = lambda a, b: (a.float() * b.float() if narrow else a * b).sum(-1)
     total = torch.zeros(g.shape[:-1], dtype=torch.float32 if narrow else g.dtype, device=g.device)
     if bias is not None:
@@ -152,12 +157,22 @@ def _contribution(part: nn.Module, x: Tensor, g: Tensor, own: dict[str, Tensor])
         if part.padding_idx is not None:  # its row is given no gradient
             moved = moved.masked_fill((x == part.padding_idx)[..., None], 0.0)
         return total + sum_product(moved, g)
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if kind == "layer_norm":
-        normal = F.layer_norm(wide, part.normalized_shape, eps=part.eps)
+    return total + sum_product(x, weight)
+
+
+def _norm_gradients(part: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Each example's gradient of a norm's weight and of its bias, (n, 1, H), float32 at least."""
+    x, wide = (t.float() if _narrow(t) else t for t in (x, g))
+    if _kind(part) == "layer_norm":
+        normal = F.layer_norm(x, part.normalized_shape, eps=part.eps)
     else:
-        normal = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + part.variance_epsilon)
-    return total + sum_product(normal.to(g.dtype) * g, weight)
+        normal = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + part.variance_epsilon)
+    sums = (t.flatten(1, -2).sum(1, keepdim=True) for t in (normal * wide, wide))
+    return tuple(sums)
+
+
+def _narrow(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.float16, torch.bfloat16)
 
 
 def _by_example(derivatives: Tensor, rows: Rows) -> Tensor:
