@@ -171,13 +171,15 @@ class InnerTrainer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of one text as the target sees it: [BOS] text [EOS], cut to `max_tokens`."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self.settings.prepend_bos:
-            ids = [self._bos(), *ids]
-        if self.settings.append_eos:
-            ids = [*ids, self.tokenizer.eos_token_id]
+        return self._encode([text])[0]
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        before = [self._bos()] if self.settings.prepend_bos else []
+        after = [self.tokenizer.eos_token_id] if self.settings.append_eos else []
         # Padded as the authors do, a text fills max_tokens inputs, and the last of them still predicts the next token.
-        return ids[: self.settings.max_tokens + (self.settings.trained_padding is not None)]
+        most = self.settings.max_tokens + (self.settings.trained_padding is not None)
+        found = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return [[*before, *ids, *after][:most] for ids in found]
 
     def steps_of(self, count: int) -> list[int]:
         steps = [0] * count
@@ -204,7 +206,7 @@ class InnerTrainer:
     def _batches(self, texts: Sequence[str]) -> tuple[list[int], list[dict[str, torch.Tensor]]]:
         """(order, batches): position j of the concatenated batches holds `texts[order[j]]`. Within a batch the longest
         come first: a microbatch then holds texts of like length, and little padding."""
-        rows, split = [self.encode(text) for text in texts], self._split(len(texts))
+        rows, split = self._encode(texts), self._split(len(texts))
         if self.settings.trained_padding is None:
             split = [sorted(members, key=lambda i: -len(rows[i])) for members in split]
         return [i for members in split for i in members], [self._batch([rows[i] for i in m]) for m in split]
