@@ -135,10 +135,19 @@ class Evaluation:
 # ------------------------------------------------------------------------------------------------------------ protocols
 
 Metric = Callable[["Mapping[str, torch.Tensor]"], "torch.Tensor"]
-"""Phi: parameters keyed as `dict(model.named_parameters())` -> scalar tensor, higher is better, differentiable.
+"""Phi: parameters keyed as `dict(model.named_parameters())` -> scalar tensor, higher is better, differentiable."""
 
-A function with an attribute `reads`, the names of the parameters that it reads, is given these alone, and the training
-before it need not form what only others are for."""
+
+@dataclass(frozen=True)
+class MetricOf:
+    """A metric that says which parameters it reads, by name: it is given these alone, and the training before it need
+    not form what only the others are for. Any callable with such an attribute will do."""
+
+    reads: tuple[str, ...]
+    phi: Metric
+
+    def __call__(self, params: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return self.phi(params)
 
 
 class MetagradientResult(Protocol):

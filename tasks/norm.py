@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.contracts import Evaluation, Headline, InnerTraining, Measure, Metric, Offers, TaskContext
+from harness.contracts import Evaluation, Headline, InnerTraining, Measure, Metric, MetricOf, Offers, TaskContext
 from harness.registry import register_task
 from tasks._figures import PIXELS_AND_NORM
 from tasks._head import head_parameter
@@ -50,8 +50,7 @@ class Norm:
         def phi(params: Mapping[str, torch.Tensor]) -> torch.Tensor:
             return -params[name].norm()
 
-        phi.reads = (name,)
-        return phi
+        return MetricOf((name,), phi)
 
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
         """Train a fresh target on the rollouts and compare norms, summed in float64: the change is small beside the

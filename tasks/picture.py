@@ -14,6 +14,7 @@ from harness.contracts import (
     InnerTraining,
     Measure,
     Metric,
+    MetricOf,
     Offers,
     TaskContext,
 )
@@ -94,8 +95,7 @@ class _Picture:
             # log(1 + exp(-x)) = -logsigmoid(x), without the overflow.
             return F.logsigmoid(self.scale * picture.to(moved) * moved).mean()
 
-        phi.reads = (head_parameter(inner.model),)
-        return phi
+        return MetricOf((head_parameter(inner.model),), phi)
 
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
         """Train a fresh target on the rollouts and read the picture off its head. Arrays: `target` (Y) and `delta`
