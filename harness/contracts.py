@@ -9,7 +9,7 @@ setting answer at once.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
@@ -138,6 +138,18 @@ Metric = Callable[["Mapping[str, torch.Tensor]"], "torch.Tensor"]
 """Phi: parameters keyed as `dict(model.named_parameters())` -> scalar tensor, higher is better, differentiable."""
 
 
+@dataclass(frozen=True)
+class MetricOf:
+    """A metric that says which parameters it reads, by name: it is given these alone, and the training before it need
+    not form what only the others are for. Any callable with such an attribute will do."""
+
+    reads: tuple[str, ...]
+    phi: Metric
+
+    def __call__(self, params: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return self.phi(params)
+
+
 class MetagradientResult(Protocol):
     """What `InnerTraining.metagradient` found."""
 
@@ -194,8 +206,9 @@ class InnerTraining(Protocol):
         `CreditCharacters` takes them."""
         ...
 
-    def train(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Theta_T after plain training on `texts` with unit weights, keyed as `dict(model.named_parameters())`."""
+    def train(self, texts: Sequence[str], *, only: Collection[str] | None = None) -> dict[str, torch.Tensor]:
+        """Theta_T after plain training on `texts` with unit weights, keyed as `dict(model.named_parameters())`. `only`:
+        the names of the parameters that are wanted, which may save work."""
         ...
 
     def steps_of(self, count: int) -> list[int]:

@@ -36,7 +36,7 @@ def _one_set(inner: InnerTraining, metric: Metric, texts: list[str]) -> OfOneSet
     if not any(texts):
         value = untrained_value(inner, metric)
     else:
-        trained = inner.train(texts)
+        trained = inner.train(texts, only=getattr(metric, "reads", None))
         with torch.no_grad():
             value = float(metric(trained))
     return value, [value] * len(texts), None

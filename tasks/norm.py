@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from harness.contracts import Evaluation, Headline, InnerTraining, Measure, Metric, Offers, TaskContext
+from harness.contracts import Evaluation, Headline, InnerTraining, Measure, Metric, MetricOf, Offers, TaskContext
 from harness.registry import register_task
 from tasks._figures import PIXELS_AND_NORM
 from tasks._head import head_parameter
@@ -50,7 +50,7 @@ class Norm:
         def phi(params: Mapping[str, torch.Tensor]) -> torch.Tensor:
             return -params[name].norm()
 
-        return phi
+        return MetricOf((name,), phi)
 
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
         """Train a fresh target on the rollouts and compare norms, summed in float64: the change is small beside the
@@ -58,7 +58,7 @@ class Norm:
         texts = text_values(rollouts)
         name = head_parameter(inner.model)
         before = float(dict(inner.model.named_parameters())[name].detach().double().norm())
-        after = float(inner.train(rollouts)[name].detach().double().norm())
+        after = float(inner.train(rollouts, only=(name,))[name].detach().double().norm())
         change = after - before
         values = {
             "norm_change": change,

@@ -14,6 +14,7 @@ from harness.contracts import (
     InnerTraining,
     Measure,
     Metric,
+    MetricOf,
     Offers,
     TaskContext,
 )
@@ -94,7 +95,7 @@ class _Picture:
             # log(1 + exp(-x)) = -logsigmoid(x), without the overflow.
             return F.logsigmoid(self.scale * picture.to(moved) * moved).mean()
 
-        return phi
+        return MetricOf((head_parameter(inner.model),), phi)
 
     def evaluate(self, rollouts: Sequence[str], inner: InnerTraining) -> Evaluation:
         """Train a fresh target on the rollouts and read the picture off its head. Arrays: `target` (Y) and `delta`
@@ -104,7 +105,7 @@ class _Picture:
 
         texts = list(rollouts)
         described = text_values(texts)
-        trained = inner.train(texts)
+        trained = inner.train(texts, only=(head_parameter(inner.model),))
         with torch.no_grad():
             delta = self._delta(inner)(trained).double().cpu().numpy()
             phi = float(self.metric(inner)(trained))

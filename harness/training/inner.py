@@ -8,7 +8,7 @@ reward differentiates is what a validation trains. Model and optimizer state sta
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -103,8 +103,11 @@ class InnerTrainer:
                 found[k] += value / (stop - start)
         return found
 
-    def train(self, texts: Sequence[str], weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-        """Theta_T after training on `texts`, with data weights (N,) in their order (default: 1) in the last T steps."""
+    def train(
+        self, texts: Sequence[str], weights: torch.Tensor | None = None, *, only: Collection[str] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Theta_T after training on `texts`, with data weights (N,) in their order (default: 1) in the last T steps.
+        `only`: the parameters that are wanted."""
         order, batches = self._batches(texts)
         options = self._options()
         options.pop("memory_budget")
@@ -115,7 +118,9 @@ class InnerTrainer:
             weights = None if weights is None else weights[mine.places.to(weights.device)]
             options["process_group"] = mine.group
         with self._warmed(texts):
-            return train(self.model, mine.batches if mine else batches, self.rule(), weights=weights, **options)
+            return train(
+                self.model, mine.batches if mine else batches, self.rule(), weights=weights, only=only, **options
+            )
 
     @contextmanager
     def _warmed(self, texts: Sequence[str]) -> Iterator[None]:
@@ -166,13 +171,15 @@ class InnerTrainer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of one text as the target sees it: [BOS] text [EOS], cut to `max_tokens`."""
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        if self.settings.prepend_bos:
-            ids = [self._bos(), *ids]
-        if self.settings.append_eos:
-            ids = [*ids, self.tokenizer.eos_token_id]
+        return self._encode([text])[0]
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        before = [self._bos()] if self.settings.prepend_bos else []
+        after = [self.tokenizer.eos_token_id] if self.settings.append_eos else []
         # Padded as the authors do, a text fills max_tokens inputs, and the last of them still predicts the next token.
-        return ids[: self.settings.max_tokens + (self.settings.trained_padding is not None)]
+        most = self.settings.max_tokens + (self.settings.trained_padding is not None)
+        found = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return [[*before, *ids, *after][:most] for ids in found]
 
     def steps_of(self, count: int) -> list[int]:
         steps = [0] * count
@@ -197,10 +204,12 @@ class InnerTrainer:
         return [order[start:stop] for start, stop in pairwise([0, *stops])]
 
     def _batches(self, texts: Sequence[str]) -> tuple[list[int], list[dict[str, torch.Tensor]]]:
-        """(order, batches): position j of the concatenated batches holds `texts[order[j]]`."""
-        split = self._split(len(texts))
-        batches = [self._batch([self.encode(texts[i]) for i in members]) for members in split]
-        return [i for members in split for i in members], batches
+        """(order, batches): position j of the concatenated batches holds `texts[order[j]]`. Within a batch the longest
+        come first: a microbatch then holds texts of like length, and little padding."""
+        rows, split = self._encode(texts), self._split(len(texts))
+        if self.settings.trained_padding is None:
+            split = [sorted(members, key=lambda i: -len(rows[i])) for members in split]
+        return [i for members in split for i in members], [self._batch([rows[i] for i in m]) for m in split]
 
     def _batch(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         """input_ids and labels, (B, S) int64, right-padded; padding is not scored, unless settings.trained_padding."""

@@ -5,6 +5,9 @@ product where forward mode needs three, and no second pass. It needs the input a
 that holds a parameter, and gives no Hessian-vector product: it serves the first step alone, where they can be kept. A
 direction with few non-zero rows (a metric on a patch of the LM head) meets those rows alone.
 
+A direction that is zero outside of the LM head needs the head's own input and output gradient alone, and these tell
+the tokens of an example apart as well, which deeper layers do not: there they see each other.
+
 It speaks only for what it knows: a parameter that works anywhere but in a layer of a known kind, on rows whose example
 is plain from their shape, leaves a gap, and the caller falls back to forward mode (`Recorder.derivatives` gives None,
 or they do not sum to d . gradient).
@@ -30,12 +33,16 @@ class Recording:
 
     where  its examples in the batch
     rows   the microbatch itself
-    items  (layer, input, output gradient), the gradient already holding the factor of the batch loss
+    items  (layer, input, output gradient), the gradient already holding the factor of the batch loss; of a norm each
+           example's gradient of its weight and of its bias, (n, 1, H), which is far less
+    only   the one layer that is recorded, where it is not all; `missed`: layers that were seen at work beside it
     """
 
     where: slice
     rows: Rows
+    only: nn.Module | None = None
     items: list[tuple[nn.Module, Tensor, Tensor]] = field(default_factory=list)
+    missed: list[nn.Module] = field(default_factory=list)
 
     def nbytes(self) -> int:
         held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for _, x, g in self.items for t in (x, g)}
@@ -63,6 +70,13 @@ class Recorder:
             y, recording = forward(x, *args, **kwargs), self.recording
             if recording is None or args or kwargs or not y.requires_grad:
                 return y
+            if not any(p is not None and p.requires_grad for p in part._parameters.values()):
+                return y  # no direction will ask for it
+            if recording.only is not None and (
+                part is not recording.only or x.shape[:2] != (1, len(recording.rows.owner))
+            ):
+                recording.missed.append(part)
+                return y
             n, width = recording.rows.inputs["input_ids"].shape
             if x.shape == (1, width) and _kind(part) == "embedding":  # positions shared by all examples
                 x, y = x.expand(n, width), y.expand(n, *y.shape[1:])
@@ -70,7 +84,8 @@ class Recorder:
             if not by_example and not (part is self.head and x.shape[:2] == (1, len(recording.rows.owner))):
                 return y
             x = x.detach()
-            y.register_hook(lambda g: recording.items.append((part, x, g.detach())))
+            kept = _norm_gradients if _kind(part) in NORMS else lambda part, x, g: (x, g)
+            y.register_hook(lambda g: recording.items.append((part, *kept(part, x, g.detach()))))
             return y
 
         return call
@@ -86,6 +101,9 @@ class Recorder:
     def derivatives(self, recording: Recording, tangents: dict[str, Tensor]) -> Tensor | None:
         """(n,) of all of `tangents` (name -> direction); None where some parameter was never seen at work."""
         seen, total = set(), None
+        missed = {self.names[id(p)] for part in recording.missed for p in part._parameters.values() if p is not None}
+        if missed & set(tangents):
+            return None
         for part, x, g in recording.items:
             own = {
                 slot: tangents[self.names[id(p)]].to(g.dtype)
@@ -98,6 +116,9 @@ class Recorder:
             found = _by_example(_contribution(part, x, g, own), recording.rows)
             total = found if total is None else total + found
         return total if seen == set(tangents) else None
+
+
+NORMS = ("layer_norm", "rms_norm")
 
 
 def _kind(part: nn.Module) -> str | None:
@@ -118,7 +139,7 @@ def _kind(part: nn.Module) -> str | None:
 def _contribution(part: nn.Module, x: Tensor, g: Tensor, own: dict[str, Tensor]) -> Tensor:
     """(..., ) for every row of x: g . (derivative of the layer's output in the direction `own`)."""
     weight, bias, kind = own.get("weight"), own.get("bias"), _kind(part)
-    narrow = g.dtype in (torch.float16, torch.bfloat16)
+    narrow = _narrow(g)
     sum_product = lambda a, b: (a.float() * b.float() if narrow else a * b).sum(-1)
     total = torch.zeros(g.shape[:-1], dtype=torch.float32 if narrow else g.dtype, device=g.device)
     if bias is not None:
@@ -136,12 +157,22 @@ def _contribution(part: nn.Module, x: Tensor, g: Tensor, own: dict[str, Tensor])
         if part.padding_idx is not None:  # its row is given no gradient
             moved = moved.masked_fill((x == part.padding_idx)[..., None], 0.0)
         return total + sum_product(moved, g)
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if kind == "layer_norm":
-        normal = F.layer_norm(wide, part.normalized_shape, eps=part.eps)
+    return total + sum_product(x, weight)
+
+
+def _norm_gradients(part: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Each example's gradient of a norm's weight and of its bias, (n, 1, H), float32 at least."""
+    x, wide = (t.float() if _narrow(t) else t for t in (x, g))
+    if _kind(part) == "layer_norm":
+        normal = F.layer_norm(x, part.normalized_shape, eps=part.eps)
     else:
-        normal = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + part.variance_epsilon)
-    return total + sum_product(normal.to(g.dtype) * g, weight)
+        normal = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + part.variance_epsilon)
+    sums = (t.flatten(1, -2).sum(1, keepdim=True) for t in (normal * wide, wide))
+    return tuple(sums)
+
+
+def _narrow(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.float16, torch.bfloat16)
 
 
 def _by_example(derivatives: Tensor, rows: Rows) -> Tensor:

@@ -11,7 +11,7 @@ forward walk made anyway needs 1 (directional.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -65,6 +65,8 @@ class Objective:
     microbatch  examples per pass; None: the whole batch. It changes memory and time, not numbers.
     group       ranks that each hold their share of every batch; None: this process alone.
     per_token   w weighs every scored token's part of l_i by itself: n below are then tokens, row by row
+    reads       names of the parameters that are looked at after the last step, so that its gradient is formed for these
+                alone and is 0 elsewhere; None: all
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class Objective:
         microbatch: int | None = None,
         group: dist.ProcessGroup | None = None,
         per_token: bool = False,
+        reads: Collection[str] | None = None,
     ) -> None:
         if microbatch is not None and microbatch < 1:
             raise ValueError(f"microbatch must be at least 1, got {microbatch}.")
         self.network, self.layout, self.batches, self.group = network, network.layout, batches, group
         self.convention, self.microbatch, self.per_token = convention, microbatch, per_token
+        self.reads = set(self.layout.names if reads is None else reads) & set(self.layout.names)
         counts = torch.tensor(
             [[len(b["input_ids"]), int((b["labels"][:, 1:] != IGNORED).sum())] for b in batches],
             dtype=torch.float64,
@@ -138,7 +142,10 @@ class Objective:
 
         While `network.graph_only` is on, the gradients of linear layers are not formed and only the Graph is of use.
         """
-        leaves = {k: v.detach().requires_grad_() for k, v in self.layout.views(theta).items()}
+        asked = self.reads if step + 1 == len(self.batches) else set(self.layout.names)
+        # A graph is differentiated in all parameters once more, whichever of their gradients it is the graph of.
+        leaves = {k: v.detach().requires_grad_(keep or k in asked) for k, v in self.layout.views(theta).items()}
+        wanted = [leaf for k, leaf in leaves.items() if k in asked]
         with torch.enable_grad():
             losses = self.network.losses(leaves, rows)
             w = torch.ones_like(losses) if weights is None else weights[where].to(losses)
@@ -148,15 +155,14 @@ class Objective:
             raise SecondDerivativeError("The model's logits do not depend on its trained parameters.")
         if not keep:
             with self.layout.collecting(list(leaves.values()), into), second_derivatives():
-                total.backward(inputs=list(leaves.values()))
+                total.backward(inputs=wanted)
             return losses.detach(), None
         with second_derivatives():
-            found = torch.autograd.grad(
-                total, list(leaves.values()), create_graph=True, allow_unused=True, materialize_grads=True
-            )
+            made = torch.autograd.grad(total, wanted, create_graph=True, allow_unused=True, materialize_grads=True)
+        found = dict(zip((k for k in leaves if k in asked), made, strict=True))
         if into is not None:
-            self.layout.add(into, found)
-        edges = {k: get_gradient_edge(g) for k, g in zip(leaves, found, strict=True) if g.requires_grad}
+            self.layout.add(into, [found.get(k) for k in leaves])
+        edges = {k: get_gradient_edge(g) for k, g in found.items() if g.requires_grad}
         return losses.detach(), Graph(where, list(leaves.values()), w, edges)
 
     def gradient(
@@ -179,13 +185,18 @@ class Objective:
     def first(self, theta: Tensor, room: float, *, sized: bool) -> tuple[Tensor, Tensor, list[Recording] | None, int]:
         """(losses, gradient, one Recording a microbatch, bytes of its graphs) of step 0, as `gradient`.
 
-        The recordings are None if they exceed `room` bytes. Only if `sized` are the graphs measured.
+        The recordings are None if they exceed `room` bytes. Only if `sized`, which means that steps follow, are the
+        graphs measured.
         """
-        # One backward pass tells examples apart, not the tokens of one, whose hidden states see each other.
-        grad, kept, held, graph = torch.zeros_like(theta), None if self.per_token else [], 0, 0
+        # One backward pass tells examples apart, not the tokens of one, but at the head. A direction that moves the
+        # head alone comes from a metric: at a last step.
+        only = self.network.recorder.head if self.per_token else None
+        grad, kept, held, graph = torch.zeros_like(theta), [], 0, 0
+        if self.per_token and (sized or only is None):
+            kept = None
         losses = self._zeros(0, theta)
         for where, rows in self._pieces(0):
-            recording = Recording(where, rows) if kept is not None else None
+            recording = Recording(where, rows, only) if kept is not None else None
             measure = sized and not graph  # the first microbatch stands for all
             counter = saving(self._own(theta)) if measure else nullcontext()
             with self.network.recorder.writing(recording), counter as saved:

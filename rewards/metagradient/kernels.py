@@ -327,6 +327,82 @@ def linear(module: nn.Module, x: Tensor, graph_only: GraphOnly, *, rows: bool = 
     return y.view(*x.shape[:-1], -1)
 
 
+# ------------------------------------------------------------------------------------------------------------ attention
+
+
+class _Attention(Function):
+    """o = a v with a = softmax(scale q k^T) over earlier positions and the own one, all (n * heads, S, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, scale: float, later: Tensor) -> Tensor:
+        a = torch.softmax(torch.baddbmm(later, q, k.transpose(1, 2), alpha=scale), -1)
+        ctx.save_for_backward(q, k, v, a)
+        ctx.scale = scale
+        return torch.bmm(a, v)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return *_AttentionBackward.apply(g, *ctx.saved_tensors, ctx.scale), None, None
+
+
+class _AttentionBackward(Function):
+    """With h = g v^T and J h = a (h - sum a h), the softmax's own: gq = scale (J h) k, gk = scale (J h)^T q,
+    gv = a^T g. The softmax is saved, and taken for the function of q and k that it is."""
+
+    @staticmethod
+    def forward(ctx: Any, g: Tensor, q: Tensor, k: Tensor, v: Tensor, a: Tensor, scale: float):
+        h = torch.bmm(g, v.transpose(1, 2))
+        jh = aten._softmax_backward_data(h, a, -1, a.dtype).mul_(scale)
+        ctx.save_for_backward(g, q, k, v, a, h, jh)
+        ctx.scale = scale
+        return torch.bmm(jh, k), torch.bmm(jh.transpose(1, 2), q), torch.bmm(a.transpose(1, 2), g)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, p: Tensor, r: Tensor, s: Tensor) -> tuple[Tensor | None, ...]:
+        """p, r, s: adjoints of gq, gk, gv. The scores' adjoint is J of what reaches a, directly and through J h."""
+        g, q, k, v, a, h, jh = ctx.saved_tensors
+        scale = ctx.scale
+        e = torch.baddbmm(torch.bmm(q, r.transpose(1, 2)), p, k.transpose(1, 2)).mul_(scale)  # adjoint of J h
+        f = aten._softmax_backward_data(e, a, -1, a.dtype)  # of h
+        by_a = torch.baddbmm(e * (h - (a * h).sum(-1, keepdim=True)), g, s.transpose(1, 2))
+        by_a.addcmul_(h, (a * e).sum(-1, keepdim=True), value=-1.0)
+        z = aten._softmax_backward_data(by_a, a, -1, a.dtype).mul_(scale)
+        q_adjoint = torch.baddbmm(torch.bmm(jh, r), z, k)
+        k_adjoint = torch.baddbmm(torch.bmm(jh.transpose(1, 2), p), z.transpose(1, 2), q)
+        g_adjoint = torch.baddbmm(torch.bmm(a, s), f, v)
+        return g_adjoint, q_adjoint, k_adjoint, torch.bmm(f.transpose(1, 2), g), None, None
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Hugging Face's attention interface: queries (n, heads, S, D), keys and values (n, heads / groups, S, D) ->
+    (n, S, heads, D).
+
+    attention_mask: None where it is causal alone, else (n, 1, S, S), True where a position is seen.
+    """
+    n, heads, length, width = query.shape
+    groups = heads // key.shape[1]
+    if groups > 1:
+        key, value = (x[:, :, None].expand(-1, -1, groups, -1, -1).reshape(query.shape) for x in (key, value))
+    if attention_mask is None:
+        seen = torch.ones(length, length, dtype=torch.bool, device=query.device).tril_()
+    else:
+        seen = attention_mask.expand(n, heads, length, length).reshape(-1, length, length)
+    later = torch.zeros(seen.shape, dtype=query.dtype, device=query.device)
+    later.masked_fill_(~seen, torch.finfo(query.dtype).min)
+    flat = (x.reshape(-1, length, width) for x in (query, key, value))
+    mixed = _Attention.apply(*flat, scaling, later)
+    return mixed.view(n, heads, length, width).transpose(1, 2), None
+
+
 # ----------------------------------------------------------------------------------------------------------- token loss
 
 
@@ -405,6 +481,9 @@ def token_nll(logits: Tensor, targets: Tensor) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------------ fitting a model
 
+ATTENTION = "metagradient"
+"""Name of `attention` in Hugging Face's registries."""
+ATTENTIONS = {"GPT2Attention", "LlamaAttention", "MistralAttention", "Qwen2Attention", "Qwen3Attention"}
 RMS_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
 TANH_GELUS = {"NewGELUActivation", "GELUTanh"}
 
@@ -412,6 +491,28 @@ TANH_GELUS = {"NewGELUActivation", "GELUTanh"}
 def is_conv1d(part: nn.Module) -> bool:
     """Hugging Face's Conv1D of GPT-2: a Linear with its weight transposed."""
     return type(part).__name__ == "Conv1D" and hasattr(part, "nf")
+
+
+def attention_name(module: nn.Module) -> str:
+    """What Hugging Face's configs call the attention that fits a private copy: `attention` for the classes that it is
+    known to serve, in float32 and wider, else "eager"."""
+    own = [part for part in module.modules() if type(part).__name__.endswith("Attention")]
+    known = all(
+        type(part).__name__ in ATTENTIONS
+        and type(part).__module__.startswith("transformers.")
+        and not getattr(part, "is_cross_attention", False)
+        and not getattr(part, "reorder_and_upcast_attn", False)
+        for part in own
+    )
+    narrow = any(p.dtype in (torch.float16, torch.bfloat16) for p in module.parameters())
+    if not own or not known or narrow:
+        return "eager"
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    return ATTENTION
 
 
 def fit(module: nn.Module, lm_head: nn.Module | None, graph_only: GraphOnly) -> None:

@@ -48,9 +48,11 @@ class Layout:
     @contextmanager
     def collecting(self, leaves: Sequence[Tensor], flat: Tensor) -> Iterator[list[int]]:
         """Inside, a backward pass adds the leaves' gradients to the flat vector, each as soon as it is formed, so that
-        they never stand side by side. Gives the places of those that got one."""
+        they never stand side by side. Gives the places of those that got one. Leaves that need none are left out."""
         touched = set()
         for i, (leaf, view) in enumerate(zip(leaves, self.views(flat).values(), strict=True)):
+            if not leaf.requires_grad:
+                continue
             leaf.grad = view
             leaf.register_post_accumulate_grad_hook(lambda _, i=i: touched.add(i))
         places = []
@@ -95,10 +97,10 @@ class Layout:
 class Network:
     """Example losses of structural copies of the model.
 
-    A copy shares every parameter's storage with the caller's model but nothing else, so evaluation mode, eager
-    attention and hooks set here never reach the caller. Dropout is off: the inner training is a function of data and
-    weights. Attention is eager because fused kernels have neither a forward mode nor a second derivative. A model that
-    calls scaled_dot_product_attention itself gets its math kernel, which has both.
+    A copy shares every parameter's storage with the caller's model but nothing else, so evaluation mode, attention
+    and hooks set here never reach the caller. Dropout is off: the inner training is a function of data and weights.
+    Attention is eager, or that of `kernels`, because fused kernels have neither a forward mode nor a second derivative.
+    A model that calls scaled_dot_product_attention itself gets its math kernel, which has both.
 
     Two copies: one on `kernels` (reverse passes), one on the model's own operations (forward mode), made when needed.
     """
@@ -132,8 +134,9 @@ class Network:
 class _Copy:
     def __init__(self, model: nn.Module, *, fitted: bool) -> None:
         self.module = copy.deepcopy(model, memo={id(p): p for p in model.parameters()}).eval()
+        attention = kernels.attention_name(self.module) if fitted else "eager"
         for config in _configs(self.module):
-            config._attn_implementation = "eager"
+            config._attn_implementation = attention
             config.pad_token_id = None  # it serves only a warning about padded input without a mask
         accepted = inspect.signature(self.module.forward).parameters
         self._extra = {"use_cache": False} if "use_cache" in accepted else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 
 def build_tokenizer(template: str | None = None):
@@ -100,12 +100,12 @@ class ChosenTraining:
         self.model, self.tokenizer, self.change = model, tokenizer, change
         self.trained_on: list[str] | None = None
 
-    def train(self, texts: Sequence[str]):
+    def train(self, texts: Sequence[str], *, only: Collection[str] | None = None):
         self.trained_on = list(texts)
         params = {name: value.detach().clone() for name, value in self.model.named_parameters()}
         if self.change is not None:
             self.change(params)
-        return params
+        return {name: value for name, value in params.items() if only is None or name in only}
 
     def metagradient(self, texts, metric):
         raise AssertionError("an evaluation needs no metagradient")

@@ -69,7 +69,17 @@ def test_trained_padding_scores_all_but_the_end_of_text(make_inner):
 def test_the_order_is_fixed_and_can_be_left_as_it_is(make_inner):
     shuffled, _ = make_inner(steps=2)._batches(TEXTS)
     assert shuffled == make_inner(steps=2)._batches(TEXTS)[0] != list(range(6))
-    assert make_inner(steps=2, shuffle_seed=None)._batches(TEXTS)[0] == list(range(6))
+    assert make_inner(steps=2, shuffle_seed=None)._split(6) == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_the_longest_texts_of_a_step_come_first(make_inner):
+    inner = make_inner(steps=2, shuffle_seed=None)
+    order, batches = inner._batches(TEXTS)
+    lengths = [len(inner.encode(TEXTS[i])) for i in order]
+    assert sorted(order[:3]) == [0, 1, 2] and sorted(order[3:]) == [3, 4, 5]
+    assert lengths[:3] == sorted(lengths[:3], reverse=True) != lengths[2::-1]
+    scored = [int((row != -100).sum()) for batch in batches for row in batch["labels"]]
+    assert scored == lengths
 
 
 @pytest.mark.parametrize("count", [4, 6, 7])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rewards.metagradient import InnerOptimizer, metagradient
+from rewards.metagradient import InnerOptimizer, MetricError, metagradient, train
 from rewards.metagradient.gradients import Objective
 from rewards.metagradient.testing import Double, build, lm_metric, make_batches, oracle, patch_metric, relative
 
@@ -135,3 +135,75 @@ def test_what_is_not_known_falls_back_to_forward_mode(forward_passes, what, squa
         _, expected = oracle(model, batches, metric, OPTIMIZER)
         found = metagradient(model, batches, metric, OPTIMIZER).weights
     assert relative(found, expected) <= 1e-9 and forward_passes
+
+
+def named(metric, *names):
+    """The metric with its `reads`, handed the parameters that it names and no others."""
+
+    def read(params):
+        assert set(params) == set(names)
+        return metric(params)
+
+    read.reads = names
+    return read
+
+
+@pytest.mark.parametrize("kind,tied", SHAPES, ids=[f"{k}-{'tied' if t else 'untied'}" for k, t in SHAPES])
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("per_token", [False, True], ids=["text", "token"])
+def test_a_metric_that_names_what_it_reads_gets_the_same_for_less(kind, tied, steps, per_token):
+    model, batches = build(kind, tied), make_batches(steps)
+    name = next(n for n, p in model.named_parameters() if p is model.get_output_embeddings().weight)
+    with Double():
+        full = metagradient(model, batches, patch_metric(model, name), OPTIMIZER, per_token=per_token)
+        found = metagradient(model, batches, named(patch_metric(model, name), name), OPTIMIZER, per_token=per_token)
+    assert found.value == pytest.approx(full.value, rel=1e-12)
+    assert relative(found.weights, full.weights) <= 1e-9
+    if per_token:
+        assert relative(torch.cat(found.tokens), torch.cat(full.tokens)) <= 1e-9
+
+
+def test_of_an_untied_head_tokens_too_are_read_off_the_backward_pass(forward_passes):
+    model, batches = build("gpt2", tied=False), make_batches(1)
+    metric = patch_metric(model, "lm_head.weight")
+    with Double():
+        _, expected = oracle(model, batches, metric, OPTIMIZER, per_token=True)
+        found = metagradient(model, batches, metric, OPTIMIZER, per_token=True, microbatch=2)
+    scored = batches[0]["labels"][:, 1:] != -100
+    assert relative(torch.cat(found.tokens), expected[scored]) <= 1e-9
+    assert not forward_passes and found.plan.recorded
+
+
+@pytest.mark.parametrize("what", ["lm_metric", "tied"])
+def test_tokens_that_more_than_the_head_moves_are_left_to_forward_mode(forward_passes, what):
+    model, batches = build("gpt2", tied=what == "tied"), make_batches(1)
+    metric = patch_metric(model, "transformer.wte.weight") if what == "tied" else lm_metric(model)
+    with Double():
+        _, expected = oracle(model, batches, metric, OPTIMIZER, per_token=True)
+        found = metagradient(model, batches, metric, OPTIMIZER, per_token=True)
+    assert relative(torch.cat(found.tokens), expected[batches[0]["labels"][:, 1:] != -100]) <= 1e-9
+    assert forward_passes
+
+
+def test_the_last_step_forms_no_gradient_that_nobody_reads(monkeypatch):
+    model, (batch,) = build("gpt2", tied=False), make_batches(1)
+    formed, original = [], torch.Tensor.backward
+
+    def counted(self, *args, inputs, **kwargs):
+        formed.append(len(inputs))
+        return original(self, *args, inputs=inputs, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "backward", counted)
+    metagradient(model, [batch], named(patch_metric(model, "lm_head.weight"), "lm_head.weight"), OPTIMIZER)
+    assert formed == [1, 1]  # the training's and the metric's own
+    only = train(model, [batch, batch], OPTIMIZER, only=["lm_head.weight"])
+    assert list(only) == ["lm_head.weight"] and formed[2:] == [len(list(model.parameters())), 1]
+    assert torch.equal(only["lm_head.weight"], train(model, [batch, batch], OPTIMIZER)["lm_head.weight"])
+
+
+def test_a_metric_that_reads_what_it_does_not_name_is_told():
+    model, batches = build("gpt2", tied=False), make_batches(1)
+    metric = patch_metric(model, "lm_head.weight")
+    metric.reads = ("transformer.wpe.weight",)
+    with pytest.raises(MetricError, match="lm_head.weight, which its `reads` does not name"):
+        metagradient(model, batches, metric, OPTIMIZER)

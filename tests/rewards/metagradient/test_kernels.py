@@ -19,6 +19,7 @@ LINEAR = kernels._Linear.apply
 FULL, GRAPH_ONLY = kernels.GraphOnly(), kernels.GraphOnly()
 GRAPH_ONLY.on = True
 TARGETS = torch.tensor([3, 0, 6, 3])
+LATER = torch.full((5, 5), -1e30, dtype=torch.float64).triu(1)
 CASES = {
     "layer_norm": (
         lambda x, w, b: kernels._LayerNorm.apply(x, w, b, 1e-5),
@@ -43,6 +44,11 @@ CASES = {
         lambda *xs: LINEAR(*xs, True, False, FULL),
         lambda x, w, b: x @ w + b,
         [(4, 5), (5, 6), (6,)],
+    ),
+    "attention": (
+        lambda q, k, v: kernels._Attention.apply(q, k, v, 0.4, LATER),
+        lambda q, k, v: torch.softmax(0.4 * q @ k.transpose(1, 2) + LATER, -1) @ v,
+        [(3, 5, 4)] * 3,
     ),
     "token_nll": (
         lambda z: kernels.token_nll(z, TARGETS),
