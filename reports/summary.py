@@ -6,6 +6,7 @@ name are two rows, told apart by the key of their settings, never one median.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 
 from harness.contracts import TaskDeclarations
 from harness.registry import REWARDS, TASKS
-from harness.settings.schema import Settings
+from harness.settings.schema import Settings, known_keys
 from harness.store.frames import cell_at
 from harness.store.record import CellRecord, identity
 
@@ -106,16 +107,35 @@ def improvement(new: Any, old: Any, direction: str) -> Any:
 def settings_key(record: CellRecord) -> str:
     """Six hexadecimal digits that agree exactly where two cells differ in nothing but the seed: the identity at seed 0.
 
-    Results of another version of the harness, whose settings no longer validate, are keyed by what is stored.
+    Settings of another version of the harness that are no longer there count with their stored values; where the others
+    no longer validate, all of them do.
     """
+    gone: dict[str, Any] = {}
+    whole: list[Any]
     try:
-        settings = Settings.model_validate(record.settings)
+        settings = Settings.model_validate(_known(record.settings, gone))
     except ValueError:
-        import hashlib
+        whole = [record.task, record.reward, record.settings, record.assets]
+    else:
+        found = identity(record.task, record.reward, 0, settings, record.assets)
+        if not gone:
+            return found[:6]
+        whole = [found, gone]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:6]
 
-        stored = json.dumps([record.task, record.reward, record.settings, record.assets], sort_keys=True)
-        return hashlib.sha256(stored.encode()).hexdigest()[:6]
-    return identity(record.task, record.reward, 0, settings, record.assets)[:6]
+
+def _known(settings: dict[str, Any], gone: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What the schema still knows of stored settings; the rest goes into `gone` under dotted names."""
+    found = {}
+    for name, value in settings.items():
+        key = f"{prefix}{name}"
+        if key in known_keys():
+            found[name] = value
+        elif isinstance(value, dict) and any(known.startswith(f"{key}.") for known in known_keys()):
+            found[name] = _known(value, gone, f"{key}.")
+        else:
+            gone[key] = value
+    return found
 
 
 def read_records(wide: pandas.DataFrame) -> dict[str, CellRecord]:

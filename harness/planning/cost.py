@@ -185,7 +185,8 @@ def update(shape: Shape, settings: Settings, lengths: Lengths) -> Work:
         one = forward(shape, rollouts * length, span=length / 2, scored=rollouts * new, bytes_each=each, passes=passes)
     optimizer = Work(moved=grpo.updates_per_step * shape.parameters * WIDTH["float32"] * OPTIMIZER_VECTORS)
     drawn = generator.dtype == "float32" and generator.backend == "transformers"
-    serves = drawn and (grpo.shared_prompts or generator.true_positions)  # the draw's log-probabilities are the old ones
+    # Whether the draw's log-probabilities are the old ones.
+    serves = drawn and (grpo.shared_prompts or generator.true_positions)
     return one * (TRAINING_FORWARDS + (grpo.updates_per_step > 1 and not serves)) + optimizer
 
 

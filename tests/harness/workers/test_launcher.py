@@ -58,6 +58,9 @@ def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
     ]
     assert (one[exact] == two[exact]).all()  # the same texts
     assert len(list((tmp_path / "2").rglob("cell.json"))) == 1
-    pd.testing.assert_series_equal(one.sort_index(), two.sort_index(), rtol=2e-3, atol=1e-6)
+    # TRL's entropy is a mean of microbatches' means, which hold other rows, of other lengths, with two processes.
+    of_rows = one.index.get_level_values("measure") == "entropy"
+    for keys, tolerance in ((one.index[~of_rows], 2e-3), (one.index[of_rows], 1e-2)):
+        pd.testing.assert_series_equal(one[keys], two[keys], rtol=tolerance, atol=1e-6)
     rewards = [key for key in one.index if key[0] == 1 and key[2].startswith("reward_raw")]
     pd.testing.assert_series_equal(one[rewards], two[rewards], rtol=1e-4, atol=1e-12)
