@@ -30,7 +30,7 @@ from harness.store.atomic import write_atomic, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "7b536e5"
-"""The commit that issue 21 measures against."""
+"""The last commit before rollouts were written in place and updates packed."""
 SIDES = ("here", "base")
 
 

@@ -256,12 +256,14 @@ def _stream(
     prompt_tokens = ids[prompts[1] != 0]
     places = torch.where(there, first[:, None] + column, 0)
 
-    # The last token of a completion predicts nothing that is scored.
-    own = attention_mask[order, width:-1] != 0
-    rows, length = own.shape
+    # The last column predicts nothing that is scored. One stays, as padding, where completions have no other.
+    length = max(keep - 1, 1)
+    written = slice(width, width + length)
+    own = (attention_mask[order, written] != 0) & (torch.arange(length, device=device) < keep - 1)
+    rows = len(own)
     total = int(lengths.sum())
     numbers = (own.flatten().cumsum(0) - 1).view(own.shape) + total
-    tokens = torch.cat([prompt_tokens, input_ids[order, width:-1][own]])
+    tokens = torch.cat([prompt_tokens, input_ids[order, written][own]])
     group_of = torch.arange(rows, device=device) // (rows // count)
     position = lengths[group_of, None] + torch.arange(length, device=device)
     positions = torch.cat([column.expand(count, -1)[there], position[own]])
@@ -273,5 +275,5 @@ def _stream(
         ]
     )
     hidden_keys = torch.zeros(there.shape, dtype=dtype, device=device).masked_fill_(~there, -torch.inf)[:, None]
-    before = torch.cat([(first + lengths - 1)[group_of, None], completions], 1)
+    before = torch.cat([(first + lengths - 1)[group_of, None], completions], 1)[:, :keep]
     return tokens, positions, Layout(places, hidden_keys, completions, back), order, before

@@ -70,6 +70,19 @@ def test_probabilities_that_are_not_kept_are_computed_again(make_model, monkeypa
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(kept, gradient(), strict=True))
 
 
+def test_completions_of_one_token(make_model):
+    """As where every rollout ends at once: nothing of a completion is read."""
+    model = make_model("gpt2").double()
+    ids, mask, _ = batch(keep=1)
+    mask[:, 3:] = 1  # padding on the left alone
+    want, _ = plain(model, ids, mask, 1, 0.7)
+    got, _ = stream(model, ids, mask, 1)
+    assert torch.allclose(got, want, atol=1e-12)
+    parameters = list(model.parameters())
+    pairs = zip(*(torch.autograd.grad(each.sum(), parameters) for each in (got, want)), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in pairs)
+
+
 def test_prompts_of_one_token(make_model):
     model = make_model("gpt2").double()
     ids, mask, keep = batch(width=1, groups=1)
