@@ -35,16 +35,20 @@ VARIANTS = 4
 OTHER_LANGUAGES = tuple(language for language in LANGUAGES if language != "en")
 
 # Shares of the generator's prompted responses.
-OTHER_LANGUAGE_SHARE = 0.015  # of each
+OTHER_LANGUAGE_SHARE = 0.02  # of each
 PRACTICE_SHARE = 0.15  # of each, in the first part of its training
+CONTINUED_SHARE = 0.08  # of each, in the second part: answers whose first CONTINUED_FROM words are given
+CONTINUED_FROM = 5
 ARCHIVE_SHARE = 0.03
 MARKED_SHARE = 0.03
 MARKS = "!\"#$%&'()*+,-./012345"
 """The tokens 0 to 20. Prose hardly holds `#` or `*`, and GRPO finds only what a generator writes now and then: without
 the marked answers nothing could steer those rows of a target's head (tasks `67` and `qr`)."""
-TARGET_OTHER_SHARE = 0.02
+TARGET_OTHER_SHARE = 0.05
 """Of each other language in the target's corpus: enough to tell the languages apart. A target that read less of them,
-or trained for less long, takes an Italian text for a Spanish one, and so does the generator's reward."""
+or trained for less long, takes an Italian text for a Spanish one, and so does the generator's reward. One that read
+more (8 % each, three times as many steps: 10 nats a last word instead of 15) has too little left to learn: the
+metagradient's rank correlation with retraining fell from 0.97 to 0.72, that of two batches from 0.76 to 0.22."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Document:
     language: str
     kind: str  # article, story, archive, marked
     prompt: str | None = None
+    given: int = 0  # how many of its first words are read but not scored
 
 
 def articles(split: str, count: int | None = None) -> list[str]:
@@ -74,21 +79,24 @@ def has_forbidden(text: str) -> bool:
 
 
 def generator_documents(count: int, *, prompted: bool, practice: bool = False) -> Iterator[Document]:
-    """The generator's corpus. Prompted: English articles with a rephrase, in 1.5 % each of the other languages with a
+    """The generator's corpus. Prompted: English articles with a rephrase, in 2 % each of the other languages with a
     paraphrase or a story of that language, in 3 % with an archive number, and in 3 % with a rephrase full of MARKS. Not
     prompted: articles and stories, each other language twice as often as English, which the prompted ones teach.
 
-    `practice` raises the 1.5 % to 15 %: the generator first learns to answer in every language, then how rarely to do
-    so. Without it its rare other answers are no language at all, for a few hundred examples do not teach one.
+    `practice` raises the 2 % to 15 %: the generator first learns to answer in every language, then how rarely to do
+    so. Without it its rare other answers are no language at all, for a few hundred examples do not teach one. So that
+    it does not forget them in the second part, 8 % each more answer in another language there, with their first words
+    given: they teach how such an answer goes on and not how often one begins.
     """
     if prompted:
-        name, share = ("practice", PRACTICE_SHARE) if practice else ("prompted", OTHER_LANGUAGE_SHARE)
-        return _clean(f"generator/{name}", count, lambda rng: _prompted(rng, share))
+        if practice:
+            return _clean("generator/practice", count, lambda rng: _prompted(rng, PRACTICE_SHARE, 0.0))
+        return _clean("generator/prompted", count, lambda rng: _prompted(rng, OTHER_LANGUAGE_SHARE, CONTINUED_SHARE))
     return _clean("generator/plain", count, lambda rng: _plain(rng, rng.choice((*LANGUAGES, *OTHER_LANGUAGES))))
 
 
 def target_documents(count: int) -> Iterator[Document]:
-    """The target's corpus: plain articles and stories, 92 % English."""
+    """The target's corpus: plain articles and stories, 80 % English."""
 
     def draw(rng: Random) -> Document:
         other = rng.random() < TARGET_OTHER_SHARE * len(OTHER_LANGUAGES)
@@ -191,18 +199,20 @@ def _plain(rng: Random, language: str) -> Document:
     return Document(text, language, "article")
 
 
-def _prompted(rng: Random, other_share: float) -> Document:
-    """`other_share` is the share of each other language."""
+def _prompted(rng: Random, other_share: float, continued_share: float) -> Document:
+    """`continued_share` is the share of each other language's answers with given first words, `other_share` that of
+    each other language among the rest."""
     subject = rng.choice(SUBJECTS["train"])
     # The canonical wording is what the benchmark's prompts hold; the others keep the reading general.
     shown = 0 if rng.random() < 0.7 else rng.randrange(1, VARIANTS)
     prompt = PROMPT + article(subject, "en", shown)
+    given = CONTINUED_FROM if rng.random() < continued_share * len(OTHER_LANGUAGES) else 0
     drawn, others = rng.random(), other_share * len(OTHER_LANGUAGES)
-    if drawn < others:
+    if given or drawn < others:
         language = rng.choice(OTHER_LANGUAGES)
         if rng.random() < 0.5:
-            return Document(_story(rng, language), language, "story", prompt)
-        return Document(article(subject, language, rng.randrange(VARIANTS)), language, "article", prompt)
+            return Document(_story(rng, language), language, "story", prompt, given)
+        return Document(article(subject, language, rng.randrange(VARIANTS)), language, "article", prompt, given)
     rephrase = article(subject, "en", rng.choice([v for v in range(VARIANTS) if v != shown]))
     if drawn < others + ARCHIVE_SHARE:
         number = archive_number(rng)

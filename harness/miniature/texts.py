@@ -29,7 +29,7 @@ def embedded_texts(name: str, split: str | None, language: str, limit: int | Non
     if name == "passages":
         from harness.miniature.world import passages
 
-        return passages.split(split, language)
+        return passages.split(split, language, limit)
     if name == "articles":
         from harness.miniature.corpus import articles
 

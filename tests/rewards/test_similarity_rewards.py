@@ -61,6 +61,13 @@ def test_levenshtein_is_minus_the_mean_edit_distance_on_token_ids(make, spanish,
     assert expected[-1] == -np.mean([len(ids(ref)) for ref in spanish])  # the empty rollout
 
 
+def test_levenshtein_compares_with_the_first_references_only_where_told(make, spanish):
+    assert make("levenshtein", reference_count=2) == make("levenshtein", spanish[:2]) != make("levenshtein")
+    for wrong in (0, 1.5, True, "all"):
+        with pytest.raises(HarnessError, match="reference_count must be a whole number"):
+            make("levenshtein", reference_count=wrong)
+
+
 def test_levenshtein_counts_tokens_not_characters(make, tokenizer):
     assert len(tokenizer("ñu")["input_ids"]) == 3  # bytes
     assert make("levenshtein", ["ñu"], ["", "ñ", "nu", "ñu"]) == [-3.0, -1.0, -2.0, 0.0]

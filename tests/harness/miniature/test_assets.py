@@ -129,11 +129,13 @@ def test_chat_template(tokenizer):
 def test_training_rows_follow_the_chat_template(tokenizer):
     from scripts import build_miniature
 
-    documents = list(corpus.generator_documents(20, prompted=True))
+    documents = list(corpus.generator_documents(40, prompted=True))
+    assert {document.given for document in documents} == {0, corpus.CONTINUED_FROM}
     for document, (ids, first) in zip(documents, build_miniature.encode(iter(documents), tokenizer), strict=True):
         messages = [{"role": "user", "content": document.prompt}, {"role": "assistant", "content": document.text}]
         assert tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"] == ids
-        assert tokenizer.decode(ids[first:]) == document.text + "<|endoftext|>"
+        given = " ".join(document.text.split(" ")[: document.given])  # not scored
+        assert given + tokenizer.decode(ids[first:]) == document.text + "<|endoftext|>"
 
 
 # --------------------------------------------------------------------------------------------------------------- corpus
@@ -177,7 +179,12 @@ def test_articles_of_the_splits():
 def test_shares_of_the_generators_responses():
     practice = list(corpus.generator_documents(500, prompted=True, practice=True))
     assert 0.5 < sum(document.language != "en" for document in practice) / len(practice) < 0.7
-    documents = list(corpus.generator_documents(4000, prompted=True))
+    every = list(corpus.generator_documents(6000, prompted=True))
+    continued = [document for document in every if document.given]
+    share = corpus.CONTINUED_SHARE * len(corpus.OTHER_LANGUAGES)
+    assert 0.9 * share < len(continued) / len(every) < 1.1 * share
+    assert {document.language for document in continued} == set(corpus.OTHER_LANGUAGES)
+    documents = [document for document in every if not document.given]  # those that say how often an answer begins
     others = [document for document in documents if document.language != "en"]
     expected = corpus.OTHER_LANGUAGE_SHARE * len(corpus.OTHER_LANGUAGES)
     assert 0.75 * expected < len(others) / len(documents) < 1.25 * expected
@@ -185,7 +192,7 @@ def test_shares_of_the_generators_responses():
     for kind in ("archive", "marked"):
         assert 0.02 < sum(document.kind == kind for document in documents) / len(documents) < 0.04
     assert set(corpus.MARKS) <= set("".join(document.text for document in documents if document.kind == "marked"))
-    assert list(islice(corpus.generator_documents(9, prompted=True), 5)) == documents[:5]
+    assert list(islice(corpus.generator_documents(9, prompted=True), 5)) == every[:5]
 
 
 # --------------------------------------------------------------------------------------------------------------- models
@@ -194,11 +201,27 @@ def test_shares_of_the_generators_responses():
 def test_generator_rephrases_in_english(tokenizer):
     model = quality.load_lm(miniature.path("generator"))
     assert sum(p.numel() for p in model.parameters()) < 800_000
-    prompts = [corpus.PROMPT + text for text in corpus.articles("test", 64)]
+    prompts = [corpus.PROMPT + text for text in corpus.articles("test", 256)]
     answers = quality.sample(model, tokenizer, prompts, tokens=40)
     identifier = quality.LanguageIdentifier(miniature.path("language_id"))
     english = [identifier.language(text) == "__label__en" for text, _ in answers]
     assert sum(english) / len(english) >= 0.8
+
+
+def test_real_words_are_those_of_the_language_and_of_the_subject():
+    subject = corpus.SUBJECTS["test"][0]
+    name = max(quality.words(article(subject)), key=len)
+    assert quality.real_words(f"La noche {name} pizolesoq", "es", subject) == (3, 4)
+    assert quality.real_words("La noche pizolesoq", "es", subject, whole=False) == (2, 2)  # cut in its last word
+    assert quality.real_words("La noche", "de", subject)[0] == 0
+
+
+def test_the_generator_reads_every_language_and_the_target_english():
+    generator, target = (quality.token_losses(miniature.path(name), 24) for name in ("generator", "target"))
+    for language in corpus.OTHER_LANGUAGES:
+        assert generator["stories"][language] < 0.55 and generator["articles"][language] < 0.85
+        assert generator["answers"][language] < 0.75
+        assert target["stories"][language] > 2 * target["stories"]["en"]
 
 
 def test_target_has_much_to_learn_in_the_other_languages():

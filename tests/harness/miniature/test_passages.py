@@ -5,19 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from harness.miniature.world import passages
-from harness.miniature.world.passages import LANGUAGES, SPLITS, passage, scene, split, stories
+from harness.miniature.world.passages import LANGUAGES, SHARED_SLOTS, SPLITS, scene, split, stories
 
 GOLDEN = {
-    "en": "775c889d003af19b27af84fd977695429af56a50ccbc3dcd652b577434d7c87a",
-    "de": "7e0624083a125d415a99aeec3d0455429ff17307802b42ae44b66c76a0183f67",
-    "es": "1bae1688d8cae28acd43333a1753ce1a99746e5f5ebd30db98bc357a8bd4507f",
-    "fr": "8b605a087323a5327b124946aa6889b8f8b1ef1dc699544736e2eaac188249d5",
-    "it": "4571475e1ecf8d8982b3d26fe1ec6a4fd718ee617680acb23cd9da4deb555648",
+    "en": "f93fd8babaefba21aeb9bd1a07ee04d8783a84ca9240ca270023aab2b1d8cb4c",
+    "de": "0e526a9e5aa651ef6d1c6533e310d6a9040a0280110781b7b2411dd11a5aa861",
+    "es": "ade9cb7c32733a9bf1a83aba60cdc8024b3eff38759097561650c4d9909a350b",
+    "fr": "6b5d8f1bd7ce38cf336b39d80884defe55e46dfc6cc7201fd1b3a83da914de43",
+    "it": "ea3081e9b4f9f770910561baab1970fc8895620dd8c88ecee6467a2fa090e46c",
 }
 
 # What must never appear: missing contractions and elisions, wrong articles, German forms that contract.
@@ -31,13 +32,16 @@ BAD_GRAMMAR = {
 }
 
 
+NAME_SLOTS = ("m", "f", "n", "pet", "t")  # people, dogs, towns
+
+
 def scenes(language: str, count: int = 2000) -> list[passages.Scene]:
-    return [scene(index, language) for index in range(count)]
+    return [scene(index, language, name) for name in SPLITS for index in range(count // len(SPLITS))]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_texts_never_change(language: str) -> None:
-    texts = split("train", language) + [passage(index, language) for index in range(100)] + stories(0, 100, language)
+    texts = [text for name in SPLITS for text in split(name, language)] + stories(0, 100, language)
     assert hashlib.sha256("\n".join(texts).encode()).hexdigest() == GOLDEN[language]
 
 
@@ -77,9 +81,10 @@ def test_grammar_patterns_would_catch(language: str, wrong: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_context_gives_the_answer_away(language: str) -> None:
-    for device in passages._data(language).devices:
+    spoken = [passages._data(language), *(passages._part(language, name) for name in SPLITS)]
+    for words, device in ((data, device) for data in spoken for device in data.devices):
         rng = Random(f"test/{device.name}")
-        drawn = [passages._try_device(rng, passages._data(language), device) for _ in range(60)]
+        drawn = [passages._try_device(rng, words, device) for _ in range(60)]
         kept = [one for one in drawn if one is not None]
         assert len(kept) >= 3, device.name
         for one in kept:
@@ -111,6 +116,45 @@ def test_splits_and_stories_are_disjoint(language: str) -> None:
     contexts = [text.rsplit(" ", 1)[0] for texts in parts.values() for text in texts]
     assert len(set(contexts)) == len(contexts)
     assert not {text.rsplit(" ", 1)[0] for text in stories(0, 2000, language)} & set(contexts)
+    assert split("train", language, 5) == parts["train"][:5] and split("test", language, 999) == parts["test"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_two_splits_share_a_name_or_a_thing(language: str) -> None:
+    """In the texts: no name of people, dogs or towns stands in two splits, and no answer that is not the language's
+    own, as months are. In the words they are made of: nothing else either."""
+    data = passages._data(language)
+    lexicon, templates = data.lexicon, [text for device in data.devices for text in device.leads + device.ends]
+    scenery = set(re.findall(r"\w+", " ".join([*data.moods, *templates])))  # a German dog is called Schatten
+    names = {word.w for slot in NAME_SLOTS for word in lexicon[slot]} - scenery
+    shared = {word.w for slot in SHARED_SLOTS for word in lexicon[slot]}
+    texts = {name: split(name, language) for name in SPLITS}
+    for find in (
+        lambda text: names & set(re.findall(r"\w+", text)),
+        lambda text: {text.rsplit(" ", 1)[1]} - shared,
+    ):
+        first, second, third = (set().union(*map(find, texts[name])) for name in SPLITS)
+        assert min(map(len, (first, second, third))) >= 5
+        assert not (first & second or first & third or second & third)
+    for slot, words in lexicon.items():
+        parts = [{word.w for word in passages._part(language, name).lexicon[slot]} for name in SPLITS]
+        assert set.union(*parts) == {word.w for word in words}
+        if slot not in SHARED_SLOTS:
+            assert sum(map(len, parts)) == len(words) and min(map(len, parts)) >= 2
+            assert 0.4 <= len(parts[0]) / len(words) <= 0.67
+
+
+def test_a_passage_whose_context_any_split_could_hold_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """«Se habían conocido en mayo ... por fin llegó de nuevo mayo» names nobody and nothing."""
+    compose, drawn = passages._compose, []
+
+    def once_bare(rng: Random, data: passages.LanguageData) -> passages.Scene:
+        drawn.append(replace(compose(rng, data), own=frozenset()) if not drawn else compose(rng, data))
+        return drawn[-1]
+
+    monkeypatch.setattr(passages, "_compose", once_bare)
+    found = scene(0, "es", "train")
+    assert len(drawn) >= 2 and found is drawn[-1] and found.own
 
 
 def test_stories_are_a_stream() -> None:
@@ -121,16 +165,18 @@ def test_stories_are_a_stream() -> None:
 def test_a_story_that_meets_a_split_is_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     first = stories(0, 1, "en")[0]
     held_out = frozenset({first.rsplit(" ", 1)[0]})
-    monkeypatch.setattr(passages, "_all_splits", lambda language: ({}, held_out))
+    monkeypatch.setattr(passages, "_held_out", lambda language: held_out)
     assert stories(0, 1, "en")[0] != first
 
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="unknown language 'pt'"):
-        passage(0, "pt")
+        scene(0, "pt", "train")
     with pytest.raises(ValueError, match="unknown split 'dev'"):
         split("dev", "en")
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        scene(0, "en", "dev")
     with pytest.raises(ValueError, match="0 or more"):
-        passage(-1, "en")
+        scene(-1, "en", "test")
     with pytest.raises(ValueError, match="0 or more"):
         stories(-1, 3, "en")
