@@ -110,7 +110,7 @@ def run(
         from harness.planning.view import show
 
         return show(cells, console, on, out, policy)
-    preflight(cells, out)
+    preflight(cells, out, _say)
     with _observer(cells) as observe:
         run_grid(cells, out, observe, _executor(workers, threads, len(cells)), policy=policy, report_to=track)
     if processes.rank() > 0:
@@ -208,16 +208,15 @@ def fidelity(
     check_writable(out)
     quiet()
     count = default_workers(len(cells)) if workers is None else workers
-    say = lambda text: errors.print(text, highlight=False, markup=False, style="dim")
     for cell in {cell.base.task: cell for cell in cells}.values():
         steps, whole = cell.base.settings.inner.steps, cell.base.settings.grpo.rollouts_per_step
         if steps < cell.steps_of_a_run:
-            say(
+            _say(
                 f"{cell.base.task}: T={steps} in place of {cell.steps_of_a_run}, since the pool has {spec.pool} "
                 f"texts and a "
                 f"step {whole}; --set inner.steps={cell.steps_of_a_run} keeps it"
             )
-    records = run_all(cells, out, say, local(count, threads), fresh=fresh)
+    records = run_all(cells, out, _say, local(count, threads), fresh=fresh)
     folder = out / chosen.name / "fidelity"
     everything = load(out / chosen.name)
     found = signals.rows(everything)
@@ -310,6 +309,10 @@ def _check_tracker(track: str) -> None:
 
 assets.add_to(app, console, _names)
 studies.add_to(app, console)
+
+
+def _say(line: str) -> None:
+    errors.print(line, highlight=False, markup=False, soft_wrap=True, style="dim")
 
 
 def _one_sentence(text: str) -> None:
