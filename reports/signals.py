@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
-from harness.fidelity.records import SMALL, Judged, PoolRecord, SignalRecord, TruthRecord
+from harness.signals.records import SMALL, Judged, PoolRecord, SignalRecord, TruthRecord
 from reports import stats, summary, tables
 from reports.stats import Interval
 

@@ -136,7 +136,7 @@ def table(
     markdown: Annotated[bool, typer.Option("--markdown", help="As in table.md, with all columns.")] = False,
 ) -> None:
     """Print the standard table of stored results again, and that of the signals compared before any RL."""
-    from harness.fidelity import records
+    from harness.signals import records
     from harness.store.frames import load
     from reports import signals, tables
 
@@ -193,9 +193,9 @@ def fidelity(
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure what is stored again.")] = False,
 ) -> None:
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
-    from harness.fidelity.records import Spec, load
-    from harness.fidelity.run import fidelity_cells, run_all
     from harness.machine.libraries import quiet
+    from harness.signals.records import Spec, load
+    from harness.signals.run import fidelity_cells, run_all
     from harness.store.atomic import check_writable, parquet_bytes, write_atomic
     from harness.workers.local import default_workers, local
     from reports import signals
@@ -295,7 +295,7 @@ def _executor(workers: int | None, threads: int, cells: int) -> Executor:
 
 def _observer(cells: Sequence[Cell]) -> AbstractContextManager[Callable[[Cell, Event], None]]:
     """Who shows what happens to the cells; of a launcher's ranks the first."""
-    from harness.cli.progress import Progress
+    from harness.workers.progress import Progress
 
     return Progress(cells, console) if processes.rank() == 0 else nullcontext(lambda cell, event: None)
 

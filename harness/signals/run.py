@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness import assets
 from harness.contracts import HarnessError
-from harness.fidelity.pool import Pool, as_rollouts, build_pool
-from harness.fidelity.records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
 from harness.planning.cells import Cell, make_reward, make_task
 from harness.registry import REWARDS
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import InnerSettings, identity_view
+from harness.signals.pool import Pool, as_rollouts, build_pool
+from harness.signals.records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
 from harness.store.atomic import write_json
 from harness.store.provenance import provenance
 from harness.store.record import identity
@@ -192,7 +192,7 @@ class _Run:
         path = self._truth_path(key)
         if not self.fresh and (kept := read(path, TruthRecord)) and kept.identity == key:
             return
-        from harness.fidelity.truth import Retraining, in_float64
+        from harness.signals.truth import Retraining, in_float64
 
         self.say(f"training again: {training_name(settings)}")
         pool, begun = self.pool, time.perf_counter()
