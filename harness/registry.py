@@ -120,6 +120,12 @@ class Registry(Generic[T]):
             raise HarnessError(unknown(self.kind, name, self.names()))
         return self._entries[name]
 
+    def everywhere(self, name: str) -> bool:
+        """Whether other processes find the entry as well: it is of the package or of one that brings an entry point.
+        Else it was registered in this session, a notebook say. An unknown name raises HarnessError."""
+        home = getattr(getattr(self.get(name), "factory", None), "__module__", "").partition(".")[0]
+        return home in {self.package, *(point.module.partition(".")[0] for point in entry_points(group=self.group))}
+
     def find(self, name: str) -> T | None:
         """The entry, or None: stored results may be of a package that is not installed here."""
         self._load()

@@ -52,6 +52,19 @@ COLUMNS = (
     "s / 1,000",
 )
 
+HEADS = {
+    "halves": ("trained\non halves", "Spearman with Phi of targets trained on random halves of the pool"),
+    "small change": ("weights\n± 10 %", "the same with half of the texts weighing a tenth more, half a tenth less"),
+    "leave one out": ("without\none text", "with what Phi loses when a text is left out"),
+    "leave part out": ("without\nan eighth", "with what Phi loses when a random eighth is left out"),
+    "own groups": ("in groups:\nuntuned", "inside GRPO groups of the untuned generator's rollouts alone"),
+    "mixed groups": ("in groups:\nmixed", "inside groups of texts from all sources"),
+    "AUC": ("AUC of\ntarget texts", "chance that a text of the target's kind scores above another; 0.5 is chance"),
+    "repeatability": ("again in\nanother batch", "Spearman between rewards of the same texts in two batches"),
+    "s / 1,000": ("seconds per\n1,000 texts", "what 1,000 rollouts cost on this machine"),
+}
+"""Measure -> (head of its column in two lines, what it is). All but the last two are between -1 and 1, or 0 and 1."""
+
 
 # ------------------------------------------------------------------------------------------------------------- measures
 
@@ -370,11 +383,33 @@ def rich(found: Sequence[Row]) -> rich.console.RenderableType:
         table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
         table.add_column("signal", no_wrap=True)
         for name in COLUMNS:
-            table.add_column(name.replace("repeat", "repeat ").replace(" ", "\n", 1), justify="right")
+            table.add_column(heading(name), justify="right")
         for row in block:
             name = f"{row.reward} (own)" if row.own else row.reward
             table.add_row(Text(name), *(Text(shown(row, column, bounds=False)) for column in COLUMNS))
         notes = [Text(f"{row.reward}: {row.status}") for row in block if row.status != "done"]
         owns = [Text(f"{row.reward} (own): against {row.training}") for row in block if row.own]
         parts += [table, Text(""), *notes, *owns, *([Text("")] if notes or owns else [])]
+    if found:
+        parts += [Text(explained(), style="dim"), Text("")]
     return Group(*parts)
+
+
+def heading(name: str) -> str:
+    """The head of a measure's column, in two lines."""
+    return HEADS[name][0]
+
+
+def explained() -> str:
+    """What the columns are, a line each."""
+    lines = [f"{head.replace(chr(10), ' ')}: {what}" for head, what in HEADS.values()]
+    return "\n".join(["1 is best and 0 is noise, unless it says otherwise:", *lines])
+
+
+def html(found: Sequence[Row]) -> str:
+    """The same for a notebook, with the intervals."""
+    if not found:
+        return "<p>No signals have been judged yet.</p>"
+    heads = ["signal", *(heading(name).replace("\n", " ") for name in COLUMNS), "status"]
+    body = lambda row: [label(row), *(shown(row, name) for name in COLUMNS), row.status]
+    return "".join(tables.html_table(title, [heads, *map(body, block)]) for title, block in blocks(found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.registry import REWARDS, TASKS
+from harness import api
+from harness.planning.cells import Cell
 from harness.settings.profiles import load_profile, parse_assignment
 
 ProfileOption = Annotated[str, typer.Option(help="A built-in profile, a YAML file or a folder.")]
@@ -20,14 +20,11 @@ RewardOption = Annotated[str, typer.Option(help="Reward names, comma-separated, 
 Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting (repeatable).")]
 
 
-def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], list[str]]) -> None:
+def add_to(app: typer.Typer, console: Console) -> None:
     """Registers both commands."""
 
-    def cells(profile: str, task: str, reward: str, assignments: list[str] | None) -> list:
-        from harness.grid import cross_product
-
-        given = dict(parse_assignment(text) for text in assignments or [])
-        return cross_product(load_profile(profile), names(task, TASKS), names(reward, REWARDS), [0], given)
+    def cells(profile: str, task: str, reward: str, assignments: list[str] | None) -> list[Cell]:
+        return api.cells(task, reward, profile, set=dict(parse_assignment(text) for text in assignments or []))
 
     @app.command()
     def fetch(

@@ -64,6 +64,17 @@ class FidelityCell:
             SCHEMA_VERSION, self.spec.model_dump(), identity(base.task, "", base.seed, base.settings, base.assets)
         )
 
+    @property
+    def shortened(self) -> str:
+        """A sentence where trainings have fewer steps than in a run, else ""."""
+        steps, task = self.base.settings.inner.steps, self.base.task
+        if steps >= self.steps_of_a_run:
+            return ""
+        return (
+            f"{task}: T={steps} in place of {self.steps_of_a_run}, since the pool has {self.spec.pool} texts and a "
+            f"step {self.base.settings.grpo.rollouts_per_step}; --set inner.steps={self.steps_of_a_run} keeps it"
+        )
+
     def folder(self, out: Path) -> Path:
         return out / self.base.profile / "fidelity" / self.base.task / f"seed{self.base.seed}-{self.identity}"
 
@@ -179,8 +190,9 @@ class _Run:
 
     @cached_property
     def target(self) -> Any:
-        settings = self.cell.base.settings.target
-        return _on_device(assets.load_model(settings.model, dtype=settings.dtype, untie_head=settings.untie_head))
+        from harness.training.inner import load_target
+
+        return load_target(self.cell.base.settings.target)
 
     def inner(self, settings: InnerSettings) -> InnerTrainer:
         from harness.training.inner import InnerTrainer
