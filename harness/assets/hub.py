@@ -12,13 +12,17 @@ import fnmatch
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from textwrap import shorten
 
 from harness.assets.rows import SPLIT_NAMES, Rows, fields, from_columns, read_rows
 from harness.contracts import HarnessError
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.bin"]
 NOT_NEEDED = ["pytorch_model*", "*.h5", "original/*", "onnx/*", "*.msgpack", "runs/*"]
+PATIENCE = 5
+"""Seconds that the hub has to answer at all."""
 DATA_ENDINGS = (".parquet", ".jsonl", ".json")
 
 
@@ -109,9 +113,34 @@ def commit(path: Path) -> str | None:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None
 
 
+@cache
+def check_reachable(endpoint: str) -> None:
+    """Raises HarnessError where nothing answers at the hub's address within `PATIENCE`: its client would try again and
+    again for every file."""
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(endpoint, timeout=PATIENCE)
+    except Exception as error:  # of the client's transport, whichever that is
+        why = shorten(str(error) or type(error).__name__, 160)
+        raise HarnessError(
+            f"The hub cannot be reached at {endpoint} ({why}); check the network, name a mirror with HF_ENDPOINT, or "
+            "bring its cache (HF_HOME) from a machine that has one and set HF_HUB_OFFLINE=1."
+        ) from error
+
+
+def _ask_first(ref: str) -> None:
+    """Before a download: is there a network? What is in the cache needs none."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and cached(ref) is None:
+        check_reachable(constants.ENDPOINT)
+
+
 def _snapshot(ref: str, repo: str, revision: str | None, kind: str, allow: list[str] | None, ignore: list[str]) -> str:
     from huggingface_hub import snapshot_download
 
+    _ask_first(ref)
     try:
         return snapshot_download(
             repo, revision=revision, repo_type=kind, allow_patterns=allow, ignore_patterns=ignore or None
@@ -123,6 +152,7 @@ def _snapshot(ref: str, repo: str, revision: str | None, kind: str, allow: list[
 def _one_file(ref: str, wanted: HubRef) -> str:
     from huggingface_hub import hf_hub_download
 
+    _ask_first(ref)
     try:
         return hf_hub_download(wanted.repo, wanted.inside, revision=wanted.revision, repo_type="dataset")
     except Exception as error:
@@ -156,7 +186,7 @@ def explain(ref: str, error: Exception) -> HarnessError:
         return HarnessError(
             f"'{ref}' is not in the cache and HF_HUB_OFFLINE is set; run `python -m harness fetch` once with a network."
         )
-    first = " ".join(str(error).split())[:160] or "no message"
+    first = shorten(str(error), 160) or "no message"
     return HarnessError(
         f"'{ref}' is neither a local path nor a hub asset that can be fetched now ({type(error).__name__}: {first}); "
         "check the spelling, your connection, HF_ENDPOINT and your access token."
@@ -208,7 +238,7 @@ def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:
         table = tables[wanted]
     except Exception as error:
         raise HarnessError(
-            f"The data set '{ref}' cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:160]})."
+            f"The data set '{ref}' cannot be loaded ({type(error).__name__}: {shorten(str(error), 160)})."
         ) from error
     if "text" not in table.column_names:
         raise HarnessError(f"The data set '{ref}' has no `text` column; it has {', '.join(table.column_names)}.")
