@@ -232,7 +232,7 @@ class Results:
         from harness.store.frames import find_cells
 
         found = ((cell, cell.read()) for cell in find_cells(self.place))
-        return [cell for cell, record in found if record and self._only is None or record.identity in self._only]
+        return [cell for cell, record in found if record and (self._only is None or record.identity in self._only)]
 
     @cached_property
     def _tables(self) -> tuple[pandas.DataFrame, pandas.DataFrame]:
@@ -303,10 +303,10 @@ class Results:
         """
         from reports import figures
 
+        if not self._figures:
+            raise HarnessError(f"No cell in {self.place} is finished, so there is nothing to draw; run it first.")
         if kind not in self._figures:
-            raise HarnessError(
-                unknown("figure", kind, self.figures) if self._figures else "No finished cells, no figure."
-            )
+            raise HarnessError(unknown("figure", kind, self.figures))
         return figures.drawn(self._figures[kind], style=style, path=path)
 
     def report(self, out: str | Path = "site", *, reference: str = "") -> Path:
