@@ -6,6 +6,7 @@ import ast
 import io
 import re
 import threading
+from pathlib import Path
 
 import pandas
 import pytest
@@ -14,7 +15,7 @@ from rich.console import Console
 import harness
 from harness import api, miniature
 from harness.contracts import HarnessError, completion_text
-from tests.helpers.command import ROOT, flags, python, run_harness, start
+from tests.helpers.command import ROOT, python, run_harness, start
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +51,10 @@ def readme_block(words: str) -> str:
 
 
 def test_the_import_is_light():
-    heavy = (
-        "[name for name in ('torch', 'transformers', 'trl', 'pandas', 'pydantic', 'matplotlib') if name in sys.modules]"
-    )
-    assert python(f"import sys, harness; dir(harness); print({heavy})") == "[]"
-    assert python(f"import sys, harness; harness.run; harness.load; print({heavy}[:3])") == "[]"
+    modules = ("torch", "transformers", "trl", "pandas", "matplotlib", "pydantic")
+    found = lambda names: f"print([name for name in {names} if name in sys.modules])"
+    assert python(f"import sys, harness; dir(harness); {found(modules)}") == "[]"
+    assert python(f"import sys, harness; harness.run, harness.fidelity; {found(modules[:-1])}") == "[]"
     with pytest.raises(AttributeError, match="no attribute 'rum'"):
         harness.rum  # noqa: B018
 
@@ -88,27 +88,25 @@ def test_no_results_are_one_sentence(tmp_path, results):
         results.figure("headlines")
 
 
-def test_the_command_line_prints_what_the_interface_returns(results, quick):
-    arguments = (
-        "--task",
-        "norm",
-        "--reward",
-        "naive",
-        "--seeds",
-        "0-1",
-        "--workers",
-        "0",
-        "--out",
-        results.place.parent,
-    )
-    code, out, err = run_harness("run", *map(str, arguments), *flags(quick()), cwd=results.place)
-    assert code == 0, err
-    assert out.count("kept, done") == 2  # the same cells: nothing ran again
-    again = Console(file=io.StringIO(), width=120)
-    again.print(harness.run("norm", "naive", seeds=[0, 1], set=quick(), out=results.place.parent, progress=again))
-    table = lambda text: [line.rstrip() for line in text.splitlines() if "kept, done" not in line and line.strip()]
-    assert table(again.file.getvalue().split("Results:")[0]) == []  # progress alone; the table is the caller's to print
-    again.print(harness.load(results.place))
+def test_the_commands_are_a_layer_over_the_interface(results, monkeypatch, tmp_path):
+    asked = {}
+
+    def called(name, answer):
+        monkeypatch.setattr(api, name, lambda *given, **options: asked.update({name: (given, options)}) or answer)
+
+    called("run", results)
+    called("report", Path("site/index.html"))
+    called("fidelity", results.signals)
+    chosen = ("--task", "norm", "--reward", "naive", "--seeds", "0-1", "--set", "grpo.steps=3", "--workers", "0")
+    code, out, err = run_harness("run", *chosen, "--inner-steps", "1,8", "--retry-failed", cwd=tmp_path)
+    assert code == 0 and "untuned generator" in out and f"Results: {results.place}" in out.replace("\n", ""), err
+    assert run_harness("fidelity", *chosen, "--pool", "16", cwd=tmp_path).code == 0
+    assert "site/index.html" in run_harness("report", "there", cwd=tmp_path).out
+    common = {"profile": "tiny", "seeds": "0-1", "set": {"grpo.steps": 3}, "workers": 0}
+    for name, own in (("run", {"inner_steps": "1,8", "policy": "retry-failed"}), ("fidelity", {"pool": 16})):
+        given, options = asked[name]
+        assert given == ("norm", "naive") and (common | own).items() <= options.items()
+    assert asked["report"] == ((Path("there"), Path("site")), {"reference": ""})
 
 
 @pytest.mark.parametrize(
@@ -220,7 +218,7 @@ def test_a_figure_that_cannot_be_is_one_sentence(options, words, results, tmp_pa
         results.figure(**{key: str(tmp_path / value) if key == "path" else value for key, value in options.items()})
 
 
-# ------------------------------------------------------------------------------------------- signals, the page, the README
+# -------------------------------------------------------------------------------------------- signals, README, TRL
 
 
 def test_fidelity_gives_tables_of_signals(results, quick):
@@ -273,7 +271,5 @@ def test_a_reward_for_trl_is_the_raw_one_if_asked_and_knows_what_it_lacks():
     scaled = harness.reward("shorter", task="norm")
     assert raw(**given) == [-float(len(text)) for text in texts] and raw.__name__ == "shorter"
     assert pandas.Series(scaled(**given)).std() == pytest.approx(1)
-    with pytest.raises(
-        HarnessError, match="embedding cannot be had for the task norm: the task has no reference texts"
-    ):
+    with pytest.raises(HarnessError, match="embedding cannot be had for the task norm: the task has no"):
         harness.reward("embedding", task="norm")
