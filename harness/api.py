@@ -147,7 +147,7 @@ def report(runs: str | Path | Results = "runs", out: str | Path = "site", *, ref
     baseline. Raises HarnessError where there are no results."""
     from reports import site
 
-    return site.build(runs.place if isinstance(runs, Results) else Path(runs), Path(out), reference=reference)
+    return site.build(runs._root if isinstance(runs, Results) else Path(runs), Path(out), reference=reference)
 
 
 def load(place: str | Path = "runs") -> Results:
@@ -225,20 +225,21 @@ class Results:
 
     def __init__(self, place: Path, only: frozenset[str] | None = None) -> None:
         self.place, self._only = place, only
+        self._root = place.absolute()  # they are read later, and the working directory may be another one then
 
     @cached_property
     def cells(self) -> list[StoredCell]:
         """The cells, in order of their folders."""
         from harness.store.frames import find_cells
 
-        found = ((cell, cell.read()) for cell in find_cells(self.place))
+        found = ((cell, cell.read()) for cell in find_cells(self._root))
         return [cell for cell, record in found if record and (self._only is None or record.identity in self._only)]
 
     @cached_property
     def _tables(self) -> tuple[pandas.DataFrame, pandas.DataFrame]:
         from harness.store.frames import load
 
-        wide, long = load(self.place)
+        wide, long = load(self._root)
         if self._only is None or wide.empty:
             return wide, long
         ours = [frame[frame["identity"].isin(self._only)].reset_index(drop=True) for frame in (wide, long)]
@@ -270,7 +271,7 @@ class Results:
     @cached_property
     def signals(self) -> Signals:
         """What `fidelity` found at the same place."""
-        return Signals(self.place)
+        return Signals(self._root)
 
     @property
     def failed(self) -> bool:
@@ -334,13 +335,14 @@ class Signals:
 
     def __init__(self, place: Path, only: frozenset[str] | None = None) -> None:
         self.place, self._only = place, only
+        self._root = place.absolute()  # they are read later, and the working directory may be another one then
 
     @cached_property
     def judged(self) -> list[Any]:
         """The stored records: pools, truths and signals (harness/signals/records.py)."""
         from harness.signals.records import load
 
-        return [each for each in load(self.place) if self._only is None or each.pool.identity in self._only]
+        return [each for each in load(self._root) if self._only is None or each.pool.identity in self._only]
 
     @cached_property
     def rows(self) -> list[judging.Row]:

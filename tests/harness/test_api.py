@@ -68,7 +68,7 @@ def test_results_are_tables_texts_and_html(results):
     assert repr(results).startswith("<Results of 4 cells in ") and "4 done" in repr(results)
     shown = Console(file=io.StringIO(), width=120)
     shown.print(results)
-    assert "untuned generator" in shown.file.getvalue()
+    assert "norm (tiny)" in shown.file.getvalue()
 
 
 def test_what_a_run_returns_are_its_own_cells_and_load_has_all(results, quick):
@@ -99,7 +99,7 @@ def test_the_commands_are_a_layer_over_the_interface(results, monkeypatch, tmp_p
     called("fidelity", results.signals)
     chosen = ("--task", "norm", "--reward", "naive", "--seeds", "0-1", "--set", "grpo.steps=3", "--workers", "0")
     code, out, err = run_harness("run", *chosen, "--inner-steps", "1,8", "--retry-failed", cwd=tmp_path)
-    assert code == 0 and "untuned generator" in out and f"Results: {results.place}" in out.replace("\n", ""), err
+    assert code == 0 and "norm (tiny)" in out and f"Results: {results.place}" in out.replace("\n", ""), err
     assert run_harness("fidelity", *chosen, "--pool", "16", cwd=tmp_path).code == 0
     assert "site/index.html" in run_harness("report", "there", cwd=tmp_path).out
     common = {"profile": "tiny", "seeds": "0-1", "set": {"grpo.steps": 3}, "workers": 0}
@@ -223,7 +223,7 @@ def test_a_figure_that_cannot_be_is_one_sentence(options, words, results, tmp_pa
 
 def test_fidelity_gives_tables_of_signals(results, quick):
     found = harness.fidelity(
-        "norm", "naive,shorter", set=quick(), pool=16, subsets=10, out=results.place.parent, workers=0, progress=False
+        "norm", "naive,shorter", set=quick(validation__prompts=8), pool=16, subsets=10, out=results.place.parent, workers=0, progress=False
     )
     assert set(found.wide["reward"]) == {"naive", "shorter"} and {"halves", "leave one out"} <= set(found.wide)
     assert set(found.long["measure"]) >= {"halves", "leave one out"} and not found.failed
