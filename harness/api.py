@@ -138,7 +138,7 @@ def fidelity(
     found = judging.rows(load(folder))
     write_atomic(folder / "fidelity" / "table.md", judging.markdown(found))
     write_atomic(folder / "fidelity" / "measures.parquet", parquet_bytes(judging.frame(found)))
-    return Signals(folder, identities)
+    return Signals(folder, identities, names[1])
 
 
 def report(runs: str | Path | Results = "runs", out: str | Path = "site", *, reference: str = "") -> Path:
@@ -331,10 +331,15 @@ class Results:
 
 
 class Signals:
-    """Signals judged without RL: `long` one measure a row with its interval, `wide` one signal a row."""
+    """Signals judged without RL: `long` one measure a row with its interval, `wide` one signal a row.
 
-    def __init__(self, place: Path, only: frozenset[str] | None = None) -> None:
-        self.place, self._only = place, only
+    place   the folder or study that their records lie in
+    only    identities of the pools that are meant; None: all that are there
+    asked   the rewards that `failed` is about; None: all
+    """
+
+    def __init__(self, place: Path, only: frozenset[str] | None = None, asked: Sequence[str] | None = None) -> None:
+        self.place, self._only, self._asked = place, only, asked
         self._root = place.absolute()  # they are read later, and the working directory may be another one then
 
     @cached_property
@@ -377,7 +382,9 @@ class Signals:
 
     @property
     def failed(self) -> bool:
-        return any(signal.status == "failed" for each in self.judged for signal in each.signals)
+        signals = [signal for each in self.judged for signal in each.signals]
+        asked = [signal for signal in signals if self._asked is None or signal.reward in self._asked]
+        return any(signal.status == "failed" for signal in asked)
 
     def __rich__(self) -> RenderableType:
         from reports import signals as judging
