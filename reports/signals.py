@@ -53,15 +53,15 @@ COLUMNS = (
 )
 
 HEADS = {
-    "halves": ("trained\non halves", "Spearman with Phi of targets trained on random halves of the pool"),
-    "small change": ("weights\n± 10 %", "the same with half of the texts weighing a tenth more, half a tenth less"),
-    "leave one out": ("without\none text", "with what Phi loses when a text is left out"),
-    "leave part out": ("without\nan eighth", "with what Phi loses when a random eighth is left out"),
-    "own groups": ("in groups:\nuntuned", "inside GRPO groups of the untuned generator's rollouts alone"),
-    "mixed groups": ("in groups:\nmixed", "inside groups of texts from all sources"),
-    "AUC": ("AUC of\ntarget texts", "chance that a text of the target's kind scores above another; 0.5 is chance"),
-    "repeatability": ("again in\nanother batch", "Spearman between rewards of the same texts in two batches"),
-    "s / 1,000": ("seconds per\n1,000 texts", "what 1,000 rollouts cost on this machine"),
+    "halves": ("random\nhalves", "Spearman with Phi of targets trained on random halves"),
+    "small change": ("weights\n± 10 %", "the same, half of the texts weighing 10 % more, half less"),
+    "leave one out": ("without\na text", "with what Phi loses when a text is left out"),
+    "leave part out": ("without\neighth", "with what Phi loses when a random eighth is left out"),
+    "own groups": ("groups,\nuntuned", "inside groups of the untuned generator's rollouts"),
+    "mixed groups": ("groups,\nmixed", "inside groups of texts from all sources"),
+    "AUC": ("AUC\ntarget", "chance that a text of the target's kind scores higher (0.5)"),
+    "repeatability": ("other\nbatch", "the same texts' rewards in two batches"),
+    "s / 1,000": ("s per\n1,000", "seconds for 1,000 rollouts on this machine"),
 }
 """Measure -> (head of its column in two lines, what it is). All but the last two are between -1 and 1, or 0 and 1."""
 
@@ -380,10 +380,10 @@ def rich(found: Sequence[Row]) -> rich.console.RenderableType:
     parts: list[rich.console.RenderableType] = []
     for title, block in blocks(found):
         table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
-        table.add_column("signal", no_wrap=True)
+        table.padding = (0, 0, 0, 0)  # type: ignore[assignment]
+        table.add_column("signal", overflow="fold", min_width=13)
         for name in COLUMNS:
-            table.add_column(heading(name), justify="right")
+            table.add_column(heading(name), justify="right", no_wrap=True)  # on 80 characters names give way, not heads
         for row in block:
             name = f"{row.reward} (own)" if row.own else row.reward
             table.add_row(Text(name), *(Text(shown(row, column, bounds=False)) for column in COLUMNS))
@@ -401,9 +401,10 @@ def heading(name: str) -> str:
 
 
 def explained() -> str:
-    """What the columns are, a line each."""
-    lines = [f"{head.replace(chr(10), ' ')}: {what}" for head, what in HEADS.values()]
-    return "\n".join(["1 is best and 0 is noise, unless it says otherwise:", *lines])
+    """What the columns are, a line each of 80 characters at most."""
+    heads = {name: heading(name).replace("\n", " ") for name in HEADS}
+    width = max(map(len, heads.values()))
+    return "\n".join(["1 is best and 0 is noise:", *(f"{heads[n]:{width}}  {what}" for n, (_, what) in HEADS.items())])
 
 
 def html(found: Sequence[Row]) -> str:

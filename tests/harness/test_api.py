@@ -223,18 +223,26 @@ def test_a_figure_that_cannot_be_is_one_sentence(options, words, results, tmp_pa
 
 def test_fidelity_gives_tables_of_signals(results, quick):
     found = harness.fidelity(
-        "norm", "naive,shorter", set=quick(validation__prompts=8), pool=16, subsets=10, out=results.place.parent, workers=0, progress=False
+        "norm",
+        "naive,shorter",
+        set=quick(validation__prompts=8),
+        pool=16,
+        subsets=10,
+        out=results.place.parent,
+        workers=0,
+        progress=False,
     )
     assert set(found.wide["reward"]) == {"naive", "shorter"} and {"halves", "leave one out"} <= set(found.wide)
     assert set(found.long["measure"]) >= {"halves", "leave one out"} and not found.failed
     assert len(found.samples) == 16 and {"text", "source", "naive", "shorter"} <= set(found.samples)
-    assert "trained on halves" in found._repr_html_() and "2 rows" in repr(found)
+    assert "random halves" in found._repr_html_() and "2 rows" in repr(found)
     assert len(harness.load(results.place).signals.rows) == 2
     shown = Console(file=io.StringIO(), width=80)
     shown.print(found)
     lines = shown.file.getvalue().splitlines()
     assert max(map(len, lines)) <= 80 and any("shorter" in line for line in lines)
-    assert any(line.startswith("trained on halves: Spearman with Phi") for line in lines)
+    assert any(line.startswith("random halves    Spearman with Phi of targets") for line in lines)
+    assert not any("…" in line for line in lines)
 
 
 def test_the_readmes_python_runs(results, quick, tmp_path, monkeypatch):
