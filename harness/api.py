@@ -59,7 +59,8 @@ def run(
     workers       cells at a time, each in a process of `threads` CPU threads; 0: one after the other in this process;
                   default: one a core or GPU, but 0 for a task or reward that was registered in this session alone,
                   which other processes do not have
-    policy        what happens to cells that have results: harness/planning/policy.py
+    policy        what happens to cells that have results (harness/planning/policy.py); "fresh" starts them again, as
+                  after a change of a reward's code, which identities do not know
     progress      where it is shown: True for standard output or the notebook, False for nowhere
 
     Cells that fail are rows of the results, not exceptions. Of a launcher's ranks the first gets results.
@@ -113,6 +114,7 @@ def fidelity(
     """
     from harness.machine.libraries import quiet
     from harness.machine.stopping import Interrupted
+    from harness.planning.cells import told_splits
     from harness.signals.records import Spec, load
     from harness.signals.run import fidelity_cells, run_all
     from harness.store.atomic import check_writable, parquet_bytes, write_atomic
@@ -125,10 +127,13 @@ def fidelity(
     identities = frozenset(cell.identity for cell in chosen)  # finds missing assets before anything loads
     check_writable(place)
     quiet()
+    asked = [each for cell in chosen for each in cell.rewards]
+    for line in told_splits(asked):
+        say(line)
     for cell in {cell.base.task: cell for cell in chosen}.values():
         if cell.shortened:
             say(cell.shortened)
-    here = _workers(workers, [each for cell in chosen for each in cell.rewards])
+    here = _workers(workers, asked)
     count = default_workers(len(chosen)) if here is None else here
     try:
         run_all(chosen, place, say, local(count, threads), fresh=fresh)

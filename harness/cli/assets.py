@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,8 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness import api
-from harness.planning.cells import Cell
 from harness.settings.profiles import load_profile, parse_assignment
+
+if TYPE_CHECKING:
+    from harness.planning.cells import Cell
 
 ProfileOption = Annotated[str, typer.Option(help="A built-in profile, a YAML file or a folder.")]
 TaskOption = Annotated[str, typer.Option(help="Task names, comma-separated, or 'all'.")]
