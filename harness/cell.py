@@ -197,7 +197,7 @@ class _Run:
     def _load(self) -> None:
         from harness.training import offload
         from harness.training.generation import Bfloat16Copy
-        from harness.training.inner import InnerTrainer, StepCounter
+        from harness.training.inner import InnerTrainer, StepCounter, load_target
         from harness.training.prompts import bind_template, build_prompts
 
         settings = self.settings
@@ -212,10 +212,7 @@ class _Run:
         self.validation_prompts = build_prompts(self.tokenizer, settings.generator, held_out)
 
         self.task = make_task(self.cell)
-        target = assets.load_model(
-            settings.target.model, dtype=settings.target.dtype, untie_head=settings.target.untie_head
-        )
-        to_device(target)
+        target = load_target(settings.target)
         self.offloader = offload.offloader_for_cell(settings, self.generator, target)
         self.offloader.add("generator", self._of_generator)
         self.offloader.add("target", lambda: [target])

@@ -72,6 +72,15 @@ class TaskEntry:
         return self.declares.options
 
 
+def _module(entry: object) -> str:
+    """Where an entry's factory was defined."""
+    return getattr(getattr(entry, "factory", None), "__module__", None) or ""
+
+
+def _of_session(entry: object) -> bool:
+    return _module(entry) == "__main__"
+
+
 class Registry(Generic[T]):
     """A mapping from unique names to entries, filled from a package's modules and an entry-point group on first use."""
 
@@ -81,8 +90,8 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def add(self, name: str, entry: T) -> None:
-        """Raises HarnessError if the name is taken."""
-        if name in self._entries:
+        """Raises HarnessError if the name is taken. What a notebook's cell or a session defined may be defined anew."""
+        if name in self._entries and not (_of_session(entry) and _of_session(self._entries[name])):
             raise HarnessError(f"A {self.kind} named '{name}' is registered already; give yours another name.")
         self._entries[name] = entry
 
@@ -119,6 +128,12 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise HarnessError(unknown(self.kind, name, self.names()))
         return self._entries[name]
+
+    def everywhere(self, name: str) -> bool:
+        """Whether other processes find the entry as well: it is of the package or of one that brings an entry point.
+        Else it was registered in this session, a notebook say. An unknown name raises HarnessError."""
+        home = _module(self.get(name)).partition(".")[0]
+        return home in {self.package, *(point.module.partition(".")[0] for point in entry_points(group=self.group))}
 
     def find(self, name: str) -> T | None:
         """The entry, or None: stored results may be of a package that is not installed here."""

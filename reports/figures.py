@@ -8,14 +8,16 @@ over cells that stop at different steps would jump where they stop.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.contracts import TaskFigure
+from harness.contracts import HarnessError, TaskFigure
 from reports import style, summary
 from reports.summary import Block
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     import matplotlib.figure
     import pandas
 
+Style = str | Path | Mapping[str, Any]
+"""A matplotlib style: a name, a style sheet's path, or settings (rcParams)."""
 MOST_POINTS = 60
 """Points of one line; longer training is drawn at evenly spaced steps, first and last included."""
 
@@ -239,6 +243,24 @@ def _panels_by_reward(curves: Curves, profile: str, tasks: Sequence[str], declar
     return tuple(panels)
 
 
+def headlines(blocks: Sequence[Block], curves: Curves) -> Figure | None:
+    """Every task's headline over GRPO steps, a panel a task; None where no cell is finished."""
+    panels = (panel(curves, block.profile, block.task, block.measure) for block in blocks)
+    caption = "Each task's headline on held-out prompts: median over seeds, band from lowest to highest."
+    there = tuple(each for each in panels if each)
+    return Figure("headline", "Headlines", caption, there) if there else None
+
+
+def available(wide: pandas.DataFrame, long: pandas.DataFrame) -> dict[str, Figure]:
+    """Every figure that there is of these results, by its key."""
+    if wide.empty:
+        return {}
+    blocks = summary.blocks(wide)
+    curves = reduce(wide, long, blocks)
+    found = [headlines(blocks, curves), wall_clock(blocks, curves), *task_figures(curves), *learning_curves(curves)]
+    return {figure.key: figure for figure in found if figure and figure.panels}
+
+
 def wall_clock(blocks: Sequence[Block], curves: Curves) -> Figure | None:
     """Headline against seconds of training (generation, reward and update; validation is not counted).
 
@@ -281,16 +303,86 @@ def file_key(*parts: str) -> str:
 
 def save(figure: Figure, *paths: Path) -> None:
     """Draws a figure into files; each suffix says how (.svg, .png, .pdf)."""
-    from matplotlib import rc_context
+    from matplotlib import rcParams
+
+    with _styled(figure, ()):
+        canvas = draw(figure)
+        for path in paths:
+            write(canvas, path, dpi=rcParams["savefig.dpi"])
+            canvas.set_layout_engine("none")  # laid out once is enough
+
+
+def drawn(
+    figure: Figure, *, style: Style | Sequence[Style] = (), path: str | Path | None = None
+) -> matplotlib.figure.Figure:
+    """The figure in a reader's own style, also written to `path` where one is given. Raises HarnessError for a style
+    that is not there and for a suffix that matplotlib cannot write."""
+    from matplotlib import rcParams
+
+    with _styled(figure, [style] if isinstance(style, str | Path | Mapping) else list(style)):
+        canvas = draw(figure)
+        if path is not None:
+            kinds = canvas.canvas.get_supported_filetypes()
+            if Path(path).suffix.lstrip(".") not in kinds:
+                raise HarnessError(
+                    f"No figure can be written to {path}; its name must end in one of .{', .'.join(kinds)}."
+                )
+            write(canvas, Path(path), dpi=rcParams["savefig.dpi"])
+    return canvas
+
+
+def house_style() -> dict[str, object]:
+    """The settings (rcParams) that figures of reports are drawn with, and that a reader's style goes over."""
+    from cycler import cycler
+
+    looks = cycler(
+        color=style.LIGHT_SERIES, marker=style.MARKERS, linestyle=[(0, d) if d else "-" for d in style.DASHES]
+    )
+    return {
+        "axes.prop_cycle": looks,
+        "axes.titlesize": 9,
+        "axes.labelsize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "lines.linewidth": 1.4,
+        "lines.markersize": 4,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "savefig.dpi": 150,
+        "pdf.fonttype": 42,  # letters stay letters, as venues ask for
+    }
+
+
+@contextmanager
+def _styled(figure: Figure, styles: Sequence[Style]) -> Iterator[None]:
+    """The house's style with others over it."""
+    from matplotlib import style as matplotlib_style
 
     # Names from outside packages may hold dollars, which are not mathematics here. No date and a fixed salt: the same
     # results make the same file.
-    with rc_context({"text.parse_math": False, "svg.hashsalt": figure.key}):
-        _save(figure, paths)
+    fixed = {"text.parse_math": False, "svg.hashsalt": figure.key}
+    try:
+        chosen = matplotlib_style.context(
+            [house_style(), *(dict(s) if isinstance(s, Mapping) else s for s in styles), fixed]
+        )
+        chosen.__enter__()
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise HarnessError(
+            f"The style cannot be used ({first}); name a style sheet of matplotlib's or a file."
+        ) from error
+    try:
+        yield
+    finally:
+        chosen.__exit__(None, None, None)
 
 
-def _save(figure: Figure, paths: Sequence[Path]) -> None:
-    from matplotlib.figure import Figure as Canvas
+def draw(figure: Figure) -> matplotlib.figure.Figure:
+    """The figure by the present rcParams: colours, markers and dashes of the series are those of the property cycle,
+    and the size, where `figure.figsize` is not matplotlib's own, is that of the whole."""
+    from matplotlib import rcParams, rcParamsDefault
     from matplotlib.lines import Line2D
 
     across = min(4, len(figure.panels))
@@ -299,46 +391,63 @@ def _save(figure: Figure, paths: Sequence[Path]) -> None:
         4, 2 * across, len(figure.legend) or 1
     )  # in a row of the legend, so that it is no wider than the panels
     rows = -(-len(figure.legend) // names)
-    canvas = Canvas(figsize=(3.6 * across, 2.7 * down + max(0.5, 0.1 + 0.2 * rows)), layout="constrained")
+    size: Sequence[float] = rcParams["figure.figsize"]
+    if list(size) == list(rcParamsDefault["figure.figsize"]):
+        size = (3.6 * across, 2.7 * down + max(0.5, 0.1 + 0.2 * rows))
+    canvas = _canvas()(figsize=size, layout="constrained")
     axes = canvas.subplots(down, across, squeeze=False)
     for place, axis in enumerate(axes.flat):
         if place >= len(figure.panels):
             axis.set_axis_off()
             continue
-        drawn = figure.panels[place]
-        axis.set_title(drawn.title, fontsize=9)
-        axis.set_xlabel(drawn.x_label, fontsize=8)
-        axis.set_ylabel(drawn.y_label, fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.spines[["top", "right"]].set_visible(False)
-        for line in drawn.series:
-            axis.fill_between(line.x, line.low, line.high, color=style.LIGHT_SERIES[line.slot], alpha=0.15, lw=0)
-            axis.plot(line.x, line.y, **_look(line), markevery=max(1, len(line.x) // 8))
-        if limits := figure.limits(drawn):
+        shown = figure.panels[place]
+        axis.set_title(shown.title)
+        axis.set_xlabel(shown.x_label)
+        axis.set_ylabel(shown.y_label)
+        for line in shown.series:
+            look = _look(line)
+            axis.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.15, lw=0)
+            axis.plot(line.x, line.y, **look, markevery=max(1, len(line.x) // 8))
+        if limits := figure.limits(shown):
             room = 0.05 * max(limits[1] - limits[0], 0.1)
             axis.set_ylim(limits[0] - room, limits[1] + room)
     handles = [Line2D([], [], label=line.name, **_look(line)) for line in figure.legend]
-    canvas.legend(handles=handles, loc="outside lower center", ncols=names, fontsize=8, frameon=False)
-    for path in paths:
-        write(canvas, path)
-        canvas.set_layout_engine("none")  # laid out once is enough
+    canvas.legend(handles=handles, loc="outside lower center", ncols=names)
+    return canvas
 
 
-def write(canvas: matplotlib.figure.Figure, path: Path, *, dpi: int = 150) -> None:
+@cache
+def _canvas() -> type[matplotlib.figure.Figure]:
+    """Matplotlib's figure, without pyplot, that a notebook shows nevertheless."""
+    import io
+
+    from matplotlib.figure import Figure as Canvas
+
+    class Drawn(Canvas):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, dpi=100, format="png")
+            return buffer.getvalue()
+
+    return Drawn
+
+
+def write(canvas: matplotlib.figure.Figure, path: Path, *, dpi: float | str = 150) -> None:
     """A drawn canvas as a file whose suffix says how. A PNG gets a palette of 256 colours: lines and letters look the
     same in a third of the bytes, and figures are kept beside studies."""
     import io
 
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix != ".png":
-        canvas.savefig(path, dpi=dpi, metadata={"Date": None} if path.suffix == ".svg" else None)
+        dated = {".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix)
+        canvas.savefig(path, dpi=dpi, metadata={dated: None} if dated else None)
         return
     from PIL import Image
 
     buffer = io.BytesIO()
     canvas.savefig(buffer, dpi=dpi, format="png")
-    with Image.open(buffer) as drawn:
-        drawn.convert("RGB").quantize(256).save(path, optimize=True)
+    with Image.open(buffer) as image:
+        image.convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def save_pictures(cells: Sequence[tuple[str, Mapping[str, bytes]]], *paths: Path) -> None:
@@ -365,11 +474,14 @@ def save_pictures(cells: Sequence[tuple[str, Mapping[str, bytes]]], *paths: Path
 
 
 def _look(line: Series) -> dict[str, object]:
-    dash = style.DASHES[line.dash]
+    """By the present property cycle; what a style's cycle leaves out is the house's."""
+    from matplotlib import rcParams
+
+    own = rcParams["axes.prop_cycle"].by_key()
+    pick = lambda values, place: values[place % len(values)]
+    dash = pick(style.DASHES, line.dash)
     return {
-        "color": style.LIGHT_SERIES[line.slot],
-        "marker": style.MARKERS[line.slot],
-        "markersize": 4,
-        "linewidth": 1.4,
-        "linestyle": (0, dash) if dash else "-",
+        "color": pick(own.get("color", style.LIGHT_SERIES), line.slot),
+        "marker": pick(own.get("marker", style.MARKERS), line.slot),
+        "linestyle": pick(own["linestyle"], line.dash) if "linestyle" in own else (0, dash) if dash else "-",
     }

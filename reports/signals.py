@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import rankdata
 
-from harness.fidelity.records import SMALL, Judged, PoolRecord, SignalRecord, TruthRecord
+from harness.signals.records import SMALL, Judged, PoolRecord, SignalRecord, TruthRecord
 from reports import stats, summary, tables
 from reports.stats import Interval
 
@@ -51,6 +51,19 @@ COLUMNS = (
     "repeatability",
     "s / 1,000",
 )
+
+HEADS = {
+    "halves": ("random\nhalves", "Spearman with Phi of targets trained on random halves"),
+    "small change": ("weights\n± 10 %", "the same, half of the texts weighing 10 % more, half less"),
+    "leave one out": ("without\na text", "with what Phi loses when a text is left out"),
+    "leave part out": ("without\neighth", "with what Phi loses when a random eighth is left out"),
+    "own groups": ("groups,\nuntuned", "inside groups of the untuned generator's rollouts"),
+    "mixed groups": ("groups,\nmixed", "inside groups of texts from all sources"),
+    "AUC": ("AUC\ntarget", "chance that a text of the target's kind scores higher (0.5)"),
+    "repeatability": ("other\nbatch", "the same texts' rewards in two batches"),
+    "s / 1,000": ("s per\n1,000", "seconds for 1,000 rollouts on this machine"),
+}
+"""Measure -> (head of its column in two lines, what it is). All but the last two are between -1 and 1, or 0 and 1."""
 
 
 # ------------------------------------------------------------------------------------------------------------- measures
@@ -367,14 +380,37 @@ def rich(found: Sequence[Row]) -> rich.console.RenderableType:
     parts: list[rich.console.RenderableType] = []
     for title, block in blocks(found):
         table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
-        table.add_column("signal", no_wrap=True)
+        table.padding = (0, 0, 0, 0)  # type: ignore[assignment]
+        table.add_column("signal", overflow="fold", min_width=13)
         for name in COLUMNS:
-            table.add_column(name.replace("repeat", "repeat ").replace(" ", "\n", 1), justify="right")
+            table.add_column(heading(name), justify="right", no_wrap=True)  # on 80 characters names give way, not heads
         for row in block:
             name = f"{row.reward} (own)" if row.own else row.reward
             table.add_row(Text(name), *(Text(shown(row, column, bounds=False)) for column in COLUMNS))
         notes = [Text(f"{row.reward}: {row.status}") for row in block if row.status != "done"]
         owns = [Text(f"{row.reward} (own): against {row.training}") for row in block if row.own]
         parts += [table, Text(""), *notes, *owns, *([Text("")] if notes or owns else [])]
+    if found:
+        parts += [Text(explained(), style="dim"), Text("")]
     return Group(*parts)
+
+
+def heading(name: str) -> str:
+    """The head of a measure's column, in two lines."""
+    return HEADS[name][0]
+
+
+def explained() -> str:
+    """What the columns are, a line each of 80 characters at most."""
+    heads = {name: heading(name).replace("\n", " ") for name in HEADS}
+    width = max(map(len, heads.values()))
+    return "\n".join(["1 is best and 0 is noise:", *(f"{heads[n]:{width}}  {what}" for n, (_, what) in HEADS.items())])
+
+
+def html(found: Sequence[Row]) -> str:
+    """The same for a notebook, with the intervals."""
+    if not found:
+        return "<p>No signals have been judged yet.</p>"
+    heads = ["signal", *(heading(name).replace("\n", " ") for name in COLUMNS), "status"]
+    body = lambda row: [label(row), *(shown(row, name) for name in COLUMNS), row.status]
+    return "".join(tables.html_table(title, [heads, *map(body, block)]) for title, block in blocks(found))

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError, unknown
-from harness.fidelity import records
+from harness.signals import records
 from harness.store.atomic import write_atomic
 from harness.store.frames import load
 from reports import figures, gather, markdown, signals, stats, style, summary, svg, tables

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from reports import summary
@@ -155,3 +156,27 @@ def _rich_block(block: Block) -> list[rich.console.RenderableType]:
         table.add_row(*map(Text, cells[:-1]))
     notes = [Text(f"{row.label}: {status(row)}") for row in block.rows if row.reasons]
     return [table, Text(""), *notes, *([Text("")] if notes else [])]
+
+
+def html(wide: pandas.DataFrame, long: pandas.DataFrame) -> str:
+    """The same for a notebook."""
+    found = summary.blocks(wide)
+    if not found:
+        return "<p>No cells are stored yet.</p>"
+    return "".join(
+        html_table(
+            heading(block), [columns(block), untuned_cells(block), *(row_cells(block, row) for row in block.rows)]
+        )
+        for block in found
+    )
+
+
+def html_table(title: str, lines: Sequence[Sequence[str]]) -> str:
+    """Texts as an HTML table, the first line its heads; whatever they hold is inert."""
+    from html import escape as inert
+
+    rows = [
+        "<tr>" + "".join(f"<{tag}>{inert(text)}</{tag}>" for text in line) + "</tr>"
+        for tag, line in zip(["th"] + ["td"] * (len(lines) - 1), lines, strict=True)
+    ]
+    return f"<table><caption>{inert(title)}</caption>{''.join(rows)}</table>"

@@ -30,13 +30,13 @@ from torch import Tensor
 
 from harness import assets
 from harness.contracts import Task
-from harness.fidelity.pool import build_pool
-from harness.fidelity.records import Spec
-from harness.fidelity.run import draw_parts, fidelity_cells, training_name
-from harness.fidelity.truth import OneStep, Retraining, in_float64
 from harness.machine.libraries import quiet
 from harness.planning.cells import make_task
 from harness.settings.profiles import load_profile
+from harness.signals.pool import build_pool
+from harness.signals.records import Spec
+from harness.signals.run import draw_parts, fidelity_cells, training_name
+from harness.signals.truth import OneStep, Retraining, in_float64
 from harness.store.atomic import write_atomic
 from harness.training.inner import InnerTrainer
 from reports.signals import spearman

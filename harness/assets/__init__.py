@@ -2,15 +2,18 @@
 
 from harness.assets.models import check_model, load_model, load_tokenizer
 from harness.assets.references import fingerprint, is_embedded, is_local, names_asset, resolve
-from harness.assets.texts import texts
+from harness.assets.rows import check_apart
+from harness.assets.texts import named_splits, texts
 
 __all__ = [
+    "check_apart",
     "check_model",
     "fingerprint",
     "is_embedded",
     "is_local",
     "load_model",
     "load_tokenizer",
+    "named_splits",
     "names_asset",
     "resolve",
     "texts",

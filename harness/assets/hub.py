@@ -12,13 +12,17 @@ import fnmatch
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from textwrap import shorten
 
+from harness.assets.rows import SPLIT_NAMES, Rows, fields, from_columns, read_rows
 from harness.contracts import HarnessError
-from harness.store.lines import read_lines
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.bin"]
 NOT_NEEDED = ["pytorch_model*", "*.h5", "original/*", "onnx/*", "*.msgpack", "runs/*"]
+PATIENCE = 5
+"""Seconds that the hub has to answer at all."""
 DATA_ENDINGS = (".parquet", ".jsonl", ".json")
 
 
@@ -109,9 +113,34 @@ def commit(path: Path) -> str | None:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else None
 
 
+@cache
+def check_reachable(endpoint: str) -> None:
+    """Raises HarnessError where nothing answers at the hub's address within `PATIENCE`: its client would try again and
+    again for every file."""
+    from huggingface_hub.utils import get_session
+
+    try:
+        get_session().head(endpoint, timeout=PATIENCE)
+    except Exception as error:  # of the client's transport, whichever that is
+        why = shorten(str(error) or type(error).__name__, 160)
+        raise HarnessError(
+            f"The hub cannot be reached at {endpoint} ({why}); check the network, name a mirror with HF_ENDPOINT, or "
+            "bring its cache (HF_HOME) from a machine that has one and set HF_HUB_OFFLINE=1."
+        ) from error
+
+
+def _ask_first(ref: str) -> None:
+    """Before a download: is there a network? What is in the cache needs none."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and cached(ref) is None:
+        check_reachable(constants.ENDPOINT)
+
+
 def _snapshot(ref: str, repo: str, revision: str | None, kind: str, allow: list[str] | None, ignore: list[str]) -> str:
     from huggingface_hub import snapshot_download
 
+    _ask_first(ref)
     try:
         return snapshot_download(
             repo, revision=revision, repo_type=kind, allow_patterns=allow, ignore_patterns=ignore or None
@@ -123,6 +152,7 @@ def _snapshot(ref: str, repo: str, revision: str | None, kind: str, allow: list[
 def _one_file(ref: str, wanted: HubRef) -> str:
     from huggingface_hub import hf_hub_download
 
+    _ask_first(ref)
     try:
         return hf_hub_download(wanted.repo, wanted.inside, revision=wanted.revision, repo_type="dataset")
     except Exception as error:
@@ -156,46 +186,24 @@ def explain(ref: str, error: Exception) -> HarnessError:
         return HarnessError(
             f"'{ref}' is not in the cache and HF_HUB_OFFLINE is set; run `python -m harness fetch` once with a network."
         )
-    first = " ".join(str(error).split())[:160] or "no message"
+    first = shorten(str(error), 160) or "no message"
     return HarnessError(
         f"'{ref}' is neither a local path nor a hub asset that can be fetched now ({type(error).__name__}: {first}); "
         "check the spelling, your connection, HF_ENDPOINT and your access token."
     )
 
 
-def read_texts(path: Path, ref: str) -> list[str]:
-    """The `text` column of one parquet or JSON-lines file, in order. Raises HarnessError."""
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        try:
-            names = pq.read_schema(path).names
-            if "text" not in names:
-                raise HarnessError(f"'{ref}' has no `text` column; it has {', '.join(names)}.")
-            return pq.read_table(path, columns=["text"])["text"].to_pylist()
-        except (OSError, ValueError) as error:
-            raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error
-    try:
-        return [row["text"] for row in read_lines(path)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise HarnessError(
-            f"The data file '{ref}' is not JSON lines with a `text` each ({type(error).__name__})."
-        ) from error
+def data_files(folder: Path, config: str) -> list[Path]:
+    """The files of one configuration that may hold data, by the hub's naming (`es/train-00000-of-00001.parquet`,
+    `data/train-*.parquet`, `lambada_test_es.jsonl`), sorted."""
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix in DATA_ENDINGS and path.is_file())
+    return [path for path in files if not config or config in _words(path, folder)]
 
 
-SPLIT_NAMES = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev"}, "test": {"test"}}
-
-
-def split_files(folder: Path, config: str, split: str) -> list[Path]:
-    """Data files of one configuration and split by the hub's naming (`es/train-00000-of-00001.parquet`,
-    `data/train-*.parquet`, `lambada_test_es.jsonl`), sorted; empty if the names do not tell."""
-
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix in DATA_ENDINGS and path.is_file()]
-    return [
-        path
-        for path in files
-        if (not config or config in _words(path, folder)) and _words(path, folder) & SPLIT_NAMES[split]
-    ]
+def _split_in_name(file: Path, folder: Path) -> str | None:
+    """The split that a file's name tells of, the first one where it tells of several."""
+    found = [split for split, names in SPLIT_NAMES.items() if _words(file, folder) & names]
+    return found[0] if found else None
 
 
 def _words(path: Path, folder: Path) -> set[str]:
@@ -205,34 +213,40 @@ def _words(path: Path, folder: Path) -> set[str]:
 
 def meant(ref: str, folder: Path, data: bool) -> list[Path]:
     """The files of a cached folder that the reference means, sorted."""
+    if data:
+        return data_files(folder, parse(ref).inside)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    if not data:
-        fits = lambda path, patterns: any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)
-        return [path for path in files if fits(path, model_files()) and not fits(path, NOT_NEEDED)]
-    config = parse(ref).inside
-    return [path for path in files if path.suffix in DATA_ENDINGS and (not config or config in _words(path, folder))]
+    fits = lambda path, patterns: any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)
+    return [path for path in files if fits(path, model_files()) and not fits(path, NOT_NEEDED)]
 
 
-def texts(ref: str, split: str | None) -> list[str]:
-    """The texts of a data reference, of its train split by default; of a single file all. Raises HarnessError."""
-    return texts_at(data(ref), ref, parse(ref).inside, split)
-
-
-def texts_at(path: Path, ref: str, config: str, split: str | None) -> list[str]:
-    """The same of a local file or folder."""
-    if path.is_file():
-        return read_texts(path, ref)
-    files = split_files(path, config, split or "train")
-    if files:
-        return [text for file in files for text in read_texts(file, ref)]
+def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:
+    """The rows of a data set's folder. Where rows say their splits, all of them; a file whose rows do not, beside
+    others that do, is of the split in its name. Else those of one split (train by default), by the files' names or by
+    the data set's card, and without splits. Raises HarnessError."""
+    wanted, files = split or "train", data_files(folder, config)
+    if any({"text", "split"} <= set(fields(file)) for file in files):
+        parts = [(read_rows(file, ref), _split_in_name(file, folder)) for file in files if "text" in fields(file)]
+        return _joined(parts, ref)
+    named = [file for file in files if _words(file, folder) & SPLIT_NAMES[wanted]]
+    if named:
+        return Rows([text for file in named for text in read_rows(file, ref).texts])
     from datasets import load_dataset
 
     try:  # names that only the card explains
-        rows = load_dataset(str(path), config or None, split=split or "train")
+        tables = load_dataset(str(folder), config or None)
+        table = tables[wanted]
     except Exception as error:
         raise HarnessError(
-            f"The data set '{ref}' cannot be loaded ({type(error).__name__}: {' '.join(str(error).split())[:160]})."
+            f"The data set '{ref}' cannot be loaded ({type(error).__name__}: {shorten(str(error), 160)})."
         ) from error
-    if "text" not in rows.column_names:
-        raise HarnessError(f"The data set '{ref}' has no `text` column; it has {', '.join(rows.column_names)}.")
-    return list(rows["text"])
+    if "text" not in table.column_names:
+        raise HarnessError(f"The data set '{ref}' has no `text` column; it has {', '.join(table.column_names)}.")
+    return Rows(list(table["text"]))
+
+
+def _joined(parts: list[tuple[Rows, str | None]], ref: str) -> Rows:
+    """Rows of several files as one; those that do not say their splits are of their file's."""
+    texts = [text for rows, _ in parts for text in rows.texts]
+    splits = [split for rows, own in parts for split in rows.splits or [own] * len(rows.texts)]
+    return from_columns(texts, splits, ref, range(1, len(texts) + 1))

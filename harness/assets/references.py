@@ -66,17 +66,23 @@ def fingerprint(ref: str, data: bool = False) -> str:
     return _content_hash(str(path), tuple(map(str, hub.meant(ref, path, data))))
 
 
-@lru_cache(maxsize=64)
 def _content_hash(path: str, only: tuple[str, ...] | None = None) -> str:
     root = Path(path)
     files = sorted(item for item in root.rglob("*") if item.is_file()) if root.is_dir() else [root]
     files = files if only is None else [Path(name) for name in only]
     total = hashlib.sha256()
     for file in files:
-        with file.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+        # A session may live for days, and a file be written anew meanwhile.
+        state = file.stat()
+        digest = _digest(str(file), state.st_size, state.st_mtime_ns)
         total.update(f"{file.relative_to(root) if root.is_dir() else ''}:{digest}\n".encode())
     return total.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _digest(path: str, size: int, changed: int) -> str:
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def why(error: Exception) -> str:

@@ -1,30 +1,24 @@
-"""The command line, and the one place where the harness and its reports meet: no other module of `harness/` imports
-`reports`. Each command reads its arguments, calls one function and prints; errors are a sentence and exit code 2."""
+"""The command line: each command reads its arguments, calls one function (harness/api.py has those that run something)
+and prints; errors are a sentence and exit code 2. Here and in harness/api.py the harness and its reports meet."""
 
 from __future__ import annotations
 
-import importlib.util
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from harness import api
 from harness.cli import assets, listing, studies
 from harness.contracts import HarnessError
 from harness.machine import processes
-from harness.registry import REWARDS, TASKS
-from harness.settings.profiles import load_profile, parse_assignment
-
-if TYPE_CHECKING:
-    from harness.planning.cells import Cell
-    from harness.workers.executor import Event, Executor
+from harness.settings.profiles import parse_assignment
 
 app = typer.Typer(
     add_completion=False,
@@ -36,6 +30,7 @@ app = typer.Typer(
 console = Console() if sys.stdout.isatty() else Console(width=120)  # a log file has no width of its own
 errors = Console(stderr=True)
 
+Found = TypeVar("Found")
 Out = Annotated[Path, typer.Option("--out", help="Where results are kept; a second run continues there.")]
 
 
@@ -88,41 +83,39 @@ def run(
 
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
     """
-    from harness.grid import cross_product
-    from harness.planning.preflight import preflight
-    from harness.workers.grid import run_grid
-    from reports.store import store_tables
-
     if trust:
         from harness.machine.trust import trust_remote_code
 
         trust_remote_code()
         errors.print("[yellow]Warning:[/yellow] code that comes with a model is run, with all that you may do.")
-    chosen = load_profile(profile)
     given = dict(parse_assignment(text) for text in assignments or [])
-    steps = _numbers(inner_steps, "--inner-steps") if inner_steps else []
-    cells = cross_product(
-        chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps
-    )
-    _check_tracker(track)
     policy = _policy({"fresh": fresh, "retry-failed": retry_failed, "only-missing": only_missing})
     if dry_run:
         from harness.planning.view import show
 
-        return show(cells, console, on, out, policy)
-    preflight(cells, out)
-    with _observer(cells) as observe:
-        run_grid(cells, out, observe, _executor(workers, threads, len(cells)), policy=policy, report_to=track)
+        return show(api.cells(task, reward, profile, seeds, given, inner_steps), console, on, out, policy)
+    results = _run_to_its_end(
+        api.run,
+        task,
+        reward,
+        profile=profile,
+        seeds=seeds,
+        set=given,
+        inner_steps=inner_steps,
+        out=out,
+        workers=workers,
+        threads=threads,
+        policy=policy,
+        track=track,
+        progress=console,
+    )
     if processes.rank() > 0:
         return  # of a launcher's ranks the first shows the results
-    from reports import tables
-
-    folder = out / chosen.name
-    wide, long = store_tables(folder)
-    ours = wide[wide["identity"].isin({cell.record().identity for cell in cells})]
-    console.print(tables.rich(ours, long[long["identity"].isin(set(ours["identity"]))]))
-    console.print(f"Results: {folder} (table.md, wide.parquet, long.parquet, one folder a cell)", highlight=False)
-    if (ours["status"] == "failed").any():
+    console.print(results)
+    console.print(
+        f"Results: {results.place} (table.md, wide.parquet, long.parquet, one folder a cell)", highlight=False
+    )
+    if results.failed:
         console.print("Failed cells are kept; --retry-failed resumes them.")
         raise typer.Exit(1)
 
@@ -136,7 +129,7 @@ def table(
     markdown: Annotated[bool, typer.Option("--markdown", help="As in table.md, with all columns.")] = False,
 ) -> None:
     """Print the standard table of stored results again, and that of the signals compared before any RL."""
-    from harness.fidelity import records
+    from harness.signals import records
     from harness.store.frames import load
     from reports import signals, tables
 
@@ -169,9 +162,7 @@ def report(
 ) -> None:
     """Turn stored results into one HTML page that works offline, the same as Markdown, tables as CSV, figures and
     pictures."""
-    from reports import site
-
-    page = site.build(runs, out, reference=reference)
+    page = api.report(runs, out, reference=reference)
     console.print(f"Open {page} in a browser.", highlight=False)
 
 
@@ -193,42 +184,28 @@ def fidelity(
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure what is stored again.")] = False,
 ) -> None:
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
-    from harness.fidelity.records import Spec, load
-    from harness.fidelity.run import fidelity_cells, run_all
-    from harness.machine.libraries import quiet
-    from harness.store.atomic import check_writable, parquet_bytes, write_atomic
-    from harness.workers.local import default_workers, local
-    from reports import signals
-
-    chosen = load_profile(profile)
-    given = dict(parse_assignment(text) for text in assignments or [])
-    names, spec = _names(reward, REWARDS), Spec(pool=pool, subsets=subsets, references=references)
-    cells = fidelity_cells(chosen, _names(task, TASKS), names, _numbers(seeds, "--seeds"), given, spec)
-    identities = {cell.identity for cell in cells}  # finds missing assets before anything loads
-    check_writable(out)
-    quiet()
-    count = default_workers(len(cells)) if workers is None else workers
-    say = lambda text: errors.print(text, highlight=False, markup=False, style="dim")
-    for cell in {cell.base.task: cell for cell in cells}.values():
-        steps, whole = cell.base.settings.inner.steps, cell.base.settings.grpo.rollouts_per_step
-        if steps < cell.steps_of_a_run:
-            say(
-                f"{cell.base.task}: T={steps} in place of {cell.steps_of_a_run}, since the pool has {spec.pool} "
-                f"texts and a "
-                f"step {whole}; --set inner.steps={cell.steps_of_a_run} keeps it"
-            )
-    records = run_all(cells, out, say, local(count, threads), fresh=fresh)
-    folder = out / chosen.name / "fidelity"
-    everything = load(out / chosen.name)
-    found = signals.rows(everything)
-    write_atomic(folder / "table.md", signals.markdown(found))
-    write_atomic(folder / "measures.parquet", parquet_bytes(signals.frame(found)))
-    ours = [each for each in everything if each.pool.identity in identities]
-    console.print(signals.rich(signals.rows(ours)))
-    console.print(
-        f"Results: {folder} (table.md with intervals, measures.parquet, one folder a task and seed)", highlight=False
+    found = _run_to_its_end(
+        api.fidelity,
+        task,
+        reward,
+        profile=profile,
+        seeds=seeds,
+        set=dict(parse_assignment(text) for text in assignments or []),
+        pool=pool,
+        subsets=subsets,
+        references=references,
+        out=out,
+        workers=workers,
+        threads=threads,
+        fresh=fresh,
+        progress=console,
     )
-    if any(record.status == "failed" for record in records):
+    console.print(found)
+    console.print(
+        f"Results: {found.place / 'fidelity'} (table.md with intervals, measures.parquet, one folder a task and seed)",
+        highlight=False,
+    )
+    if found.failed:
         raise typer.Exit(1)
 
 
@@ -252,28 +229,6 @@ def diff(
 # -------------------------------------------------------------------------------------------------------------- helpers
 
 
-def _names(text: str, registry: object) -> list[str]:
-    names = registry.names() if text == "all" else [part.strip() for part in text.split(",") if part.strip()]
-    if not names:
-        raise HarnessError(f"Name at least one {registry.kind}, or 'all'.")
-    for name in names:
-        registry.get(name)
-    return list(dict.fromkeys(names))
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    found: list[int] = []
-    try:
-        for part in text.split(","):
-            first, dash, last = part.strip().partition("-")
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
-    except ValueError as error:
-        raise HarnessError(f"{option} takes whole numbers such as 0,1,2 or 0-4, not '{text}'.") from error
-    if not found or min(found) < 0:
-        raise HarnessError(f"{option} takes at least one number, none below zero; given '{text}'.")
-    return list(dict.fromkeys(found))
-
-
 def _policy(chosen: dict[str, bool]) -> str:
     names = [name for name, on in chosen.items() if on]
     if len(names) > 1:
@@ -281,35 +236,19 @@ def _policy(chosen: dict[str, bool]) -> str:
     return names[0] if names else "continue"
 
 
-def _executor(workers: int | None, threads: int, cells: int) -> Executor:
-    """Where cells run: on all ranks of the launcher that started this process, else on this machine."""
-    from harness.workers.local import default_workers, local
-
-    if processes.launched_count() > 1:
-        from harness.machine.libraries import quiet
-        from harness.workers.launcher import Ranks
-
-        quiet()
-        return Ranks()
-    return local(default_workers(cells) if workers is None else workers, threads)
-
-
-def _observer(cells: Sequence[Cell]) -> AbstractContextManager[Callable[[Cell, Event], None]]:
-    """Who shows what happens to the cells; of a launcher's ranks the first."""
-    from harness.cli.progress import Progress
-
-    return Progress(cells, console) if processes.rank() == 0 else nullcontext(lambda cell, event: None)
-
-
-def _check_tracker(track: str) -> None:
-    if track not in ("none", "tensorboard", "wandb", "trackio"):
-        raise HarnessError(f"--track takes none, tensorboard, wandb or trackio, not '{track}'.")
-    if track != "none" and importlib.util.find_spec(track) is None:
-        raise HarnessError(f"--track {track} needs the package {track}; install it with `pip install {track}`.")
-
-
-assets.add_to(app, console, _names)
+assets.add_to(app, console)
 studies.add_to(app, console)
+
+
+def _run_to_its_end(function: Callable[..., Found], *arguments: Any, **options: Any) -> Found:
+    """What the function of harness/api.py returns. Click would take a KeyboardInterrupt for a wish to leave, and forget
+    which signal it was."""
+    from harness.machine.stopping import Interrupted
+
+    try:
+        return function(*arguments, **options)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(*stop.args) from stop
 
 
 def _one_sentence(text: str) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from harness.registry import REWARDS, TASKS
+from harness import api
 from harness.settings.profiles import load_profile, parse_assignment
+
+if TYPE_CHECKING:
+    from harness.planning.cells import Cell
 
 ProfileOption = Annotated[str, typer.Option(help="A built-in profile, a YAML file or a folder.")]
 TaskOption = Annotated[str, typer.Option(help="Task names, comma-separated, or 'all'.")]
@@ -20,14 +22,11 @@ RewardOption = Annotated[str, typer.Option(help="Reward names, comma-separated, 
 Assignments = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting (repeatable).")]
 
 
-def add_to(app: typer.Typer, console: Console, names: Callable[[str, object], list[str]]) -> None:
+def add_to(app: typer.Typer, console: Console) -> None:
     """Registers both commands."""
 
-    def cells(profile: str, task: str, reward: str, assignments: list[str] | None) -> list:
-        from harness.grid import cross_product
-
-        given = dict(parse_assignment(text) for text in assignments or [])
-        return cross_product(load_profile(profile), names(task, TASKS), names(reward, REWARDS), [0], given)
+    def cells(profile: str, task: str, reward: str, assignments: list[str] | None) -> list[Cell]:
+        return api.cells(task, reward, profile, set=dict(parse_assignment(text) for text in assignments or []))
 
     @app.command()
     def fetch(

@@ -44,7 +44,7 @@ def add_to(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """Pack results into a study: a few compact files that `table`, `report`, `diff` and `rerun` read as they read
         a results folder. What is in the study already stays."""
-        from harness.fidelity import records
+        from harness.signals import records
         from harness.store.frames import find_cells
         from harness.store.study import is_study, open_study, packed, write_study
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -38,7 +39,14 @@ class Cell:
         """Reference -> fingerprint for everything the cell reads. Raises HarnessError for what is missing."""
         models, data = self.references()
         found = {ref: assets.fingerprint(ref) for ref in models}
-        return found | {ref: assets.fingerprint(ref, data=True) for ref in data}
+        return found | {ref: assets.fingerprint(ref, data=True) + self._heeded(ref) for ref in data}
+
+    def _heeded(self, ref: str) -> str:
+        """Marks a source whose rows say their splits. Earlier versions read only those of references in JSON lines, so
+        that the same file gave other numbers."""
+        data = self.settings.data
+        as_ever = ref not in (data.articles, data.validation_articles) and ref.endswith((".jsonl", ".json"))
+        return ":splits" if assets.named_splits(ref) and not (as_ever and assets.is_local(ref)) else ""
 
     def references(self) -> tuple[list[str], list[str]]:
         """(models and files, data sets) that the cell reads, each once, without touching them."""
@@ -118,23 +126,43 @@ def make_reward(cell: Cell, task: Task, inner: InnerTraining) -> RewardFunction:
 
 
 def articles(settings: Settings) -> tuple[list[str], list[str]]:
-    """(training articles, held-out validation articles). Where the source knows no validation split, the last ones are
-    held out. Raises HarnessError if there are too few."""
+    """(training articles, held-out validation articles). Where the source knows no validation split, the last training
+    articles are held out. Raises HarnessError if there are too few, and for a text that would stand on both sides
+    although the rows say their splits."""
     data, wanted = settings.data, settings.validation.prompts
     source = data.validation_articles or data.articles
     if assets.is_embedded(data.articles):
         train = assets.texts(data.articles, split="train", limit=data.article_count)
         held_out = assets.texts(source, split="validation", limit=wanted)
     else:
-        every = assets.texts(data.articles, split=None)
-        if not data.validation_articles:
-            every, held_out = every[:-wanted], every[-wanted:]
+        named, held_named = assets.named_splits(data.articles), assets.named_splits(source)
+        train = assets.texts(data.articles, split="train" if named else None)
+        if not data.validation_articles and "validation" not in named:
+            train, held_out = train[:-wanted], train[-wanted:]
         else:
-            held_out = assets.texts(source, split=None, limit=wanted)
-        train = every[: data.article_count]
+            held_out = assets.texts(source, split="validation" if held_named else None, limit=wanted)
+        train = train[: data.article_count]
+        if named or held_named:
+            assets.check_apart({"train": train, "validation": held_out}, f"{data.articles} and {source}")
     if len(held_out) < wanted or not train:
         raise HarnessError(
             f"'{source}' holds {len(held_out)} articles, too few to hold out validation.prompts={wanted}; "
             "add articles or lower it."
         )
     return train, held_out
+
+
+def told_splits(cells: Iterable[Cell]) -> list[str]:
+    """A line for every source of texts outside the package: how many of which split there are, and who says so."""
+    found = {}
+    for cell in cells:
+        data = cell.settings.data
+        for ref in [] if cell.unsupported else cell.references()[1]:
+            if named := assets.named_splits(ref):
+                found[ref] = f"{ref}: {', '.join(f'{count} {split}' for split, count in named.items())} (by `split`)"
+            if ref == data.articles and not (assets.is_embedded(ref) or data.validation_articles):
+                if "validation" not in named:
+                    last = f"the last {cell.settings.validation.prompts} are held out for validation"
+                    count = f"{found[ref]}; of train" if named else f"{ref}: no splits;"
+                    found[ref] = f"{count} {last}"
+    return list(found.values())

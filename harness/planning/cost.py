@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness import assets
-from harness.machine.devices import Device
+from harness.machine.devices import DATASHEETS, Device
 from harness.planning.shapes import Shape, known_assets, shape_of
 from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
@@ -394,6 +394,26 @@ def offloads(settings: Settings, device: Device, generator_shape: Shape, target_
         training_memory(target_shape, settings, settings.inner.steps, True),
     )
     return states + target + working > USABLE_MEMORY * device.memory
+
+
+MOST_CPU_HOURS = 100
+"""A cell that would take a CPU longer is not one for it."""
+
+
+def least_memory(settings: Settings, task: str, reward: str) -> int:
+    """Bytes that a GPU must have for the cell as it is set, if generator and target take turns on it."""
+    turns = settings.model_copy(update={"generator": settings.generator.model_copy(update={"offload": "always"})})
+    return math.ceil(estimate(turns, task, reward, DATASHEETS["h200"]).memory / USABLE_MEMORY)
+
+
+def needs_gpu(costs: Iterable[CellEstimate], device: Device) -> bool:
+    """Whether one of the cells is too large or too long for this device, a CPU."""
+    return not device.gpu and any(cost.memory > device.memory or cost.hours > MOST_CPU_HOURS for cost in costs)
+
+
+def gpu_advice(cells: Iterable[tuple[Settings, str, str]]) -> str:
+    """What the cells (settings, task, reward) need, in the unit that GPUs are sold by."""
+    return f"needs a GPU with at least {math.ceil(max(least_memory(*cell) for cell in cells) / 1e9)} GB"
 
 
 # -------------------------------------------------------------------------------------------------------- what to fetch

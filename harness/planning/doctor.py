@@ -12,7 +12,7 @@ from typing import Any
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
 from harness.planning.cells import Cell
-from harness.planning.cost import CellEstimate, downloads, estimate
+from harness.planning.cost import CellEstimate, downloads, estimate, gpu_advice, needs_gpu
 from harness.planning.fetch import cache_folder, check_disk, check_gates, existing_parent, to_fetch
 
 # --------------------------------------------------------------------------------------------------------------- doctor
@@ -105,7 +105,11 @@ def _cells(cells: Sequence[Cell], here: Device) -> list[Finding]:
             found.append(Finding(task, "nothing", mine[0].unsupported or ""))
             continue
         hours, memory = max(cost.hours for cost in costs), max(cost.memory for cost in costs)
-        seen = f"{len(ready)} of {len(mine)} rewards, up to {hours:.3g} h a cell, {memory / 2**30:.1f} GiB"
+        what = f"{len(ready)} of {len(mine)} rewards"
+        if needs_gpu(costs, here):
+            advice = gpu_advice((cell.settings, cell.task, cell.reward) for cell in ready)
+            found.append(Finding(task, f"{what}, more than this CPU can do", advice))
+            continue
         advice = (
             ""
             if memory <= here.memory
@@ -114,5 +118,5 @@ def _cells(cells: Sequence[Cell], here: Device) -> list[Finding]:
                 "generator.offload=always"
             )
         )
-        found.append(Finding(task, seen, advice))
+        found.append(Finding(task, f"{what}, up to {hours:.3g} h a cell, {memory / 2**30:.1f} GiB", advice))
     return found

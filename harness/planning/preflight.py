@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.contracts import HarnessError
-from harness.planning.cells import Cell, articles, make_task
+from harness.planning.cells import Cell, articles, make_task, told_splits
 from harness.registry import REWARDS
 
 
@@ -40,9 +40,9 @@ def _check_steps(cell: Cell) -> None:
             )
 
 
-def preflight(cells: Sequence[Cell], runs: Path) -> None:
+def preflight(cells: Sequence[Cell], runs: Path, say: Callable[[str], None] = lambda line: None) -> None:
     """Finds out now what would stop a cell later: missing assets, broken model folders, an unwritable folder. Raises
-    HarnessError; nothing has been written then."""
+    HarnessError; nothing has been written then. `say` is told which splits one's own texts have."""
     from harness.assets.models import check_model
     from harness.store.atomic import check_writable
 
@@ -71,3 +71,5 @@ def preflight(cells: Sequence[Cell], runs: Path) -> None:
                     f"{settings.grpo.prompts_per_step}; add articles or lower it."
                 )
     check_writable(runs)
+    for line in told_splits(cells):
+        say(line)

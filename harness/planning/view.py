@@ -12,7 +12,7 @@ from rich.table import Table
 from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
 from harness.planning.cells import Cell
-from harness.planning.cost import CellEstimate, downloads, estimate, tokens_note
+from harness.planning.cost import CellEstimate, downloads, estimate, gpu_advice, needs_gpu, tokens_note
 from harness.planning.policy import Policy, kept
 from harness.store.record import CellStore
 
@@ -41,6 +41,12 @@ def show(
             "An estimate: expect a factor of two either way.",
             highlight=False,
         )
+        if needs_gpu(ready.values(), place):
+            able = [cell for cell in cells if isinstance(found.get(id(cell)), CellEstimate)]
+            advice = gpu_advice((cell.settings, cell.task, cell.reward) for cell in able)
+            console.print(
+                f"More than this CPU can do: it {advice}. With --on h200 the plan is for one.", highlight=False
+            )
     console.print(_downloads(cells))
 
 

@@ -19,16 +19,16 @@ def check_options(profile: Profile, given: Mapping[str, Any], tasks: Sequence[st
     check_names(profile)
     _check_options(given, tasks, rewards, "chosen {}s")
     every = TASKS.names(), REWARDS.names()
-    entries = [
-        (profile.settings, *every),
-        *((values, [task], every[1]) for task, values in profile.tasks.items()),
-        *((values, every[0], [reward]) for reward, values in profile.rewards.items()),
-        *((values, [task], [reward]) for (task, reward), values in profile.pairs.items()),
-    ]
-    for values, of_tasks, of_rewards in entries:
-        _check_options(
-            {key: value for (_, key), value in values.items()}, of_tasks, of_rewards, "{}s that the profile sets it for"
-        )
+    for each in profile.chain():
+        entries = [
+            (each.settings, *every),
+            *((values, [task], every[1]) for task, values in each.tasks.items()),
+            *((values, every[0], [reward]) for reward, values in each.rewards.items()),
+            *((values, [task], [reward]) for (task, reward), values in each.pairs.items()),
+        ]
+        for values, of_tasks, of_rewards in entries:
+            found = {key: value for (_, key), value in values.items()}
+            _check_options(found, of_tasks, of_rewards, "{}s that the profile sets it for")
 
 
 def check_names(profile: Profile) -> None:
@@ -42,10 +42,11 @@ def check_names(profile: Profile) -> None:
                 why = unknown(registry.kind, name[:80], registry.names())
                 raise HarnessError(f"In {place}: {why[0].lower()}{why[1:]}")
 
-    check(profile.tasks, TASKS, profile.places["tasks"])
-    check(profile.rewards, REWARDS, profile.places["rewards"])
-    check((task for task, _ in profile.pairs), TASKS, profile.places["pairs"])
-    check((reward for _, reward in profile.pairs), REWARDS, profile.places["pairs"])
+    for each in profile.chain():
+        check(each.tasks, TASKS, each.places["tasks"])
+        check(each.rewards, REWARDS, each.places["rewards"])
+        check((task for task, _ in each.pairs), TASKS, each.places["pairs"])
+        check((reward for _, reward in each.pairs), REWARDS, each.places["pairs"])
 
 
 def _check_options(given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str], whose: str) -> None:

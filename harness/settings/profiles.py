@@ -3,12 +3,16 @@
 A profile is one YAML file with the keys below, or a folder that holds the same keys in files of their own:
 
     base.yaml      name, summary, settings    what every cell starts from
+                   extends                    another profile that this one changes: a name, or a path from here
     tasks.yaml     tasks                      what a task changes:            {task: settings}
     rewards.yaml   rewards                    what a reward changes:          {reward: settings}
     pairs.yaml     pairs                      what a reward changes on a task: {task: {reward: settings}}
 
 **Precedence**, the later wins: the schema's default, settings, tasks, rewards, pairs, `--set`. Within a layer nothing
 competes: each key is set once for each name, and the order of entries does not matter.
+
+With `extends: tiny` a profile holds only what it changes: all that it says, in whichever layer, goes over all that the
+other one says, as `--set` would. It may extend one that extends another. Its name is then its file's, unless it says.
 
 Names are written out; `lambada_de, lambada_es:` is one entry for both. What no entry names gets the layers above it
 alone. Settings are dotted keys or nested mappings: `grpo.steps: 40` is `grpo: {steps: 40}`. A value replaces another
@@ -26,6 +30,7 @@ import copy
 import difflib
 import os.path
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -35,12 +40,15 @@ from pydantic import ValidationError
 
 from harness.contracts import HarnessError, unknown
 from harness.settings.reading import plain, read_yaml
-from harness.settings.schema import OPTIONS, Settings, groups, known_keys
+from harness.settings.schema import OPTIONS, Settings, groups, known_keys, required_keys
 
 Layer = Literal["default", "base", "task", "reward", "pair", "--set"]
 CONDITION = "inner_steps_at_least"
+DEFAULT = "tiny"
+"""The profile that commands take, and that messages propose to extend."""
+RATE, TOTAL_RATE = "inner.optimizer.lr", "inner.optimizer.total_lr"
 FILES = {
-    "base.yaml": ("name", "summary", "settings"),
+    "base.yaml": ("name", "summary", "extends", "settings"),
     "tasks.yaml": ("tasks",),
     "rewards.yaml": ("rewards",),
     "pairs.yaml": ("pairs",),
@@ -79,8 +87,19 @@ class Profile:
     places: Mapping[str, str] = field(default_factory=lambda: {key: key for key in KEYS})
     """Key of a profile, e.g. "tasks" -> where it stands, as in Origin.place."""
 
+    extends: Profile | None = None
+    """What this one goes over."""
+
+    def chain(self) -> list[Profile]:
+        """The profile that the others go over, ..., this one."""
+        return [*(self.extends.chain() if self.extends else []), self]
+
     def layers(self, task: str, reward: str) -> list[tuple[Layer, str, Values]]:
         """(layer, place, values) of what the profile says about a cell; the later wins."""
+        return [layer for each in self.chain() for layer in each.own_layers(task, reward)]
+
+    def own_layers(self, task: str, reward: str) -> list[tuple[Layer, str, Values]]:
+        """The same without what it extends."""
         return [
             ("base", self.places["settings"], self.settings),
             ("task", self.places["tasks"], self.tasks.get(task, {})),
@@ -99,44 +118,114 @@ def profile_names() -> list[str]:
 
 def load_profile(name: str) -> Profile:
     """A built-in profile by name, or any YAML file or folder by path. Raises HarnessError."""
+    return _load(name, ())
+
+
+def _load(name: str, extending: tuple[str, ...]) -> Profile:
+    """`extending`: real paths of the profiles that are being read and extend this one, the first one first."""
     if name in profile_names():
-        return _read_folder(_built_in() / name)
-    if name.endswith((".yaml", ".yml")):
+        return _read_folder(_built_in() / name, extending)
+    if "\0" not in name and name.endswith((".yaml", ".yml")):
         path = Path(name)
-        return profile_from(_read_file(path), {key: f"{path.name}, {key}" for key in KEYS}, f"The profile {name}")
+        places = {key: f"{path.name}, {key}" for key in KEYS}
+        return _profile(_read_file(path), places, f"The profile {name}", path, extending, _Faults())
     if os.path.isdir(name):
-        return _read_folder(Path(name).resolve())
-    raise HarnessError(unknown("profile", name, profile_names()))
+        return _read_folder(Path(name).resolve(), extending)
+    raise HarnessError(unknown("profile", name[:200], profile_names()))
 
 
 def profile_from(data: Mapping[str, Any], places: Mapping[str, str] | None = None, what: str = "A profile") -> Profile:
     """A profile from plain data with the keys of a profile's file. places: where each key stands, for messages and
-    origins. Raises HarnessError for unknown keys, also those of settings, and for what is set twice."""
-    places = places or {key: key for key in KEYS}
-    for key in data:
-        if key not in KEYS:
-            raise HarnessError(f"{what} holds '{_short(key)}', but takes only {', '.join(KEYS)}.")
-    for key in ("name", "summary"):
-        if not isinstance(data.get(key), str):
-            raise HarnessError(f"{what} has no {key}; give it one, in quotes if it looks like a number.")
-    if "settings" not in data:
-        raise HarnessError(f"{what} has no settings; give it those that every cell starts from.")
-    return Profile(
-        name=data["name"],
-        summary=data["summary"],
-        settings=_values(data["settings"], places["settings"]),
-        tasks=_layer(data.get("tasks"), places["tasks"]),
-        rewards=_layer(data.get("rewards"), places["rewards"]),
-        pairs=_pairs(data.get("pairs"), places["pairs"]),
-        places=places,
-    )
+    origins. Raises HarnessError with every fault: unknown keys, also those of settings, what is set twice, what is
+    missing."""
+    return _profile(data, places or {key: key for key in KEYS}, what, None, (), _Faults())
+
+
+class _Faults(list[str]):
+    """What is wrong with a profile, a sentence each: all of it is told at once."""
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """A HarnessError inside is a fault, and reading goes on."""
+        try:
+            yield
+        except HarnessError as error:
+            self.append(str(error))
+
+    def check(self) -> None:
+        if self:
+            raise HarnessError(" ".join(dict.fromkeys(self)))
+
+
+def _profile(
+    data: Mapping[str, Any],
+    places: Mapping[str, str],
+    what: str,
+    path: Path | None,
+    extending: tuple[str, ...],
+    faults: _Faults,
+) -> Profile:
+    """`path`: the file or folder that the data is from."""
+    faults += [f"{what} holds '{_short(key)}', but takes only {', '.join(KEYS)}." for key in data if key not in KEYS]
+    below = None
+    if "extends" in data:
+        with faults.kept():
+            below = _extended(data["extends"], what, path, extending)
+    given = {key: data[key] for key in ("name", "summary", "settings") if key in data}
+    if "extends" in data:  # what may be left out then
+        usual = {"summary": f"{below.name}, changed" if below else "", "settings": None}
+        given = ({"name": path.stem if path.is_file() else path.name} if path else {}) | usual | given
+    missing = [key for key in ("name", "summary") if not isinstance(given.get(key), str)]
+    missing += [] if "settings" in given else ["settings"]
+    if missing:
+        faults.append(
+            f"{what} has no {' and no '.join(missing)}; give it what is missing (a name or summary that looks like a "
+            f"number in quotes), or let it say `extends: {DEFAULT}` and hold only what it changes."
+        )
+    settings = _values(given.get("settings"), places["settings"], faults)
+    tasks = _layer(data.get("tasks"), places["tasks"], faults)
+    rewards = _layer(data.get("rewards"), places["rewards"], faults)
+    pairs = _pairs(data.get("pairs"), places["pairs"], faults)
+    faults.check()
+    if below:
+        settings = _against_total_rate(settings)
+        tasks, rewards, pairs = (
+            {key: _against_total_rate(values) for key, values in layer.items()} for layer in (tasks, rewards, pairs)
+        )
+    return Profile(given["name"], given["summary"], settings, tasks, rewards, pairs, places, below)
+
+
+def _extended(name: Any, what: str, path: Path | None, extending: tuple[str, ...]) -> Profile:
+    """The profile that `extends: name` means in the profile `what`."""
+    if not isinstance(name, str):
+        raise HarnessError(f"{what} extends '{_short(name)}'; name one profile, or a path of one.")
+    here = os.path.realpath(path) if path else ""
+    found = name
+    if path is not None and name not in profile_names():
+        beside = str((path if path.is_dir() else path.parent) / name)
+        found = beside if os.path.exists(beside) or name.endswith((".yaml", ".yml")) else name
+    chain = (*extending, here)
+    if os.path.exists(found) and (place := os.path.realpath(found)) in chain:
+        names = " -> ".join(os.path.basename(each) for each in (*chain[chain.index(place) :], place))
+        raise HarnessError(f"{what} extends itself ({names}); take one `extends` out.")
+    try:
+        return _load(found, chain)
+    except HarnessError as error:
+        own = str(error).startswith("The profile")  # it says already which one it is about
+        raise HarnessError(str(error) if own else f"{what} extends it: {error}") from error
+
+
+def _against_total_rate(values: Values) -> Values:
+    """A rate that is said stands against the total rate of what is extended, as one of `--set` does."""
+    rates = {at_least for at_least, key in values if key == RATE}
+    return {(at_least, TOTAL_RATE): None for at_least in rates} | dict(values)
 
 
 def _built_in() -> Path:
     return Path(str(resources.files("harness") / "profiles"))
 
 
-def _read_folder(folder: Path) -> Profile:
+def _read_folder(folder: Path, extending: tuple[str, ...]) -> Profile:
     """A profile of several files; all but base.yaml may be missing."""
     data: dict[str, Any] = {}
     what = f"The profile {folder.name}"
@@ -144,18 +233,18 @@ def _read_folder(folder: Path) -> Profile:
         raise HarnessError(
             f"{what} is a folder without a file base.yaml; add one with {', '.join(FILES['base.yaml'])}."
         )
+    faults = _Faults()
     for path in sorted(folder.glob("*.y*ml")):
         if path.name not in FILES:
-            raise HarnessError(f"{what} holds the file {path.name}, but takes only {', '.join(FILES)}.")
-        part = _read_file(path)
-        for key in part:
-            if key not in FILES[path.name]:
-                raise HarnessError(
-                    f"{folder.name}/{path.name} holds '{_short(key)}', but takes only {', '.join(FILES[path.name])}."
-                )
-        data |= part
+            faults.append(f"{what} holds the file {path.name}, but takes only {', '.join(FILES)}.")
+            continue
+        part, takes = _read_file(path), FILES[path.name]
+        where = f"{folder.name}/{path.name}"
+        odd = [key for key in part if key not in takes]
+        faults += [f"{where} holds '{_short(key)}', but takes only {', '.join(takes)}." for key in odd]
+        data |= {key: value for key, value in part.items() if key in takes}
     places = {key: f"{folder.name}/{file}" for file, keys in FILES.items() for key in keys}
-    return profile_from(data, places, what)
+    return _profile(data, places, what, folder, extending, faults)
 
 
 def _read_file(path: Path) -> Mapping[str, Any]:
@@ -172,76 +261,78 @@ def _read_file(path: Path) -> Mapping[str, Any]:
     return data
 
 
-def _pairs(data: Any, where: str) -> dict[tuple[str, str], Values]:
+def _pairs(data: Any, where: str, faults: _Faults) -> dict[tuple[str, str], Values]:
     """{task: {reward: settings}} as {(task, reward): settings}."""
     found: dict[tuple[str, str], dict[tuple[int, str], Any]] = {}
-    for task, rewards in _entries(data, where):
-        for reward, values in _layer(rewards, f"{where}, {task}").items():
-            _add(found.setdefault((task, reward), {}), values, f"{where}, {task}, {reward}")
+    for task, rewards in _entries(data, where, faults):
+        for reward, values in _layer(rewards, f"{where}, {task}", faults).items():
+            _add(found.setdefault((task, reward), {}), values, f"{where}, {task}, {reward}", faults)
     return found
 
 
-def _layer(data: Any, where: str) -> dict[str, Values]:
+def _layer(data: Any, where: str, faults: _Faults) -> dict[str, Values]:
     """{"a, b": settings} as {"a": settings, "b": settings}."""
     found: dict[str, dict[tuple[int, str], Any]] = {}
-    for name, tree in _entries(data, where):
-        _add(found.setdefault(name, {}), _values(tree, f"{where}, {name}"), f"{where}, {name}")
+    for name, tree in _entries(data, where, faults):
+        _add(found.setdefault(name, {}), _values(tree, f"{where}, {name}", faults), f"{where}, {name}", faults)
     return found
 
 
-def _entries(data: Any, where: str) -> Iterator[tuple[str, Any]]:
+def _entries(data: Any, where: str, faults: _Faults) -> Iterator[tuple[str, Any]]:
     """(name, what its entry holds), a name of a task or reward at a time."""
-    for names, held in _mapping(data, where).items():
+    for names, held in _mapping(data, where, faults).items():
         for name in str(names).split(","):  # 67 is a number to YAML
-            if not name.strip():
-                raise HarnessError(f"In {where}: the entry '{_short(names)}' has an empty name.")
-            yield name.strip(), held
+            if name.strip():
+                yield name.strip(), held
+            else:
+                faults.append(f"In {where}: the entry '{_short(names)}' has an empty name.")
 
 
-def _values(tree: Any, where: str) -> Values:
+def _values(tree: Any, where: str, faults: _Faults) -> Values:
     """Nested or dotted settings, and those that wait for long trainings, as dotted keys."""
-    tree = dict(_mapping(tree, where))
-    waiting = _mapping(tree.pop(CONDITION, None), f"{where}, {CONDITION}")
+    tree = dict(_mapping(tree, where, faults))
+    waiting = _mapping(tree.pop(CONDITION, None), f"{where}, {CONDITION}", faults)
     found: dict[tuple[int, str], Any] = {}
-    for key, value in _flat(tree, where):
-        _add(found, {(1, key): value}, where)
+    for key, value in _flat(tree, where, faults):
+        _add(found, {(1, key): value}, where, faults)
     for steps, part in waiting.items():
         text = str(steps)  # a text where the profile was written as JSON
         if not (text.isdecimal() and len(text) < 10 and int(text) > 1):
-            raise HarnessError(f"In {where}: {CONDITION} takes whole numbers from 2 on, not '{_short(steps)}'.")
+            faults.append(f"In {where}: {CONDITION} takes whole numbers from 2 on, not '{_short(steps)}'.")
+            continue
         inside = f"{where}, {CONDITION}, {text}"
-        for key, value in _flat(_mapping(part, inside), inside):
-            _add(found, {(int(text), key): value}, inside)
+        for key, value in _flat(_mapping(part, inside, faults), inside, faults):
+            _add(found, {(int(text), key): value}, inside, faults)
     return found
 
 
-def _flat(tree: Mapping[Any, Any], where: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(tree: Mapping[Any, Any], where: str, faults: _Faults, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of each setting, whichever way it is written."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if key in groups() and isinstance(value, dict):
-            yield from _flat(value, where, f"{key}.")
-        else:
+            yield from _flat(value, where, faults, f"{key}.")
+            continue
+        with faults.kept():
             _check_key(key, f"In {where}: there")
-            yield key, value
+        yield key, value
 
 
-def _add(found: dict[tuple[int, str], Any], values: Values, where: str) -> None:
+def _add(found: dict[tuple[int, str], Any], values: Values, where: str, faults: _Faults) -> None:
     for at_least, key in values:
         if (at_least, key) in found:
-            raise HarnessError(
+            faults.append(
                 f"In {where}: {key} is set twice; set it once, since the order within a layer decides nothing."
             )
     found.update(values)
 
 
-def _mapping(data: Any, where: str) -> Mapping[Any, Any]:
+def _mapping(data: Any, where: str, faults: _Faults) -> Mapping[Any, Any]:
     """The data; nothing at all, as where every line is a comment, is an empty mapping."""
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise HarnessError(f"In {where}: there must be a mapping, not '{_short(data)}'.")
-    return data
+    if data is None or isinstance(data, dict):
+        return data or {}
+    faults.append(f"In {where}: there must be a mapping, not '{_short(data)}'.")
+    return {}
 
 
 def _short(data: Any) -> str:
@@ -281,10 +372,13 @@ def origins(
 
 
 def _resolved(profile: Profile, task: str, reward: str, given: Mapping[str, Any]) -> tuple[Settings, dict[str, Origin]]:
-    if "inner.optimizer.lr" in given:  # said by hand, it stands against the profile's total_lr
-        given = {"inner.optimizer.total_lr": None} | given
+    if RATE in given:  # said by hand, it stands against the profile's total rate
+        given = {TOTAL_RATE: None} | given
+    faults = _Faults()
     for key in given:
-        _check_key(key, "There")
+        with faults.kept():
+            _check_key(key, "There")
+    faults.check()
 
     def with_conditions(longest: int) -> tuple[Settings, dict[str, Origin]]:
         tree: dict[str, Any] = {}
@@ -295,7 +389,7 @@ def _resolved(profile: Profile, task: str, reward: str, given: Mapping[str, Any]
             names = [f"{key}.{name}" for name in value] if key in OPTIONS and isinstance(value, Mapping) else [key]
             found = {old: each for old, each in found.items() if not old.startswith(f"{key}.")}
             found |= dict.fromkeys(names, origin)
-        return _validated(tree), found
+        return _validated(tree, profile.name), found
 
     settings, found = with_conditions(1)
     longest = max(settings.inner.steps, settings.validation.inner_steps or 1)
@@ -330,13 +424,24 @@ def _assign(tree: dict[str, Any], key: str, value: Any) -> None:
     node[last] = copy.deepcopy(value)  # what later keys change below it is not the profile's
 
 
-def _validated(tree: dict[str, Any]) -> Settings:
+def _validated(tree: dict[str, Any], profile: str) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "settings"
-        given = "" if isinstance(first.get("input"), dict) else f" (given: {first.get('input')!r})"
-        more = f" And {error.error_count() - 1} more." if error.error_count() > 1 else ""
-        message = first["msg"].removeprefix("Value error, ")
-        raise HarnessError(f"Bad setting {place}: {message}{given}.{more}") from error
+        raise HarnessError(" ".join(_explained(error, profile))) from error
+
+
+def _explained(error: ValidationError, profile: str) -> Iterator[str]:
+    """A sentence for what the profile lacks and one for every value that is wrong."""
+    missing = [".".join(map(str, one["loc"])) for one in error.errors() if one["type"] == "missing"]
+    lacks = [key for key in required_keys() if any(key == name or key.startswith(f"{name}.") for name in missing)]
+    if lacks:
+        yield (
+            f"The profile {profile} lacks {', '.join(lacks)}; add them, or let it say `extends: {DEFAULT}` and hold "
+            "only what it changes."
+        )
+    for one in error.errors():
+        if one["type"] != "missing":
+            place = ".".join(map(str, one["loc"])) or "settings"
+            given = "" if isinstance(one.get("input"), dict) else f" (given: {one.get('input')!r})"
+            yield f"Bad setting {place}: {one['msg'].removeprefix('Value error, ')}{given}."

@@ -281,6 +281,18 @@ def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> tuple[str
 
 
 @cache
+def required_keys(model: type[BaseModel] = Settings, prefix: str = "") -> tuple[str, ...]:
+    """Dotted keys without a default: those that a profile has to give."""
+    keys: list[str] = []
+    for name, info in model.model_fields.items():
+        if info.is_required():
+            section = info.annotation
+            below = isinstance(section, type) and issubclass(section, BaseModel)
+            keys += required_keys(section, f"{prefix}{name}.") if below else [f"{prefix}{name}"]
+    return tuple(keys)
+
+
+@cache
 def groups() -> frozenset[str]:
     """Every dotted name that stands for several settings, such as `inner.optimizer`."""
     parts = (key.split(".") for key in known_keys())

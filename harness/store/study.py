@@ -5,7 +5,7 @@
     <study>/samples.parquet  all sampled texts: KEY_COLUMNS, step, index, text, labels (JSON)
     <study>/arrays.parquet   all arrays that pictures are drawn from: KEY_COLUMNS, step, name, dtype, shape, data
     <study>/files.parquet    what tasks stored and nobody can draw: KEY_COLUMNS, step, name, content
-    <study>/fidelity.parquet comparisons of signals (`harness/fidelity/records.py`)
+    <study>/fidelity.parquet comparisons of signals (`harness/signals/records.py`)
 
 A file with nothing in it is not there. The same cells make the same bytes. Checkpoints and tracebacks stay behind.
 README.md and pictures beside these files are written by hand.

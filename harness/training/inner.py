@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from harness.assets import load_model
 from harness.contracts import HarnessError, Metric
+from harness.machine.devices import to_device
 from harness.machine.processes import split_batches
-from harness.settings.schema import InnerSettings, OptimizerSettings
+from harness.settings.schema import InnerSettings, OptimizerSettings, TargetSettings
 from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, metagradient, train
 
 if TYPE_CHECKING:
@@ -30,6 +32,13 @@ class StepCounter:
     """GRPO steps that are done; the cell counts, and a learning algorithm that changes during training reads."""
 
     steps_done: int = 0
+
+
+def load_target(settings: TargetSettings) -> PreTrainedModel:
+    """The target as the settings have it, on the GPU if there is one."""
+    target = load_model(settings.model, dtype=settings.dtype, untie_head=settings.untie_head)
+    to_device(target)
+    return target
 
 
 class InnerTrainer:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -111,13 +112,33 @@ class Processes(Executor):
         ours, theirs = self.context.Pipe()
         first = partial(self.prepare, self.threads, trusted())
         process = self.context.Process(target=_worker, args=(theirs, first), daemon=True)
-        process.start()
+        with _main_kept_out():
+            process.start()
         theirs.close()
         return ours, process
 
 
 @contextmanager
+def _main_kept_out() -> Iterator[None]:
+    """Workers that start here do not import this process's main module, as spawned ones do: jobs need nothing of it,
+    and a script that calls `harness.run` outside of `if __name__ == "__main__"` would begin anew in each of them."""
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    for name in hidden:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
+
+
+@contextmanager
 def _signals_raise() -> Iterator[None]:
+    """Only the main thread may say what signals do; in another one they are its caller's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in previous:
         signal.signal(number, _raise_interrupted)

@@ -29,6 +29,18 @@ def test_a_name_is_taken_once():
         registry.add("mine", "b")
 
 
+def test_what_a_session_defined_it_may_define_anew(monkeypatch):
+    """As when a notebook's cell is run again; nobody takes a name of a package's."""
+    REWARDS.names()
+    monkeypatch.setattr(REWARDS, "_entries", dict(REWARDS._entries))
+    cell = "def make(context): return {}\nregister_reward('{}', summary='{}')(make)"
+    for number in (1, 2):
+        exec(cell.format(None, "mine", number), {"__name__": "__main__", "register_reward": register_reward})
+    assert REWARDS.get("mine").summary == "2" and not REWARDS.everywhere("mine") and REWARDS.everywhere("naive")
+    with pytest.raises(HarnessError, match="registered already"):
+        exec(cell.format(None, "naive", 3), {"__name__": "__main__", "register_reward": register_reward})
+
+
 def test_an_unknown_name_is_answered_with_the_nearest():
     registry: Registry[str] = Registry("reward", "tests_have_no_such_package", "none")
     registry._loaded = True

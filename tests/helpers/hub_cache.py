@@ -78,13 +78,19 @@ class HubCache:
 
     def data(self, name: str, files: dict[str, list[str]]) -> None:
         """Parquet files with a `text` column."""
+        self.rows(
+            name, {path: [{"id": i, "text": text} for i, text in enumerate(texts)] for path, texts in files.items()}
+        )
+
+    def rows(self, name: str, files: dict[str, list[dict[str, object]]]) -> None:
+        """Parquet files with these rows."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         staging = self.folder / "staging" / name.replace("/", "-")
-        for path, texts in files.items():
+        for path, rows in files.items():
             (staging / path).parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table({"id": list(range(len(texts))), "text": texts}), staging / path)
+            pq.write_table(pa.Table.from_pylist(rows), staging / path)
         (staging / "README.md").write_text("---\nlicense: other\n---\n")
         self._store(f"datasets--{name.replace('/', '--')}", staging)
 

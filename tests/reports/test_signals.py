@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from harness.fidelity.records import Judged, PoolRecord, SignalRecord, Spec, TruthRecord
+from harness.signals.records import Judged, PoolRecord, SignalRecord, Spec, TruthRecord
 from harness.store.atomic import write_json
 from reports import signals, site
 

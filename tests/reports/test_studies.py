@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.fidelity import records
+from harness.signals import records
 from harness.store.atomic import write_json
 from harness.store.frames import find_cells, load
 from harness.store.study import write_study

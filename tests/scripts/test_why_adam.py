@@ -6,9 +6,9 @@ import pandas
 import pytest
 
 from harness.contracts import TaskContext
-from harness.fidelity.truth import in_float64
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile, resolve
+from harness.signals.truth import in_float64
 from harness.training.inner import InnerTrainer
 from scripts import why_adam
 

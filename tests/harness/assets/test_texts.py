@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from harness import assets
 from harness.contracts import HarnessError
 from harness.planning.cells import articles
+from harness.planning.preflight import preflight
 from harness.settings.profiles import load_profile, resolve
+from tests.helpers.cells import make_cell
+from tests.helpers.command import run_harness
+from tests.helpers.hub_cache import HubCache
 
 SPLITS = ("train", "validation", "test")
 
@@ -65,6 +69,174 @@ def test_all_articles_but_none_to_train_on_is_an_error(tmp_path):
     change = {"data.articles": file, "validation.prompts": 5}
     with pytest.raises(HarnessError, match="too few to hold out"):
         articles(resolve(load_profile("tiny"), "lambada_es", "naive", change))
+
+
+ROWS = [
+    {"text": f"{split} {i}", "split": name}
+    for i, (split, name) in enumerate(
+        [("train", "train")] * 6
+        + [("validation", name) for name in ("validation", "dev", "valid", "val")]
+        + [("test", "test")] * 2
+    )
+]
+"""Twelve texts that begin with the split they are of, validation by each of its names."""
+KINDS = ("JSON lines", "Parquet", "folder", "hub", "hub file")
+
+
+def parquet(path, rows):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return str(path)
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """`source(kind, rows)` -> a reference to a source of that kind with these rows."""
+    from huggingface_hub import constants
+
+    cache = HubCache(tmp_path / "hub")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache.folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def make(kind, rows):
+        if kind == "JSON lines":
+            return lines(tmp_path / "a.jsonl", rows)
+        if kind == "Parquet":
+            return parquet(tmp_path / "a.parquet", rows)
+        if kind == "folder":
+            parquet(tmp_path / "set" / "part-0.parquet", rows[::2])
+            parquet(tmp_path / "set" / "part-1.parquet", rows[1::2])
+            (tmp_path / "set" / "dataset_infos.json").write_text("{\n}")
+            return str(tmp_path / "set")
+        cache.rows("me/texts", {"data/train-0.parquet": rows})  # as they lie on the hub: all rows in its one split
+        return "me/texts" if kind == "hub" else "me/texts/data/train-0.parquet"
+
+    assets.resolve.cache_clear()
+    yield make
+    assets.resolve.cache_clear()
+
+
+def of(texts):
+    """The splits that these texts are of."""
+    return {text.split()[0] for text in texts}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_are_of_the_split_that_their_rows_say(kind, source):
+    ref = source(kind, ROWS)
+    assert [len(assets.texts(ref, split=split)) for split in SPLITS] == [6, 4, 2]
+    assert [of(assets.texts(ref, split=split)) for split in SPLITS] == [{"train"}, {"validation"}, {"test"}]
+    assert assets.named_splits(ref) == {"train": 6, "validation": 4, "test": 2}
+    assert len(assets.texts(ref, split=None)) == 12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_articles_are_trained_on_and_held_out_as_their_rows_say(kind, source):
+    change = {"data.articles": source(kind, ROWS), "validation.prompts": 3}
+    train, held_out = articles(resolve(load_profile("tiny"), "lambada_es", "naive", change))
+    assert (len(train), len(held_out)) == (6, 3) and (of(train), of(held_out)) == ({"train"}, {"validation"})
+
+
+def test_without_validation_rows_the_last_training_articles_are_held_out(source):
+    rows = [row for row in ROWS if row["text"].split()[0] != "validation"]
+    change = {"data.articles": source("Parquet", rows), "validation.prompts": 2}
+    train, held_out = articles(resolve(load_profile("tiny"), "lambada_es", "naive", change))
+    assert train + held_out == [row["text"] for row in rows if row["split"] == "train"] and len(held_out) == 2
+
+
+def test_validation_articles_of_another_file_are_its_validation_rows(tmp_path):
+    plain = lines(tmp_path / "plain.jsonl", [{"text": f"train {i}"} for i in range(100, 110)])
+    change = {"data.articles": plain, "validation.prompts": 4}
+    change["data.validation_articles"] = lines(tmp_path / "named.jsonl", ROWS)
+    train, held_out = articles(resolve(load_profile("tiny"), "lambada_es", "naive", change))
+    assert len(train) == 10 and of(held_out) == {"validation"}
+    lines(tmp_path / "plain.jsonl", [{"text": row["text"]} for row in ROWS])
+    with pytest.raises(HarnessError, match="4 texts stand in two splits"):
+        articles(resolve(load_profile("tiny"), "lambada_es", "naive", change))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("setting", ["data.articles", "data.references"])
+def test_a_text_in_two_splits_is_refused_and_nothing_runs(kind, setting, source, tmp_path, nothing_loads):
+    ref = source(kind, [*ROWS, {"text": " train 0\n", "split": "dev"}])
+    flags = ("--set", f"{setting}={ref}", "--set", "validation.prompts=3")
+    code, out, err = run_harness("run", "--task", "lambada_es", *flags, cwd=tmp_path)
+    assert code == 2 and len(err.strip().splitlines()) == 1, err
+    assert "a text stands in two splits ('train 0...' in train and in validation)" in err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"text": "x", "split": "tran"}, "there is no split 'tran'; each says train, validation"),
+        ({"text": "x"}, "it says no `split`, but other lines do"),
+        ({"text": "x", "split": 3}, "there is no split '3'"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_a_row_of_no_split_is_refused(kind, row, words, source):
+    ref = source(
+        kind,
+        [*ROWS[:6], row]
+        if kind == "JSON lines"
+        else [*ROWS[:6], {"split": None} | row | {"split": str(row["split"]) if "split" in row else None}],
+    )
+    with pytest.raises(HarnessError) as caught:
+        assets.texts(ref, split="train")
+    assert words in str(caught.value) and "line 7" in str(caught.value)
+
+
+def test_sources_without_the_field_are_read_as_ever(source):
+    """Without the field everything is as it was: one's own lines by fives, a Parquet file whole."""
+    rows = [{"text": row["text"]} for row in ROWS]
+    plain, whole = source("JSON lines", rows), source("Parquet", rows)
+    assert [len(assets.texts(plain, split=split)) for split in SPLITS] == [8, 2, 2]
+    assert [len(assets.texts(whole, split=split)) for split in SPLITS] == [12, 12, 12]
+    assert assets.named_splits(plain) == assets.named_splits(whole) == {}
+
+
+def test_a_cells_identity_knows_where_splits_are_newly_heeded(source, tmp_path):
+    """Earlier versions passed over the field, but for references in JSON lines: only there the numbers are the same."""
+    file, table = source("JSON lines", ROWS), source("Parquet", ROWS)
+
+    def prints(**change):
+        return make_cell("lambada_es", "naive", {f"data.{key}": value for key, value in change.items()}).assets
+
+    assert prints(articles=file)[file] == f"{assets.fingerprint(file, data=True)}:splits"
+    assert prints(references=file)[file] == assets.fingerprint(file, data=True)
+    assert prints(references=table)[table].endswith(":splits")
+
+
+def test_a_file_that_is_written_anew_is_another_asset(tmp_path):
+    """A session of Python, a notebook say, lives longer than a command."""
+    file = lines(tmp_path / "a.jsonl", ROWS)
+    before = assets.fingerprint(file, data=True), assets.named_splits(file)
+    lines(tmp_path / "a.jsonl", ROWS[:6])
+    assert assets.fingerprint(file, data=True) != before[0]
+    assert (before[1], assets.named_splits(file)) == ({"train": 6, "validation": 4, "test": 2}, {"train": 6})
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (ROWS, "6 train, 4 validation, 2 test (by `split`)"),
+        (
+            [row for row in ROWS if row["split"] in ("train", "test")],
+            "6 train, 2 test (by `split`); of train the last 4 are held out for validation",
+        ),
+        ([{"text": row["text"]} for row in ROWS], "no splits; the last 4 are held out for validation"),
+    ],
+    ids=["named", "no validation", "plain"],
+)
+def test_how_many_there_are_of_each_split_is_said(rows, line, source, tmp_path):
+    ref, said = source("JSON lines", rows), []
+    change = {"data.articles": ref, "validation.prompts": 4, "grpo.prompts_per_step": 1, "grpo.updates_per_step": 1}
+    preflight([make_cell("norm", "levenshtein", change), make_cell("norm", "naive", change)], tmp_path, said.append)
+    assert said == [f"{ref}: {line}"]
 
 
 @given(st.binary(max_size=200))

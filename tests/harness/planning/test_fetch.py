@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 
 import pytest
 
 from harness.assets import hub
 from harness.contracts import HarnessError
 from harness.grid import cross_product
-from harness.planning import fetch
-from harness.planning.cost import Download
+from harness.machine import devices
+from harness.machine.devices import CPU_CORE, DATASHEETS
+from harness.planning import doctor, fetch
+from harness.planning.cost import Download, estimate
 from harness.settings.profiles import load_profile
 from tests.helpers.command import run_harness
 
@@ -86,6 +90,25 @@ def test_every_refusal_of_the_hub_is_its_own_sentence(name, words, monkeypatch):
     assert "check the spelling" in str(hub.explain("a/b", ConnectionError("refused\nagain")))
 
 
+def test_without_a_network_fetch_asks_once_and_says_so(monkeypatch, tmp_path):
+    """The client would try six times for every file, half a minute each."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *given, **more: pytest.fail("a download began"))
+    code, out, err = run_harness("fetch", "--profile", "small", "--task", "norm", cwd=tmp_path)
+    assert code == 2 and len(err.strip().splitlines()) == 1
+    assert err.startswith("Error: The hub cannot be reached at http://127.0.0.1:9 (") and "HF_HUB_OFFLINE=1." in err
+    assert not (tmp_path / "small.lock.json").exists()
+
+
+def test_a_long_message_of_the_hub_is_cut_between_words(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    said = str(hub.explain("a/b", ConnectionError("word " * 100)))
+    assert "word [...]); check the spelling" in said
+
+
 @pytest.mark.parametrize("ref", ["", "a b/c", "a//b", "../x", "a/..", "@main"])
 def test_what_cannot_be_a_hub_id_is_refused(ref):
     with pytest.raises(HarnessError, match="hub id"):
@@ -116,3 +139,38 @@ def test_the_doctor_says_what_would_run(profile, code, tmp_path):
         words in shown for words in ("torch", "device", "host memory", "disk", "6 of 6 rewards", "3 of 6 rewards")
     )
     assert ("is gated" in shown) == (profile == "paper")
+    assert ("more than this CPU can do" in shown) == (profile == "paper")
+
+
+def test_what_a_cpu_cannot_do_needs_a_gpu_of_so_many_gigabytes(monkeypatch):
+    """Not smaller microbatches, with which it would take years."""
+    monkeypatch.setattr(doctor, "device", lambda: CPU_CORE)
+    cells = grid("paper", ["uuid"], ["adam_metagrad", "naive"])
+    (found,) = (item for item in doctor.examine(cells) if item.what == "uuid")
+    size = int(re.fullmatch(r"needs a GPU with at least (\d+) GB", found.advice)[1])
+    fits = [replace(DATASHEETS["h200"], memory=int(gb * 1e9)) for gb in (size, size / 2)]
+    turns = [
+        cell.settings.model_copy(update={"generator": cell.settings.generator.model_copy(update={"offload": "always"})})
+        for cell in cells
+    ]
+    needed = max(estimate(one, "uuid", cell.reward, fits[0]).memory for one, cell in zip(turns, cells, strict=True))
+    assert fits[1].memory < needed <= fits[0].memory
+    assert "h a cell" not in found.found
+    monkeypatch.setattr(doctor, "device", lambda: replace(DATASHEETS["l4"], memory=2**30))
+    (found,) = (item for item in doctor.examine(cells) if item.what == "uuid")
+    assert "lower grpo.microbatch" in found.advice  # a GPU that is too small
+
+
+def test_a_plan_on_a_cpu_says_so_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.planning.view.device", lambda name: DATASHEETS[name] if name else CPU_CORE)
+    arguments = ("run", "--profile", "paper", "--task", "uuid", "--reward", "naive", "--dry-run")
+    assert "it needs a GPU with at least" in run_harness(*arguments, cwd=tmp_path).out
+    assert "needs a GPU" not in run_harness(*arguments, "--on", "h200", cwd=tmp_path).out
+
+
+def test_no_clock_makes_a_device_slower_than_nothing(monkeypatch):
+    """The clock of a virtual machine may stand still or step back; a plan's seconds stay above 0."""
+    ticks = iter([0.0, -1.0, 5.0, 5.0, 6.0, 6.5] + [9.0 - n for n in range(100)])
+    monkeypatch.setattr(devices, "stopwatch", lambda: next(ticks))
+    assert devices._fastest(lambda: None, False) == 0.5
+    assert devices._fastest(lambda: None, False) == devices.SHORTEST

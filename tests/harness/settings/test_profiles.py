@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from harness.contracts import HarnessError
 from harness.registry import REWARDS, TASKS
+from harness.settings.options import check_names
 from harness.settings.profiles import (
     load_profile,
     origins,
@@ -85,7 +86,7 @@ def test_unknown_profile_names_the_nearest():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "must be a mapping with some of the keys name, summary, settings, tasks"),
+        ("", "must be a mapping with some of the keys name, summary, extends, settings, tasks"),
         ("- a", "must be a mapping"),
         ("a: [", "not valid YAML"),
         ("\x00", "not valid YAML"),
@@ -93,8 +94,17 @@ def test_unknown_profile_names_the_nearest():
         ("name: 3\nsummary: y\nsettings: {}", "has no name"),
         ("name: x\nsettings: {}", "has no summary"),
         ("name: x\nsummary: y", "has no settings"),
-        (START, "Bad setting generator: Field required"),
-        (START + "nope: 1", "holds 'nope', but takes only name, summary, settings, tasks, rewards, pairs."),
+        (
+            START,
+            "The profile x lacks generator.model, generator.prompt, target.model, data.articles, grpo.steps, grpo.prom",
+        ),
+        ("tasks: {}", "has no name and no summary and no settings; give it what is missing"),
+        (START + "extends: 3", "mine.yaml extends '3'; name one profile, or a path of one."),
+        (START + "extends: [tiny]", "extends '['tiny']'; name one"),
+        (START + "extends: tinny", "extends it: There is no profile named"),
+        (START + "extends: mine.yaml", "extends itself (mine.yaml -> mine.yaml); take one `extends` out."),
+        (START + "extends: gone.yaml", "gone.yaml cannot be read"),
+        (START + "nope: 1", "holds 'nope', but takes only name, summary, extends, settings, tasks, rewards, pairs."),
         (START + "overrides: []", "holds 'overrides', but takes only"),
         (START + "tasks: [norm]", "In mine.yaml, tasks: there must be a mapping, not '['norm']'."),
         (START + "tasks: {norm: 3}", "In mine.yaml, tasks, norm: there must be a mapping, not '3'."),
@@ -199,6 +209,97 @@ def test_what_waits_may_change_the_steps_but_does_not_decide_about_itself():
     assert one.grpo.steps == two.grpo.steps == 9  # that two made it eight comes too late for what waits for eight
 
 
+def told(call, *arguments):
+    """What the HarnessError of this call says."""
+    with pytest.raises(HarnessError) as caught:
+        call(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_fault_of_a_profile_is_told(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "nope: 1\nsettings: {grpo.stepz: 3, grpo.klm: 1}\ntasks: {norm: 3, qr: {grpo.steps: 1, grpo: {steps: 2}}}\n"
+        "rewards: {naive: {inner_steps_at_least: {1: {}}}}\nextends: tinny\n"
+    )
+    said = told(load_profile, str(path))
+    words = (
+        "'nope'",
+        "'grpo.stepz'",
+        "'grpo.klm'",
+        "norm: there must be",
+        "steps is set twice",
+        "not '1'",
+        "mean tiny",
+    )
+    assert [word for word in words if word not in said] == [] and "more" not in said
+
+
+def test_every_wrong_or_missing_value_is_told():
+    given = {"grpo.steps": "many", "grpo.lr": -1, "generator.prompt": "hello", "inner.optimizer.name": "adamm"}
+    said = told(resolve, load_profile("tiny"), "norm", "naive", given)
+    assert said.count("Bad setting ") == 4 and [key for key in given if key not in said] == ["generator.prompt"]
+    assert "the prompt must contain <article>" in said
+    said = told(resolve, load_profile("tiny"), "norm", "naive", {"grpo.stepz": 1, "grpo.klm": 2})
+    assert "'grpo.stepz'" in said and "'grpo.klm'" in said
+    lacking = profile_from({"name": "x", "summary": "", "settings": {"grpo": {"steps": 0}, "generator.model": "m"}})
+    said = told(resolve, lacking, "norm", "naive")
+    assert "lacks generator.prompt, target.model, data.articles, grpo.prompts_per_step, grpo.lr, inner.opt" in said
+    assert "`extends: tiny`" in said and "Bad setting grpo.steps: Input should be greater" in said
+
+
+# ------------------------------------------------------------------------------------------------------------- extends
+
+
+def written(folder, **files):
+    """Writes `name.yaml` for each and returns the path of the last one."""
+    for name, content in files.items():
+        (folder / f"{name}.yaml").write_text(content)
+    return str(folder / f"{name}.yaml")
+
+
+def test_a_profile_that_extends_another_holds_only_what_it_changes(tmp_path):
+    """What it says goes over all of the other, in whichever layer either says it."""
+    mine = load_profile(
+        written(tmp_path, mine="extends: tiny\nsettings: {grpo: {steps: 5}}\ntasks: {norm: {grpo.kl: 1}}\n")
+    )
+    assert (mine.name, mine.summary) == ("mine", "tiny, changed")
+    for task in TASKS.names():
+        for reward in REWARDS.names():
+            own = {"grpo.steps": 5} | ({"grpo.kl": 1} if task == "norm" else {})
+            assert resolve(mine, task, reward) == resolve(load_profile("tiny"), task, reward, own)
+    found = origins(mine, "uuid", "naive")
+    assert str(found["grpo.steps"]) == "mine.yaml, settings" and str(found["grpo.lr"]) == "tiny/tasks.yaml"
+
+
+def test_profiles_extend_each_other_by_name_and_by_path(tmp_path):
+    (tmp_path / "base").mkdir()
+    written(tmp_path / "base", base="extends: ../first.yaml\nsummary: second\nsettings: {grpo.kl: 2, grpo.lr: 0.2}\n")
+    written(tmp_path, first="name: one\nextends: tiny\nsettings: {grpo.steps: 1, grpo.kl: 1, grpo.lr: 0.1}\n")
+    last = load_profile(written(tmp_path, last="extends: base\nrewards: {naive: {grpo.lr: 0.3}}\n"))
+    assert [each.name for each in last.chain()] == ["tiny", "one", "base", "last"]
+    for reward, lr in (("naive", 0.3), ("fasttext", 0.2)):
+        grpo = resolve(last, "uuid", reward).grpo
+        assert (grpo.steps, grpo.kl, grpo.lr) == (1, 2, lr)
+
+
+def test_an_own_learning_rate_stands_against_the_total_rate_of_what_is_extended(tmp_path):
+    mine = load_profile(written(tmp_path, mine="extends: tiny\nsettings: {inner.optimizer.lr: 0.02}\n"))
+    optimizer = resolve(mine, "67", "sgd_metagrad").inner.optimizer
+    assert (optimizer.lr, optimizer.total_lr) == (0.02, None)
+
+
+def test_profiles_that_extend_each_other_in_a_circle_are_refused(tmp_path):
+    path = written(tmp_path, a="extends: b.yaml\n", b="extends: ./c.yaml\n", c="extends: a.yaml\n")
+    assert "extends itself (c.yaml -> a.yaml -> b.yaml -> c.yaml); take one `extends` out." in told(load_profile, path)
+
+
+def test_names_are_looked_for_in_what_is_extended_too(tmp_path):
+    path = written(tmp_path, a="extends: tiny\ntasks: {norn: {grpo.steps: 1}}\n", b="extends: a.yaml\n")
+    assert "In a.yaml, tasks: there is no task named 'norn'" in told(check_names, load_profile(path))
+
+
 # -------------------------------------------------------------------------------------------------------------- layers
 
 
@@ -295,7 +396,7 @@ def test_a_folder_of_my_own(tmp_path):
     with pytest.raises(HarnessError, match=r"holds the file task\.yaml, but takes only base\.yaml, tasks\.yaml, "):
         load_profile(str(folder))
     (folder / "base.yaml").unlink()
-    with pytest.raises(HarnessError, match=r"without a file base\.yaml; add one with name, summary, settings"):
+    with pytest.raises(HarnessError, match=r"without a file base\.yaml; add one with name, summary, extends, settings"):
         load_profile(str(folder))
 
 

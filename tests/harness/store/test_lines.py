@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.assets.hub import read_texts
+from harness.assets.rows import read_rows
 from harness.contracts import HarnessError
 from harness.store.lines import as_lines, read_lines
 
@@ -15,7 +15,7 @@ def test_every_text_comes_back(tmp_path):
     path = tmp_path / "texts.jsonl"
     path.write_text(as_lines({"text": text} for text in TEXTS), encoding="utf-8")
     assert read_lines(path) == [{"text": text} for text in TEXTS]
-    assert read_texts(path, "texts") == TEXTS
+    assert read_rows(path, "texts").texts == TEXTS
 
 
 def test_empty_lines_are_none(tmp_path):
@@ -31,4 +31,4 @@ def test_what_is_no_json_is_refused(tmp_path, content):
     with pytest.raises(ValueError):
         read_lines(path)
     with pytest.raises(HarnessError, match="JSON lines"):
-        read_texts(path, "texts")
+        read_rows(path, "texts")

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from harness.contracts import HarnessError
-from harness.fidelity.records import Spec
-from harness.fidelity.run import fidelity_cells, run_all
 from harness.machine.stopping import Interrupted
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile
+from harness.signals.records import Spec
+from harness.signals.run import fidelity_cells, run_all
 from harness.store.atomic import StorageError
 from harness.workers.executor import Executor, work
 from harness.workers.grid import run_grid
@@ -245,7 +245,7 @@ def test_a_cell_whose_cost_is_not_known_runs_all_the_same(make_cell, tmp_path, m
 
 
 def test_a_fidelity_on_a_third_executor_gives_the_same_records(quick, tmp_path):
-    from harness.fidelity.records import load
+    from harness.signals.records import load
 
     given = quick(grpo__rollouts_per_prompt=4, validation__prompts=8)
     spec = Spec(pool=16, subsets=10, removals=10, draws=2)
@@ -272,7 +272,7 @@ def test_a_fidelity_on_a_third_executor_gives_the_same_records(quick, tmp_path):
 
 def test_a_comparison_that_loses_its_worker_keeps_what_was_through(quick, tmp_path):
     """What is stored stays; a reward whose truth is missing has not been through."""
-    from harness.fidelity.run import FidelityJob
+    from harness.signals.run import FidelityJob
 
     given = quick(grpo__rollouts_per_prompt=4, validation__prompts=8)
     spec = Spec(pool=16, subsets=10, removals=10, draws=2)

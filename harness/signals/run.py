@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness import assets
 from harness.contracts import HarnessError
-from harness.fidelity.pool import Pool, as_rollouts, build_pool
-from harness.fidelity.records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
 from harness.planning.cells import Cell, make_reward, make_task
 from harness.registry import REWARDS
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import InnerSettings, identity_view
+from harness.signals.pool import Pool, as_rollouts, build_pool
+from harness.signals.records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
 from harness.store.atomic import write_json
 from harness.store.provenance import provenance
 from harness.store.record import identity
@@ -62,6 +62,17 @@ class FidelityCell:
         base = self.base
         return digest(
             SCHEMA_VERSION, self.spec.model_dump(), identity(base.task, "", base.seed, base.settings, base.assets)
+        )
+
+    @property
+    def shortened(self) -> str:
+        """A sentence where trainings have fewer steps than in a run, else ""."""
+        steps, task = self.base.settings.inner.steps, self.base.task
+        if steps >= self.steps_of_a_run:
+            return ""
+        return (
+            f"{task}: T={steps} in place of {self.steps_of_a_run}, since the pool has {self.spec.pool} texts and a "
+            f"step {self.base.settings.grpo.rollouts_per_step}; --set inner.steps={self.steps_of_a_run} keeps it"
         )
 
     def folder(self, out: Path) -> Path:
@@ -179,8 +190,9 @@ class _Run:
 
     @cached_property
     def target(self) -> Any:
-        settings = self.cell.base.settings.target
-        return _on_device(assets.load_model(settings.model, dtype=settings.dtype, untie_head=settings.untie_head))
+        from harness.training.inner import load_target
+
+        return load_target(self.cell.base.settings.target)
 
     def inner(self, settings: InnerSettings) -> InnerTrainer:
         from harness.training.inner import InnerTrainer
@@ -192,7 +204,7 @@ class _Run:
         path = self._truth_path(key)
         if not self.fresh and (kept := read(path, TruthRecord)) and kept.identity == key:
             return
-        from harness.fidelity.truth import Retraining, in_float64
+        from harness.signals.truth import Retraining, in_float64
 
         self.say(f"training again: {training_name(settings)}")
         pool, begun = self.pool, time.perf_counter()

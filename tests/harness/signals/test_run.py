@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from harness.contracts import HarnessError, TaskContext, completion_text
-from harness.fidelity import truth
-from harness.fidelity.pool import build_pool
-from harness.fidelity.records import SCHEMA_VERSION, Spec, load
-from harness.fidelity.run import fidelity_cells, run_fidelity
-from harness.fidelity.truth import Retraining, in_float64
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile, profile_names, resolve
+from harness.signals import truth
+from harness.signals.pool import build_pool
+from harness.signals.records import SCHEMA_VERSION, Spec, load
+from harness.signals.run import fidelity_cells, run_fidelity
+from harness.signals.truth import Retraining, in_float64
 from harness.training.inner import InnerTrainer
 from reports import signals
 from tasks import lambada

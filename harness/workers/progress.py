@@ -1,9 +1,11 @@
-"""What a user sees while a grid runs: live bars in a terminal, one readable line an event elsewhere."""
+"""What a user sees while a grid runs: live bars in a terminal and, with ipywidgets, in a notebook, one readable line an
+event elsewhere."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Console
@@ -27,7 +29,7 @@ class Progress:
         self.started: dict[str, float] = {}
 
     def __enter__(self) -> Progress:
-        if self.console.is_terminal:
+        if self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets")):
             self.bars = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),

@@ -1,4 +1,4 @@
-"""What is stored of a comparison of signals: the records of `harness/fidelity/run.py`, and how they are read back."""
+"""What is stored of a comparison of signals: the records of `harness/signals/run.py`, and how they are read back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
-from harness.fidelity.pool import Pool
+from harness.signals.pool import Pool
 from harness.store.atomic import parquet_bytes, write_atomic
 
 SCHEMA_VERSION = 1

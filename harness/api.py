@@ -1,0 +1,490 @@
+"""The Python interface, and what the commands `run`, `fidelity` and `report` call: the harness and its reports meet
+here and in harness/cli/app.py, and nowhere else.
+
+Names of tasks and rewards are a text as on the command line ("naive,embedding", "all") or a list of them, seeds a
+number, a list or a text ("0-4"), settings a mapping of what `--set` takes ({"grpo.steps": 4}). What is wrong with them
+raises HarnessError, one sentence, before anything runs. An interruption (Ctrl-C) raises KeyboardInterrupt when what was
+measured is stored; the same call then resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from harness.contracts import HarnessError, RewardFunction, unknown
+from harness.machine import processes
+from harness.registry import REWARDS, TASKS, Registry
+from harness.settings.profiles import DEFAULT, load_profile
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas
+    from rich.console import Console, RenderableType
+
+    from harness.planning.cells import Cell
+    from harness.planning.policy import Policy
+    from harness.store.record import StoredCell
+    from harness.workers.executor import Event, Executor
+    from reports import signals as judging
+    from reports.figures import Style
+
+Names = str | Sequence[str]
+Numbers = int | str | Iterable[int]
+
+
+def run(
+    task: Names,
+    reward: Names = "all",
+    *,
+    profile: str = DEFAULT,
+    seeds: Numbers = 0,
+    set: Mapping[str, Any] | None = None,
+    inner_steps: Numbers = (),
+    out: str | Path = "runs",
+    workers: int | None = None,
+    threads: int = 1,
+    policy: Policy = "continue",
+    track: str = "none",
+    progress: Console | bool = True,
+) -> Results:
+    """Trains a generator once per task, reward and seed, as `python -m harness run` does, and stores the tables.
+
+    inner_steps   T as an axis of the grid
+    out           results folder; a second call keeps what is there and resumes what is not finished
+    workers       cells at a time, each in a process of `threads` CPU threads; 0: one after the other in this process;
+                  default: one a core or GPU, but 0 for a task or reward that was registered in this session alone,
+                  which other processes do not have
+    policy        what happens to cells that have results (harness/planning/policy.py); "fresh" starts them again, as
+                  after a change of a reward's code, which identities do not know
+    progress      where it is shown: True for standard output or the notebook, False for nowhere
+
+    Cells that fail are rows of the results, not exceptions. Of a launcher's ranks the first gets results.
+    """
+    from harness.machine.stopping import Interrupted
+    from harness.planning.policy import Policy
+    from harness.planning.preflight import preflight
+    from harness.workers.grid import run_grid
+    from reports.store import store_tables
+
+    chosen, place = cells(task, reward, profile, seeds, set, inner_steps), Path(out)
+    _check_choice("policy", policy, get_args(Policy))
+    _check_tracker(track)
+    preflight(chosen, place, _say(progress))
+    try:
+        with _observer(chosen, progress) as observe:
+            executor = _executor(_workers(workers, chosen), threads, len(chosen))
+            run_grid(chosen, place, observe, executor, policy=policy, report_to=track)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(*stop.args) from stop
+    folder = place / chosen[0].profile
+    if processes.rank() == 0:
+        store_tables(folder)
+    return Results(folder, frozenset(cell.record().identity for cell in chosen))
+
+
+def fidelity(
+    task: Names,
+    reward: Names = "all",
+    *,
+    profile: str = DEFAULT,
+    seeds: Numbers = 0,
+    set: Mapping[str, Any] | None = None,
+    pool: int = 64,
+    subsets: int = 100,
+    references: int = 128,
+    out: str | Path = "runs",
+    workers: int | None = None,
+    threads: int = 1,
+    fresh: bool = False,
+    progress: Console | bool = True,
+) -> Signals:
+    """Judges the signals themselves, without any RL, as `python -m harness fidelity` does.
+
+    pool          texts that signals are compared on
+    subsets       random halves that targets are trained on
+    references    reference texts for Phi and similarity, at most
+    fresh         measure what is stored again
+
+    The others as for `run`.
+    """
+    from harness.machine.libraries import quiet
+    from harness.machine.stopping import Interrupted
+    from harness.planning.cells import told_splits
+    from harness.signals.records import Spec, load
+    from harness.signals.run import fidelity_cells, run_all
+    from harness.store.atomic import check_writable, parquet_bytes, write_atomic
+    from harness.workers.local import default_workers, local
+    from reports import signals as judging
+
+    place, say, spec = Path(out), _say(progress), Spec(pool=pool, subsets=subsets, references=references)
+    names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
+    chosen = fidelity_cells(load_profile(profile), *names, dict(set or {}), spec)
+    identities = frozenset(cell.identity for cell in chosen)  # finds missing assets before anything loads
+    check_writable(place)
+    quiet()
+    asked = [each for cell in chosen for each in cell.rewards]
+    for line in told_splits(asked):
+        say(line)
+    for cell in {cell.base.task: cell for cell in chosen}.values():
+        if cell.shortened:
+            say(cell.shortened)
+    here = _workers(workers, asked)
+    count = default_workers(len(chosen)) if here is None else here
+    try:
+        run_all(chosen, place, say, local(count, threads), fresh=fresh)
+    except Interrupted as stop:
+        raise KeyboardInterrupt(*stop.args) from stop
+    folder = place / chosen[0].base.profile
+    found = judging.rows(load(folder))
+    write_atomic(folder / "fidelity" / "table.md", judging.markdown(found))
+    write_atomic(folder / "fidelity" / "measures.parquet", parquet_bytes(judging.frame(found)))
+    return Signals(folder, identities, names[1])
+
+
+def report(runs: str | Path | Results = "runs", out: str | Path = "site", *, reference: str = "") -> Path:
+    """Turns stored results into one HTML page that works offline, with its tables and figures as files; the page's
+    path. `reference`: the reward that the others are compared with; default: the one that declares itself the
+    baseline. Raises HarnessError where there are no results."""
+    from reports import site
+
+    return site.build(runs._root if isinstance(runs, Results) else Path(runs), Path(out), reference=reference)
+
+
+def load(place: str | Path = "runs") -> Results:
+    """Stored results: a results folder, a part of one, or a packed study. Raises HarnessError where there are none."""
+    results = Results(Path(place))
+    if not results.cells and not results.signals.judged:
+        raise HarnessError(f"There are no results in {place}; run `python -m harness run ...` first.")
+    return results
+
+
+def reward(
+    name: str,
+    task: str,
+    *,
+    profile: str = DEFAULT,
+    set: Mapping[str, Any] | None = None,
+    rescale: bool = True,
+) -> RewardFunction:
+    """A reward of the harness, bound to a task and a target, for a `GRPOTrainer` of TRL: it takes prompts, completions
+    and completion_ids and returns one float a completion.
+
+    The target, its training (`inner`) and the task's texts are the profile's with `set` over it, as everywhere;
+    `grpo.rollouts_per_prompt` must be the trainer's `num_generations`. TRL divides by a group's deviation plus 1e-4,
+    against which raw metagradients (1e-9 and less) are nothing: with `rescale` rewards are divided by their deviation
+    over the batch. Raises HarnessError for a pair that cannot be run.
+    """
+    from harness.assets import load_tokenizer
+    from harness.planning.cells import make_reward, make_task
+    from harness.training.advantages import check_rewards
+    from harness.training.advantages import rescale as divided
+    from harness.training.inner import InnerTrainer, load_target
+
+    (cell,) = cells([task], [name], profile, 0, set)
+    if cell.unsupported:
+        raise HarnessError(f"The reward {name} cannot be had for the task {task}: {cell.unsupported}.")
+    target, tokenizer = load_target(cell.settings.target), load_tokenizer(cell.settings.target.model)
+    raw = make_reward(cell, make_task(cell), InnerTrainer(target, tokenizer, cell.settings.inner))
+
+    def signal(prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float]:
+        import torch
+
+        found = raw(prompts=prompts, completions=completions, completion_ids=completion_ids, **columns)
+        values = torch.tensor(check_rewards(name, found, completions), dtype=torch.float64)
+        return (divided(values) if rescale else values).tolist()
+
+    signal.__name__ = signal.__qualname__ = name  # TRL logs rewards by it
+    return signal
+
+
+def cells(
+    task: Names,
+    reward: Names = "all",
+    profile: str = DEFAULT,
+    seeds: Numbers = 0,
+    set: Mapping[str, Any] | None = None,
+    inner_steps: Numbers = (),
+) -> list[Cell]:
+    """The cells of a grid, its settings resolved and nothing loaded: what `run` would run. Raises HarnessError."""
+    from harness.grid import cross_product
+
+    names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
+    steps = [] if inner_steps in ((), "", None) else _numbers(inner_steps, "inner-steps")
+    return cross_product(load_profile(profile), *names, dict(set or {}), steps)
+
+
+# ------------------------------------------------------------------------------------------------------------- results
+
+
+class Results:
+    """Stored cells: their tables (pandas), sampled texts and figures. Read when first asked for, and then kept.
+
+    place   the folder or study that they lie in
+    only    identities of those that are meant; None: all that are there
+    """
+
+    def __init__(self, place: Path, only: frozenset[str] | None = None) -> None:
+        self.place, self._only = place, only
+        self._root = place.absolute()  # they are read later, and the working directory may be another one then
+
+    @cached_property
+    def cells(self) -> list[StoredCell]:
+        """The cells, in order of their folders."""
+        from harness.store.frames import find_cells
+
+        found = ((cell, cell.read()) for cell in find_cells(self._root))
+        return [cell for cell, record in found if record and (self._only is None or record.identity in self._only)]
+
+    @cached_property
+    def _tables(self) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+        from harness.store.frames import load
+
+        wide, long = load(self._root)
+        if self._only is None or wide.empty:
+            return wide, long
+        ours = [frame[frame["identity"].isin(self._only)].reset_index(drop=True) for frame in (wide, long)]
+        return ours[0], ours[1]
+
+    @property
+    def wide(self) -> pandas.DataFrame:
+        """One cell a row: status, headline, floor, seconds, memory, final and initial measures, provenance."""
+        return self._tables[0]
+
+    @property
+    def long(self) -> pandas.DataFrame:
+        """One measurement a row: task, reward, variant, seed, step, phase, measure, value, unit, direction."""
+        return self._tables[1]
+
+    @cached_property
+    def samples(self) -> pandas.DataFrame:
+        """One sampled text a row, with its cell and step and what the task says of it."""
+        import pandas
+
+        keys = ("profile", "task", "reward", "variant", "seed", "identity")
+        rows = []
+        for cell in self.cells:
+            record = cell.read()
+            own = {key: getattr(record, key) for key in keys} if record else {}
+            rows += [own | sample for sample in cell.samples()]
+        return pandas.DataFrame(rows)
+
+    @cached_property
+    def signals(self) -> Signals:
+        """What `fidelity` found at the same place."""
+        return Signals(self._root)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a cell ended as failed; `wide` says why."""
+        return bool(len(self.wide)) and bool((self.wide["status"] == "failed").any())
+
+    @cached_property
+    def _figures(self) -> dict[str, Any]:
+        from reports import figures
+
+        return figures.available(self.wide, self.long)
+
+    @property
+    def figures(self) -> list[str]:
+        """The kinds that `figure` takes."""
+        return list(self._figures)
+
+    def figure(
+        self, kind: str = "headline", *, style: Style | Sequence[Style] = (), path: str | Path | None = None
+    ) -> matplotlib.figure.Figure:
+        """A figure of finished cells: medians over seeds, bands from the lowest to the highest.
+
+        kind    "headline" (every task's headline over GRPO steps), "wall-clock", a task's own ("figure-2-tiny") or the
+                curves of all measures ("curves-tiny-norm-validation"); `figures` lists them
+        style   one's own colours and sizes: a matplotlib style sheet, rcParams, or several of them, the later wins;
+                `figure.figsize` is the size of the whole figure
+        path    also written there; the suffix says how: .pdf, .svg, .png
+
+        Raises HarnessError for a kind or a style that is not there.
+        """
+        from reports import figures
+
+        if not self._figures:
+            raise HarnessError(f"No cell in {self.place} is finished, so there is nothing to draw; run it first.")
+        if kind not in self._figures:
+            raise HarnessError(unknown("figure", kind, self.figures))
+        return figures.drawn(self._figures[kind], style=style, path=path)
+
+    def report(self, out: str | Path = "site", *, reference: str = "") -> Path:
+        """The page of the whole place; its path."""
+        return report(self, out, reference=reference)
+
+    def __rich__(self) -> RenderableType:
+        from reports import tables
+
+        return tables.rich(self.wide, self.long)
+
+    def _repr_html_(self) -> str:
+        from reports import tables
+
+        return tables.html(self.wide, self.long)
+
+    def __repr__(self) -> str:
+        counts = self.wide["status"].value_counts().to_dict() if len(self.wide) else {}
+        ended = ", ".join(f"{count} {status}" for status, count in counts.items())
+        return f"<Results of {len(self.wide)} cells in {self.place}: {ended or 'none'}>"
+
+
+class Signals:
+    """Signals judged without RL: `long` one measure a row with its interval, `wide` one signal a row.
+
+    place   the folder or study that their records lie in
+    only    identities of the pools that are meant; None: all that are there
+    asked   the rewards that `failed` is about; None: all
+    """
+
+    def __init__(self, place: Path, only: frozenset[str] | None = None, asked: Sequence[str] | None = None) -> None:
+        self.place, self._only, self._asked = place, only, asked
+        self._root = place.absolute()  # they are read later, and the working directory may be another one then
+
+    @cached_property
+    def judged(self) -> list[Any]:
+        """The stored records: pools, truths and signals (harness/signals/records.py)."""
+        from harness.signals.records import load
+
+        return [each for each in load(self._root) if self._only is None or each.pool.identity in self._only]
+
+    @cached_property
+    def rows(self) -> list[judging.Row]:
+        """One signal on one task each, over seeds."""
+        from reports import signals as judging
+
+        return judging.rows(self.judged)
+
+    @cached_property
+    def long(self) -> pandas.DataFrame:
+        from reports import signals as judging
+
+        return judging.frame(self.rows)
+
+    @cached_property
+    def wide(self) -> pandas.DataFrame:
+        keys = ["profile", "task", "settings", "reward", "training", "own_training", "seeds", "status"]
+        return self.long.pivot(index=keys, columns="measure", values="value").reset_index() if self.rows else self.long
+
+    @cached_property
+    def samples(self) -> pandas.DataFrame:
+        """The pools' texts: group, source, and a column of rewards for each signal."""
+        import pandas
+
+        frames = []
+        for each in self.judged:
+            pool = each.pool
+            columns = {"text": pool.texts, "group": pool.groups, "source": pool.sources}
+            columns |= {signal.reward: signal.rewards for signal in each.signals if signal.rewards}
+            frames.append(pandas.DataFrame({"task": pool.task, "seed": pool.seed} | columns))
+        return pandas.concat(frames, ignore_index=True) if frames else pandas.DataFrame()
+
+    @property
+    def failed(self) -> bool:
+        signals = [signal for each in self.judged for signal in each.signals]
+        asked = [signal for signal in signals if self._asked is None or signal.reward in self._asked]
+        return any(signal.status == "failed" for signal in asked)
+
+    def __rich__(self) -> RenderableType:
+        from reports import signals as judging
+
+        return judging.rich(self.rows)
+
+    def _repr_html_(self) -> str:
+        from reports import signals as judging
+
+        return judging.html(self.rows)
+
+    def __repr__(self) -> str:
+        return f"<Signals of {len(self.judged)} pools in {self.place}: {len(self.rows)} rows>"
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def names_of(chosen: Names, registry: Registry[Any]) -> list[str]:
+    """ "all", names with commas between them or a list of names -> names that are there, each once."""
+    parts = chosen.split(",") if isinstance(chosen, str) else list(chosen)
+    names = registry.names() if chosen == "all" else [part.strip() for part in parts if part.strip()]
+    if not names:
+        raise HarnessError(f"Name at least one {registry.kind}, or 'all'.")
+    for name in names:
+        registry.get(name)
+    return list(dict.fromkeys(names))
+
+
+def _numbers(chosen: Numbers, what: str) -> list[int]:
+    """3, [0, 1], "0,1" or "0-4" -> whole numbers, each once; `what` names them as the command line does."""
+    found: list[int] = []
+    wrong = HarnessError(f"--{what} takes whole numbers such as 0,1,2 or 0-4, none below zero, not {chosen!r}.")
+    try:
+        for part in chosen.split(",") if isinstance(chosen, str) else [chosen] if isinstance(chosen, int) else chosen:
+            first, dash, last = str(part).strip().partition("-")
+            found += range(int(first), int(last) + 1) if dash else [int(first)]
+    except (TypeError, ValueError) as error:
+        raise wrong from error
+    if not found:
+        raise wrong
+    return list(dict.fromkeys(found))
+
+
+def _check_choice(name: str, chosen: str, known: Sequence[str]) -> None:
+    if chosen not in known:
+        raise HarnessError(f"--{name} takes {', '.join(known[:-1])} or {known[-1]}, not '{chosen}'.")
+
+
+def _check_tracker(track: str) -> None:
+    _check_choice("track", track, ("none", "tensorboard", "wandb", "trackio"))
+    if track != "none" and find_spec(track) is None:
+        raise HarnessError(f"--track {track} needs the package {track}; install it with `pip install {track}`.")
+
+
+def _workers(asked: int | None, chosen: Sequence[Cell]) -> int | None:
+    """What was asked for; by default 0 where a task or reward is this session's own."""
+    if asked is not None:
+        return asked
+    everywhere = all(
+        TASKS.everywhere(cell.task) and (not cell.reward or REWARDS.everywhere(cell.reward)) for cell in chosen
+    )
+    return None if everywhere else 0
+
+
+def _executor(workers: int | None, threads: int, jobs: int) -> Executor:
+    """Where cells run: on all ranks of the launcher that started this process, else on this machine."""
+    from harness.workers.local import default_workers, local
+
+    if processes.launched_count() > 1:
+        from harness.machine.libraries import quiet
+        from harness.workers.launcher import Ranks
+
+        quiet()
+        return Ranks()
+    return local(default_workers(jobs) if workers is None else workers, threads)
+
+
+def _observer(
+    chosen: Sequence[Cell], progress: Console | bool
+) -> AbstractContextManager[Callable[[Cell, Event], None]]:
+    """Who shows what happens to the cells; of a launcher's ranks the first."""
+    from rich.console import Console
+
+    from harness.workers.progress import Progress
+
+    if progress is False or processes.rank() > 0:
+        return nullcontext(lambda cell, event: None)
+    return Progress(chosen, Console() if progress is True else progress)
+
+
+def _say(progress: Console | bool) -> Callable[[str], None]:
+    """Where remarks go: standard error, or the notebook."""
+    from rich.console import Console
+
+    if progress is False or processes.rank() > 0:
+        return lambda line: None
+    return lambda line: Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True, style="dim")

@@ -1,0 +1,142 @@
+"""Rows of data files: a text each, and the split that it is of where the rows say so (a field or column `split`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.contracts import HarnessError
+
+SPLIT_NAMES = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev"}, "test": {"test"}}
+"""Split -> what it is called in fields and file names."""
+CANONICAL = {name: split for split, names in SPLIT_NAMES.items() for name in names}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts in their stored order."""
+
+    texts: list[str]
+    splits: list[str] | None = None
+    """One of `SPLIT_NAMES` for each text; None: the rows do not say."""
+
+    def of(self, split: str) -> list[str]:
+        """The texts that say they are of this split."""
+        return [text for text, own in zip(self.texts, self.splits or [], strict=True) if own == split]
+
+    def counts(self) -> dict[str, int]:
+        """Split -> how many texts say they are of it, the empty ones left out."""
+        found = {split: (self.splits or []).count(split) for split in SPLIT_NAMES}
+        return {split: count for split, count in found.items() if count}
+
+
+def from_columns(texts: Iterable[Any], splits: Iterable[Any] | None, ref: str, numbers: Iterable[int]) -> Rows:
+    """Rows of parallel columns; `numbers` name them in messages. Raises HarnessError for what is no text, for a split
+    with an unknown name, where some rows say one and others do not, and for a text that stands in two splits: what is
+    measured on it would have been trained on."""
+    numbers, texts = list(numbers), list(texts)
+    for number, text in zip(numbers, texts, strict=True):
+        if not isinstance(text, str):
+            raise HarnessError(f"{ref}, line {number}: the `text` must be a text, not {type(text).__name__}.")
+    if splits is None:
+        return Rows(texts)
+    found = []
+    for number, name in zip(numbers, splits, strict=True):
+        known = CANONICAL.get(name.strip().lower()) if isinstance(name, str) else None
+        if known is None:
+            what = "it says no `split`, but other lines do" if name is None else f"there is no split '{str(name)[:40]}'"
+            raise HarnessError(f"{ref}, line {number}: {what}; each says train, validation (dev, valid, val) or test.")
+        found.append(known)
+    rows = Rows(texts, found)
+    check_apart({split: rows.of(split) for split in SPLIT_NAMES}, ref)
+    return rows
+
+
+def check_apart(parts: dict[str, Sequence[str]], ref: str) -> None:
+    """Raises HarnessError where a text, but for white space around it, stands in two of the parts."""
+    seen: dict[str, str] = {}
+    twice: dict[str, tuple[str, str]] = {}
+    for split, texts in parts.items():
+        for text in texts:
+            first = seen.setdefault(text.strip(), split)
+            if first != split:
+                twice.setdefault(text.strip(), (first, split))
+    if twice:
+        text, (first, second) = next(iter(twice.items()))
+        count = "a text stands" if len(twice) == 1 else f"{len(twice)} texts stand"
+        start = " ".join(text.split())[:40]
+        raise HarnessError(
+            f"In {ref} {count} in two splits ('{start}...' in {first} and in {second}); keep each in one of them, or "
+            "what is measured on it has been trained on."
+        )
+
+
+def read_rows(path: Path, ref: str, *, blank: bool = True) -> Rows:
+    """The rows of one Parquet or JSON-lines file. Raises HarnessError; without `blank` for empty texts too."""
+    return _parquet(path, ref) if path.suffix == ".parquet" else _json_lines(path, ref, blank)
+
+
+def fields(path: Path) -> list[str]:
+    """Names of a data file's columns, of JSON lines those of the first row; [] for what is no data file."""
+    try:
+        if path.suffix == ".parquet":
+            return _columns(path, path.name)
+        with path.open(encoding="utf-8") as file:
+            first = json.loads(next((line for line in file if line.strip()), "null"))
+    except (HarnessError, OSError, ValueError, RecursionError):
+        return []
+    return list(first) if isinstance(first, dict) else []
+
+
+def _columns(path: Path, ref: str) -> list[str]:
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(path).names
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error
+
+
+def _parquet(path: Path, ref: str) -> Rows:
+    import pyarrow.parquet as pq
+
+    names = _columns(path, ref)
+    if "text" not in names:
+        raise HarnessError(f"'{ref}' has no `text` column; it has {', '.join(names)}.")
+    wanted = [name for name in ("text", "split") if name in names]
+    try:
+        table = pq.read_table(path, columns=wanted)
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error
+    splits = table["split"].to_pylist() if "split" in wanted else None
+    return from_columns(table["text"].to_pylist(), splits, ref, range(1, len(table) + 1))
+
+
+def _json_lines(path: Path, ref: str, blank: bool) -> Rows:
+    rows: dict[int, dict[str, Any]] = {}
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HarnessError(
+            f"The data file {ref} cannot be read ({type(error).__name__}); it must be JSON lines in UTF-8."
+        ) from error
+    for number, line in enumerate(content.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            what = getattr(error, "msg", type(error).__name__)
+            raise HarnessError(
+                f"{ref}, line {number}: not valid JSON ({what}); the file must be JSON lines."
+            ) from error
+        text = row.get("text") if isinstance(row, dict) else None
+        if not isinstance(text, str) or not (blank or text.strip()):
+            raise HarnessError(f"{ref}, line {number}: every line must be an object with a non-empty `text`.")
+        rows[number] = row
+    named = any("split" in row for row in rows.values())
+    splits = [row.get("split") for row in rows.values()] if named else None
+    return from_columns([row["text"] for row in rows.values()], splits, ref, rows)
