@@ -294,9 +294,7 @@ HEADS = ("verdict", "row", "BASE", "NEW", "mean change", "95 % interval", "seeds
 def _cells(row: DiffRow) -> list[str]:
     interval = row.interval
     change = summary.signed(interval.mean, row.unit) if interval else "-"
-    bounds = "-"
-    if interval and interval.n > 1:
-        bounds = f"{summary.signed(interval.low, row.unit)} .. {summary.signed(interval.high, row.unit)}"
+    bounds = stats.bounds(interval, row.unit) if interval else "-"
     seeds = " ".join(map(str, row.seeds)) or "-"
     values = [summary.shown(row.base, row.unit), summary.shown(row.new, row.unit)]
     return [row.verdict, row.name, *values, change, bounds, seeds, row.reason]

@@ -7,6 +7,7 @@ over cells that stop at different steps would jump where they stop.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 MOST_POINTS = 60
 """Points of one line; longer training is drawn at evenly spaced steps, first and last included."""
 
+LARGEST = 1e300
+"""What is further from zero is drawn there: in double precision the ends of an axis must not overflow when subtracted."""
+SMALLEST = 1e-300
+"""What is nearer to zero is drawn as zero: a tenth of it is hardly a number of double precision any more."""
+FLAT = 1e-6
+"""Of the values themselves, a variation that is no more than rounding: float32 has seven digits."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -43,6 +51,16 @@ class Series:
     """Lowest and highest seed."""
     seeds: int
 
+    @property
+    def first(self) -> float:
+        """The first value that is there; NaN if none is."""
+        return next(iter(self.y[np.isfinite(self.y)]), math.nan)
+
+    @property
+    def last(self) -> float:
+        """The last value that is there; NaN if none is."""
+        return next(iter(self.y[np.isfinite(self.y)][::-1]), math.nan)
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -57,7 +75,7 @@ class Panel:
     def alt(self) -> str:
         """What the panel shows, in words and numbers."""
         ends = (
-            f"{line.name} from {summary.number(line.y[0], 3)} to {summary.number(line.y[-1], 3)}"
+            f"{line.name} from {summary.number(line.first, 3)} to {summary.number(line.last, 3)}"
             for line in self.series
         )
         return f"{self.title}: {self.y_label} over {self.x_label}. {'; '.join(ends)}."
@@ -83,7 +101,23 @@ class Figure:
         lines = [line for each in self.panels if each.y_label == panel.y_label for line in each.series]
         if not lines or not panel.y_label.endswith("[fraction]"):
             return None
-        return min(line.low.min() for line in lines), max(line.high.max() for line in lines)
+        return finite_range([side for line in lines for side in (line.low, line.high)])
+
+
+def finite_range(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Lowest and highest finite value, at most `LARGEST` from zero; zeros where there is none."""
+    values = np.concatenate([np.zeros(0), *arrays])
+    finite = np.clip(values[np.isfinite(values)], -LARGEST, LARGEST)
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def widened(low: float, high: float) -> tuple[float, float]:
+    """The range as an axis shows it: what varies by no more than rounding is a flat line in the middle of a wider one."""
+    low, high = (min(max(bound, -LARGEST), LARGEST) for bound in (low, high))
+    size = max(abs(low), abs(high))
+    if size < SMALLEST:
+        return -1.0, 1.0
+    return (low - 0.1 * size, high + 0.1 * size) if high - low <= FLAT * size else (low, high)
 
 
 # ------------------------------------------------------------------------------------------------------------ the data
@@ -312,11 +346,16 @@ def _save(figure: Figure, paths: Sequence[Path]) -> None:
         axis.tick_params(labelsize=7)
         axis.spines[["top", "right"]].set_visible(False)
         for line in drawn.series:
-            axis.fill_between(line.x, line.low, line.high, color=style.LIGHT_SERIES[line.slot], alpha=0.15, lw=0)
-            axis.plot(line.x, line.y, **_look(line), markevery=max(1, len(line.x) // 8))
+            y, low, high = (np.clip(side, -LARGEST, LARGEST) for side in (line.y, line.low, line.high))
+            axis.fill_between(line.x, low, high, color=style.LIGHT_SERIES[line.slot], alpha=0.15, lw=0)
+            axis.plot(line.x, y, **_look(line), markevery=max(1, len(line.x) // 8))
         if limits := figure.limits(drawn):
             room = 0.05 * max(limits[1] - limits[0], 0.1)
             axis.set_ylim(limits[0] - room, limits[1] + room)
+        else:
+            own = finite_range([side for line in drawn.series for side in (line.low, line.high)])
+            if widened(*own) != own:
+                axis.set_ylim(*widened(*own))
     handles = [Line2D([], [], label=line.name, **_look(line)) for line in figure.legend]
     canvas.legend(handles=handles, loc="outside lower center", ncols=names, fontsize=8, frameon=False)
     for path in paths:

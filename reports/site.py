@@ -277,6 +277,8 @@ def _mean_interval(block: Block, row: Row) -> str:
     if len(values) < 2 or not all(math.isfinite(value) for value in values):
         return ""
     interval = stats.mean_interval(values)
+    if not interval.bounded:
+        return f"{interval.n} seeds, all the same: no interval"
     low, high = interval.low, interval.high
     if block.unit == "fraction":  # the mean of a share lies in [0, 1], whatever Student says
         low, high = max(0.0, low), min(1.0, high)
@@ -302,11 +304,15 @@ def _comparison_block(block: Block, found: list[Comparison], every: list[Compari
         "pairs": len(every),
         "unseparated": [c for c in every if not c.separated],
         "show": lambda value: summary.signed(value, block.unit),
+        "bounds": lambda interval: stats.bounds(interval, block.unit),
     }
 
 
 def verdict(comparison: Comparison) -> str:
-    """better, worse or not separated; after Holm's correction over the task."""
+    """better, worse or not separated; after Holm's correction over the task. Of seeds that all say the same, that."""
+    interval = comparison.interval
+    if not comparison.separated and interval.n > 1 and not interval.bounded and interval.mean:
+        return f"{'better' if interval.mean > 0 else 'worse'} by the same in all {interval.n} seeds; not separated"
     if not comparison.separated:
         return "not separated"
     return "better" if comparison.interval.mean > 0 else "worse"
