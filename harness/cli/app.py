@@ -80,6 +80,9 @@ def run(
 ) -> None:
     """Train a generator once per task, reward and seed; validate on held-out articles; print and store one table.
 
+    Exit code 0: every cell that can be run has run. 1: some failed. 2: nothing ran, since something is set wrongly.
+    3: some cells could not run as they are set (too few texts, a model that is missing), the others did.
+
     [bold]Examples[/bold]
 
       python -m harness run --task lambada_es --reward all
@@ -110,7 +113,7 @@ def run(
         from harness.planning.view import show
 
         return show(cells, console, on, out, policy)
-    preflight(cells, out)
+    cells = preflight(cells, out)
     with _observer(cells) as observe:
         run_grid(cells, out, observe, _executor(workers, threads, len(cells)), policy=policy, report_to=track)
     if processes.rank() > 0:
@@ -125,6 +128,9 @@ def run(
     if (ours["status"] == "failed").any():
         console.print("Failed cells are kept; --retry-failed resumes them.")
         raise typer.Exit(1)
+    if any(cell.blocked for cell in cells):
+        console.print("Some cells could not run as they are set; the table says why.")
+        raise typer.Exit(3)
 
 
 listing.add_to(app, console)

@@ -24,6 +24,8 @@ class Cell:
     settings: Settings
     variant: str = ""
     given: dict[str, Any] = field(default_factory=dict)
+    blocked: str = ""
+    """Why it cannot run as it is set, found before the run (harness/planning/preflight.py)."""
 
     @property
     def name(self) -> str:
@@ -31,7 +33,8 @@ class Cell:
 
     @cached_property
     def unsupported(self) -> str | None:
-        return unsupported(TASKS.get(self.task), REWARDS.get(self.reward))
+        """Why it cannot run; None if it can."""
+        return self.blocked or unsupported(TASKS.get(self.task), REWARDS.get(self.reward))
 
     @cached_property
     def assets(self) -> dict[str, str]:
@@ -39,6 +42,15 @@ class Cell:
         models, data = self.references()
         found = {ref: assets.fingerprint(ref) for ref in models}
         return found | {ref: assets.fingerprint(ref, data=True) for ref in data}
+
+    def _has_assets(self) -> bool:
+        """Whether a cell that is blocked has all its assets, so that it keeps its identity once it runs."""
+        if not self.blocked:
+            return False
+        try:
+            return bool(self.assets)
+        except HarnessError:
+            return False
 
     def references(self) -> tuple[list[str], list[str]]:
         """(models and files, data sets) that the cell reads, each once, without touching them."""
@@ -67,7 +79,7 @@ class Cell:
         """A fresh record, status "running" or "unsupported"."""
         headline = TASKS.get(self.task).factory.headline
         why = self.unsupported
-        found = {} if why else self.assets
+        found = {} if why and not self._has_assets() else self.assets
         return CellRecord(
             profile=self.profile,
             task=self.task,

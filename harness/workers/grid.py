@@ -71,6 +71,8 @@ class CellJob:
         record = self.cell.record()
         store = CellStore.of(self.runs, record)
         if record.status == "unsupported":
+            if (before := store.read()) is not None and before.status == "done":
+                return before  # it ran once, whatever is in its way now
             store.write(record)
             return record
         stored = kept(store, self.policy, self.since)

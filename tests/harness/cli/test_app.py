@@ -29,6 +29,18 @@ def test_the_command_runs_two_workers_and_prints_the_table(quick, tmp_path):
     assert stored == {"table.md", "wide.parquet", "long.parquet"}
 
 
+def test_a_pair_that_lacks_texts_is_a_row_the_others_run_and_the_exit_code_says_so(quick, tmp_path):
+    changes = quick()
+    del changes["inner.warmup_steps"]  # of uuid: 96 steps on four texts
+    found = run_harness(
+        "run", "--task", "norm,uuid", "--reward", "naive", "--workers", "0", *flags(changes), cwd=tmp_path
+    )
+    assert found.code == 3, found.err
+    assert "unsupported: uuid/naive would split training sets of 4 texts into 96" in " ".join(found.out.split())
+    wide, _ = load(tmp_path / "runs")
+    assert dict(zip(wide["task"], wide["status"], strict=True)) == {"norm": "done", "uuid": "unsupported"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_interruption_stores_what_there_was(number, quick, tmp_path):
     changes = quick(grpo__steps=100000)

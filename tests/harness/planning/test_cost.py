@@ -258,6 +258,31 @@ def test_too_few_texts_for_the_inner_steps_are_said_before_the_run(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_one_pair_lacks_stops_no_other(tmp_path, nothing_loads):
+    given = {"validation.prompts": 16}  # uuid trains its target in 32 steps
+    cells = cross_product(load_profile("tiny"), ["uuid", "norm"], ["naive", "levenshtein"], [0, 1], given)
+    found = preflight(cells, tmp_path)
+    assert [cell.name for cell in found] == [cell.name for cell in cells]
+    blocked = [cell for cell in found if cell.blocked]
+    assert {cell.task for cell in blocked} == {"uuid"} and len(blocked) == 2
+    assert "16 texts into" in blocked[0].blocked and "raise validation.prompts" in blocked[0].blocked
+    record = blocked[0].record()
+    assert record.status == "unsupported" and record.reason == blocked[0].blocked
+    assert record.identity == cells[0].record().identity, "the cell keeps its identity"
+    free = next(cell for cell in found if cell.task == "norm" and cell.reward == "naive")
+    assert free.record().status == "running"
+
+
+def test_a_missing_asset_of_one_reward_stops_no_other(tmp_path, nothing_loads):
+    given = {"reward.options.embedding_model": "./no-such-model"}
+    profile = load_profile("tiny")
+    cells = cross_product(profile, ["lambada_es"], ["naive"], [0], {})
+    cells += cross_product(profile, ["lambada_es"], ["embedding"], [0], given)
+    kept, lacking = preflight(cells, tmp_path)
+    assert not kept.blocked and "no-such-model" in lacking.blocked
+    assert lacking.record().assets == {}
+
+
 def test_a_task_that_breaks_costs_its_own_rows_and_one_that_refuses_is_said_before_the_run(
     tmp_path, monkeypatch, nothing_loads
 ):
