@@ -6,12 +6,14 @@ Where the cells then run is said in harness/workers/executor.py; what one of the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from harness.planning.cells import Cell
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import Settings
+from harness.settings.variants import combinations
 
 
 def cross_product(
@@ -22,18 +24,19 @@ def cross_product(
     assignments: dict[str, Any],
     inner_steps: Sequence[int] = (),
 ) -> list[Cell]:
-    """Every cell of the grid, in the order tasks, variants, rewards, seeds. Each of `inner_steps` (T) is a variant;
-    without any there is one, with the settings as they are. Raises HarnessError for bad settings."""
+    """Every cell of the grid, in the order tasks, variants, rewards, seeds. Each of `inner_steps` (T) is a variant, and
+    so is each combination of assignments that have several values (harness/settings/variants.py); without any there is
+    one, with the settings as they are. Raises HarnessError for bad settings."""
     check_options(profile, assignments, tasks, rewards)
     cells = []
-    for task in tasks:
-        for steps in inner_steps or [None]:
-            for reward in rewards:
-                settings, given, variant = resolve(profile, task, reward, assignments), dict(assignments), ""
-                if steps is not None:
-                    given |= at_equal_examples(settings, steps, max(*inner_steps, settings.inner.steps))
-                    settings, variant = resolve(profile, task, reward, given), f"T={steps}"
-                cells += [Cell(profile.name, task, reward, seed, settings, variant, given) for seed in seeds]
+    for task, (label, chosen), steps, reward in product(
+        tasks, combinations(assignments), inner_steps or [None], rewards
+    ):
+        settings, given, variant = resolve(profile, task, reward, chosen), dict(chosen), ""
+        if steps is not None:
+            given |= at_equal_examples(settings, steps, max(*inner_steps, settings.inner.steps))
+            settings, variant = resolve(profile, task, reward, given), f"T={steps}"
+        cells += [Cell(profile.name, task, reward, seed, settings, variant, given, label) for seed in seeds]
     return cells
 
 

@@ -133,7 +133,7 @@ class Curves:
     slots: Mapping[str, int]
     """Reward -> colour, the same in every figure."""
     dashes: Mapping[str, int]
-    """Variant -> dash where there are several; empty where there is one, and the dash goes with the colour."""
+    """Variant (`Row.kind`) -> dash where there are several; empty where there is one, and the dash goes with the colour."""
 
 
 def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Block] | None = None) -> Curves:
@@ -144,7 +144,9 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
     import pandas
 
     rewards = sorted(wide["reward"].unique()) if len(wide) else []
-    variants = sorted(wide["variant"].fillna("").unique(), key=natural) if len(wide) else []
+    cells = summary.prepared(wide)
+    kinds = [", ".join(filter(None, pair)) for pair in zip(cells["variant"], cells["differs"], strict=True)] if len(wide) else []
+    variants = sorted(set(kinds), key=natural)
     slots = {reward: place % style.SLOTS for place, reward in enumerate(rewards)}
     dashes = {variant: place % style.SLOTS for place, variant in enumerate(variants)} if len(variants) > 1 else {}
     keys = ["profile", "task", "reward", "variant", "seed", "identity"]
@@ -156,7 +158,7 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
         for block in (summary.blocks(wide) if blocks is None else blocks)
         for row in block.rows
     }
-    cells = summary.prepared(wide)
+    cells = cells.assign(kind=kinds)
     cells = cells[cells["status"] == "done"].drop_duplicates(keys)
     named = cells[keys].assign(
         label=[
@@ -166,9 +168,11 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
             )
         ],
         rollouts=cells["rollouts"].clip(lower=1) / cells["steps_done"].clip(lower=1),
+        kind=cells["kind"],
     )
     filled = long.assign(variant=long["variant"].fillna(""), unit=long["unit"].fillna(""))
     rows = filled.drop_duplicates([*keys, "phase", "measure", "step"]).merge(named, on=keys)
+    rows["variant"] = rows["kind"]
     reduced = rows[np.isfinite(rows["value"])].groupby(columns, sort=True)["value"]
     return Curves(
         reduced.agg(["median", "min", "max", "count"]).rename(columns={"count": "seeds"}).reset_index(), slots, dashes

@@ -174,15 +174,16 @@ def compare_rows(row: Row, reference: Row, direction: str, *, seed: int = 0) -> 
 def against(block: Block, reference: str, *, seed: int = 0) -> list[Comparison]:
     """Every finished reward of a task against `reference` (a reward's name), corrected over the task.
 
-    Where the grid has variants, a row is compared with the reference of its own variant; with the reference's only
-    row where it has just one.
+    Where the grid has variants, or settings that vary, a row is compared with the reference of its own kind; with the
+    reference's only row where it has just one.
     """
     references = [row for row in block.rows if row.reward == reference and row.seeds]
     found = []
     for row in block.rows:
         if row.reward == reference or not row.seeds:
             continue
-        same = [other for other in references if other.variant == row.variant] or references
+        same = [other for other in references if other.kind == row.kind]
+        same = same or [other for other in references if other.variant == row.variant] or references
         if len(same) == 1 and (comparison := compare_rows(row, same[0], block.direction, seed=seed)):
             found.append(comparison)
     return _corrected(found)

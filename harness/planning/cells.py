@@ -24,12 +24,14 @@ class Cell:
     settings: Settings
     variant: str = ""
     given: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """Which of several values of settings it has, for messages: "lr 3e-4". Tables tell it from the settings."""
     blocked: str = ""
     """Why it cannot run as it is set, found before the run (harness/planning/preflight.py)."""
 
     @property
     def name(self) -> str:
-        return f"{self.task}/{self.reward}{f' {self.variant}' if self.variant else ''} seed {self.seed}"
+        return " ".join(filter(None, (f"{self.task}/{self.reward}", self.variant, self.label, f"seed {self.seed}")))
 
     @cached_property
     def unsupported(self) -> str | None:

@@ -281,6 +281,20 @@ def known_keys(model: type[BaseModel] = Settings, prefix: str = "") -> tuple[str
 
 
 @cache
+def neutral_keys(model: type[BaseModel] = Settings, prefix: str = "", all_below: bool = False) -> frozenset[str]:
+    """Every dotted key that cannot change a number."""
+    keys: set[str] = set()
+    for name, info in model.model_fields.items():
+        extra = info.json_schema_extra
+        neutral = all_below or (isinstance(extra, dict) and extra.get("identity") is False)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys |= neutral_keys(info.annotation, f"{prefix}{name}.", neutral)
+        elif neutral:
+            keys.add(f"{prefix}{name}")
+    return frozenset(keys)
+
+
+@cache
 def groups() -> frozenset[str]:
     """Every dotted name that stands for several settings, such as `inner.optimizer`."""
     parts = (key.split(".") for key in known_keys())

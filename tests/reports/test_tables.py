@@ -64,7 +64,10 @@ def test_two_sets_of_settings_are_two_rows_not_one_median(tmp_path: Path, genera
     generate(tmp_path, tasks=("67",), rewards=("naive",), assignments={"grpo.lr": 1e-3})
     (block,) = summary.blocks(load(tmp_path)[0])
     assert [row.seeds for row in block.rows] == [(0, 1, 2)] * 2
-    assert len({row.label for row in block.rows}) == 2
+    assert sorted(row.label for row in block.rows) == ["naive (lr 0.001)", "naive (lr 4e-4)"]
+    wide, long = load(tmp_path)
+    assert sorted(set(wide["grpo.lr"])) == sorted(set(long["grpo.lr"])) == [4e-4, 1e-3]
+    assert "grpo.steps" not in wide and len(long) == sum(len(cell.curves()) for cell in find_cells(tmp_path))
 
 
 def test_a_cell_stored_by_two_machines_counts_once_and_the_finished_one_wins(
