@@ -4,6 +4,7 @@ run itself: load, floor, validation, steps; then what is stored, and how an inte
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import traceback
@@ -28,6 +29,7 @@ from harness.store.checkpoint import Checkpoint, Checkpoints
 from harness.store.provenance import continued, now, provenance
 from harness.store.record import CellRecord, CellStore
 from harness.training import checks
+from harness.training.prompts import article_label
 from harness.training.seeds import validation_seed
 from harness.training.steps import TRAIN_MEASURES, Meter, StepReport
 
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 Notify = Callable[[dict[str, Any]], None]
 """Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
+
+KEPT_COLUMNS = ("index", "text", "reward_value", "advantage", "finish")
+"""Of a kept rollout, what is stored beside its step and its prompt's article."""
 
 CARRIED = (
     "headline",
@@ -141,6 +146,8 @@ class _Run:
         self.settings, self.checkpoints = cell.settings, checkpoints
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
+        self.rollouts: list[dict[str, Any]] = []
+        """Kept rollouts that are not stored yet."""
         self.arrays: dict[int, Mapping[str, Any]] = {}
         """Step -> name -> array."""
         self.zero_spread: list[float] = []
@@ -189,6 +196,7 @@ class _Run:
                 report_to=self.report_to,
                 bfloat16_copy=self.bfloat16_copy,
                 offloader=self.offloader,
+                keep=self.settings.keep.rollouts,
             )
             self.trainer.train_from(self.resumed, scratch) if self.resumed else self.trainer.train()
         if torch.cuda.is_available():
@@ -210,6 +218,10 @@ class _Run:
         train, held_out = articles(settings)
         self.prompts = build_prompts(self.tokenizer, settings.generator, train)
         self.validation_prompts = build_prompts(self.tokenizer, settings.generator, held_out)
+        self.held_out = [article_label(article) for article in held_out]
+        self.article_of = {
+            json.dumps(prompt): article_label(article) for prompt, article in zip(self.prompts, train, strict=True)
+        }
 
         self.task = make_task(self.cell)
         target = assets.load_model(
@@ -258,12 +270,12 @@ class _Run:
 
     def _validate(self, step: int) -> None:
         """Rollouts on held-out articles, looked at by the task; step 0 is the untuned generator, the floor."""
-        from harness.training.generation import generate
+        from harness.training.generation import write
 
         self.at = f"the validation after step {step}"
         with self._phase("validation"):
             self.offloader.activate("generator")
-            rollouts = generate(
+            written = write(
                 self.generator,
                 self.tokenizer,
                 self.validation_prompts,
@@ -272,6 +284,7 @@ class _Run:
                 greedy=TASKS.get(self.cell.task).declares.greedy_validation,
                 bfloat16_copy=self.bfloat16_copy,
             )
+            rollouts = written.texts
             self.offloader.activate("target")
             found = self.task.evaluate(rollouts, self.validation_inner)
             self.offloader.activate("generator")
@@ -294,7 +307,8 @@ class _Run:
             self.record.initial, self.record.floor = values, self.record.headline
         for index, text in enumerate(rollouts[: self.settings.validation.samples]):
             labels = {name: column[index] for name, column in found.labels.items()}
-            self.samples.append({"step": step, "index": index, "text": text, **labels})
+            origin = self.held_out[index] | {"finish": written.finish[index], "seed": self.cell.seed}
+            self.samples.append({"step": step, "index": index, "text": text, **origin, **labels})
         if found.arrays:
             self.arrays[step] = dict(found.arrays)
         for name, content in found.files.items():
@@ -321,6 +335,9 @@ class _Run:
         self.record.zero_spread = sum(self.zero_spread) / len(self.zero_spread)
         for name, value in report.measures().items():
             self._measure(step, "train", Measure(name, TRAIN_MEASURES[name]), value)
+        for kept in report.kept:
+            origin = self.article_of.get(json.dumps(kept.prompt), {"title": "", "article": ""})
+            self.rollouts.append({"step": step, **{n: getattr(kept, n) for n in KEPT_COLUMNS}, **origin})
         if step % self.settings.validation.every == 0 or step == total:
             self._validate(step)
         else:
@@ -376,15 +393,23 @@ class _Run:
             self.store.write_curves(self.record, self.rows)
         if self.samples:
             self.store.write_samples(self.samples)
+        self._store_rollouts()
         if self.arrays:
             self.store.write_arrays(self.arrays)
         self.store.write(self.record)
+
+    def _store_rollouts(self) -> None:
+        """Stores those of the last steps in a file of their own, so that `all` of them need no memory."""
+        if self.rollouts:
+            self.store.write_rollouts(self.record, self.rollouts)
+            self.rollouts = []
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 
     def _checkpoint(self, step: int) -> None:
         """After validation, so that nothing of the step is left to do. Everything but times is exact."""
         self._update_totals()
+        self._store_rollouts()  # what comes later is in later files, and goes where the cell resumes from here
         tensors, state = self.trainer.snapshot()
         state["cell"] = {
             "record": self.record.model_dump(include=set(CARRIED)),
@@ -413,6 +438,7 @@ class _Run:
             self.store.clear()
             return
         self.store.clear(stale=("error.txt",))
+        self.store.forget_rollouts(after=self.resumed.step)
         stored = self.resumed.state["cell"]
         for name in CARRIED:
             setattr(self.record, name, stored["record"][name])

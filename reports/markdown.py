@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from reports import gather, stats, summary, tables
+from reports import answer, gather, stats, summary, tables
 from reports.stats import Comparison
 from reports.summary import Block
 
@@ -40,7 +40,8 @@ def report(wide: pandas.DataFrame, blocks: list[Block], compared: Compared, refe
         "The figures are in `figures/`, the tables as CSV in `data/`, the tasks' pictures in `pictures/`, and "
         "`index.html` has everything."
     )
-    parts = ["# Reward signals compared", figures, "## Results", *map(tables.markdown_block, blocks), tables.legend()]
+    said = [f"**{tables.escape(each.heading)}.** {tables.escape(each.text)}" for each in answer.answers(blocks)]
+    parts = ["# Reward signals compared", *said, figures, "## Results", *map(tables.markdown_block, blocks), tables.legend()]
     parts += ["## Paired differences", comparisons(compared, reference)]
     parts += ["## Sampled texts", _samples(wide)]
     parts += ["## Cells", _cells(wide)]

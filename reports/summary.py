@@ -29,6 +29,9 @@ STATUS_ORDER = ("done", "running", "interrupted", "failed", "unsupported")
 FEW_SEEDS = 5
 """Below this many seeds the points themselves are shown instead of a range."""
 
+QUICK = "quick"
+"""How the variant of a cell of `run --quick` begins."""
+
 MOST_MEASURES = 2
 """Key measures of a task that have a column beside the headline."""
 

@@ -6,7 +6,7 @@ Values come from a profile (harness/settings/profiles.py says how its layers go 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -242,6 +242,14 @@ class ValidationSettings(Section):
     samples: int = Field(8, ge=0, description="Sampled texts kept at each validation.", json_schema_extra=NEUTRAL)
 
 
+class KeepSettings(Section):
+    """What is kept of a training to look at; it changes no number."""
+
+    rollouts: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        8, description="Rollouts kept of each GRPO step, with reward, advantage and prompt: a number, or all."
+    )
+
+
 class TaskSettings(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -259,6 +267,7 @@ class Settings(Section):
     grpo: GrpoSettings
     inner: InnerSettings
     validation: ValidationSettings = ValidationSettings()
+    keep: KeepSettings = Field(KeepSettings(), json_schema_extra=NEUTRAL)
     task: TaskSettings = TaskSettings()
     reward: RewardSettings = RewardSettings()
 

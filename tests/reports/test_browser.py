@@ -19,7 +19,8 @@ selenium = pytest.importorskip("selenium", reason="the Python package selenium i
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking "
-    "--disable-component-update --disable-sync --no-first-run --window-size=1280,1000"
+    "--disable-component-update --disable-sync --no-first-run --window-size=1280,1000 "
+    "--force-prefers-reduced-motion"
 ).split()
 STORED = ROOT / "reports" / "studies" / "first_light"
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"

@@ -111,7 +111,7 @@ def test_text_from_runs_is_never_markup(tmp_path: Path, generate: Callable[..., 
     assert not any("onerror" in attributes for _, attributes in seen.elements)
     assert page.count("{{ 7*7 }}") > 5 and not re.search(r"!-- 49\b", page), "a template was filled in twice"
     data = re.search(r'id="sample-data">(.*?)</script>', page, re.S)
-    assert data and HOSTILE in json.loads(data[1])["lambada_es (tiny)"]["naive"]["rows"][0][3]
+    assert data and HOSTILE in json.loads(data[1])["lambada_es (tiny)"]["naive"]["0"]["held-out"][0][3]
     report = (tmp_path / "site" / "report.md").read_text(encoding="utf-8")
     outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", report, flags=re.S | re.M)
     assert "<script" not in outside and "<img" not in outside and "![x]" not in outside
@@ -246,7 +246,7 @@ def test_long_texts_are_thinned_and_the_page_says_so(
     assert re.search(r"\d+ texts were left out", page)
     data = re.search(r'id="sample-data">(.*?)</script>', page, re.S)
     assert data
-    rows = json.loads(data[1])["67 (tiny)"]["naive"]["rows"]
+    rows = json.loads(data[1])["67 (tiny)"]["naive"]["0"]["held-out"]
     assert {0, 25} <= {row[0] for row in rows} and len(data[1]) < 8000
 
 
