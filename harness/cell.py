@@ -19,7 +19,7 @@ from harness.machine import processes
 from harness.machine.devices import Device, measured_device, peak_memory, reset_peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
 from harness.planning.cells import Cell, articles, make_reward, make_task
-from harness.planning.cost import PhaseWork
+from harness.planning.cost import PhaseWork, estimate
 from harness.planning.policy import Policy, kept
 from harness.planning.shapes import shape_from_config
 from harness.registry import REWARDS, TASKS
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from harness.training.grpo import GeneratorTrainer
 
 Notify = Callable[[dict[str, Any]], None]
-"""Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
+"""Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}, and before the
+first of them {"event": "plan", "seconds": of the whole cell}."""
 
 KEPT_COLUMNS = ("index", "text", "reward_value", "advantage", "finish")
 """Of a kept rollout, what is stored beside its step and its prompt's article."""
@@ -176,6 +177,7 @@ class _Run:
             set_seed(self.cell.seed)
             self._load()
             self.meter = self._make_meter(device)
+        self._tell_plan(device)
         self.at = f"step {self.record.steps_done + 1}"
         if self.resumed:
             self._restore_parts(self.resumed.state["parts"])
@@ -259,6 +261,12 @@ class _Run:
             held_out=sum(held_out) / len(held_out),
             tokens_seen=self.resumed.state["trainer"]["num_input_tokens_seen"] if self.resumed else 0,
         )
+
+    def _tell_plan(self, device: Device) -> None:
+        """Before the first step: what all of it takes by the plan, at the rates measured here."""
+        if self.meter:
+            planned = estimate(self.settings, self.cell.task, self.cell.reward, device, self.meter.shapes)
+            self.notify({"event": "plan", "seconds": planned.hours * 3600})
 
     def _of_generator(self) -> list[Any]:
         """What belongs to the generator on the device: weights, their bfloat16 copy, the optimizer's state."""

@@ -54,7 +54,7 @@ def _signal(block: Block, level: Sequence[Row]) -> str:
     values = summary.points(best.headline, unit)
     seeds = f"{len(best.seeds)} {'seed' if len(best.seeds) == 1 else 'seeds'}{f': {values}' if values else ''}"
     reach = (
-        f"{what} {summary.shown(best.median, unit)}, {summary.signed(gain, unit)} against the untuned generator's "
+        f"{what} {summary.shown(best.median, unit)}, better by {summary.shown(gain, unit)} than the untuned generator's "
         f"{summary.shown(block.floor, unit)}"
     )
     if len(level) == 1:
@@ -70,7 +70,7 @@ def _sure(block: Block, best: Row, rows: Sequence[Row]) -> str:
     if not mine:
         return "It shares no seed with another signal, so they cannot be compared."
     if max(c.interval.n for c in mine) == 1:
-        return "With one seed nothing says how much of the differences is chance."
+        return "With one seed in common nothing says how much of the differences is chance."
     ahead = [c for c in mine if c.separated]
     near = [_other(c, best) for c in mine if not c.separated]
     parts = []
@@ -101,7 +101,7 @@ def _interval(comparison: Comparison, best: Row, unit: str) -> str:
 
 
 def _caution(rows: Sequence[Row]) -> str:
-    if all(row.variant.startswith(summary.QUICK) for row in rows):
+    if all(row.quick for row in rows):
         return "All of it is from a quick run, which shows that everything works and not which signal is better."
     return ""
 

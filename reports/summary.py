@@ -29,9 +29,6 @@ STATUS_ORDER = ("done", "running", "interrupted", "failed", "unsupported")
 FEW_SEEDS = 5
 """Below this many seeds the points themselves are shown instead of a range."""
 
-QUICK = "quick"
-"""How the variant of a cell of `run --quick` begins."""
-
 MOST_MEASURES = 2
 """Key measures of a task that have a column beside the headline."""
 
@@ -67,6 +64,11 @@ class Row:
     def kind(self) -> str:
         """Variant and settings, as far as there are several."""
         return ", ".join(filter(None, (self.variant, self.differs)))
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is of a quick run, which says that everything works and not which signal is better."""
+        return self.variant.startswith(variants.QUICK)
 
     @property
     def label(self) -> str:

@@ -47,7 +47,8 @@ def run(
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'.")] = "0",
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grpo.steps=40 (repeatable)."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grpo.steps=40 (repeatable); several values, as in grpo.lr=1e-4,3e-4, are "
+            "compared."),
     ] = None,
     inner_steps: Annotated[
         str,
@@ -63,6 +64,13 @@ def run(
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
     on: Annotated[str, typer.Option(help="With --dry-run: plan for h200, h100, a100, l4 or rtx4090.")] = "",
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="A few small steps, to see within a minute or two that everything works; labelled as such everywhere.",
+        ),
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start every cell again, finished and interrupted ones too.")
     ] = False,
@@ -87,6 +95,8 @@ def run(
 
       python -m harness run --task lambada_es --reward all
 
+      python -m harness run --task lambada_es --reward naive --set grpo.lr=1e-4,3e-4 --quick
+
       python -m harness run --task lambada_de,lambada_it --reward adam_metagrad,naive --seeds 0-2
 
       python -m harness run --task lambada_es --set generator.model=./my-model --set data.articles=articles.jsonl
@@ -105,7 +115,7 @@ def run(
     given = dict(parse_assignment(text) for text in assignments or [])
     steps = _numbers(inner_steps, "--inner-steps") if inner_steps else []
     cells = cross_product(
-        chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps
+        chosen, _names(task, TASKS), _names(reward, REWARDS), _numbers(seeds, "--seeds"), given, steps, quick
     )
     _check_tracker(track)
     policy = _policy({"fresh": fresh, "retry-failed": retry_failed, "only-missing": only_missing})
@@ -114,8 +124,9 @@ def run(
 
         return show(cells, console, on, out, policy)
     cells = preflight(cells, out)
-    with _observer(cells) as observe:
-        run_grid(cells, out, observe, _executor(workers, threads, len(cells)), policy=policy, report_to=track)
+    executor = _executor(workers, threads, len(cells))
+    with _observer(cells, executor.slots) as observe:
+        run_grid(cells, out, observe, executor, policy=policy, report_to=track)
     if processes.rank() > 0:
         return  # of a launcher's ranks the first shows the results
     from reports import tables
@@ -124,6 +135,7 @@ def run(
     wide, long = store_tables(folder)
     ours = wide[wide["identity"].isin({cell.record().identity for cell in cells})]
     console.print(tables.rich(ours, long[long["identity"].isin(set(ours["identity"]))]))
+    console.print(tables.spent(ours), highlight=False)
     console.print(f"Results: {folder} (table.md, wide.parquet, long.parquet, one folder a cell)", highlight=False)
     if (ours["status"] == "failed").any():
         console.print("Failed cells are kept; --retry-failed resumes them.")
@@ -300,11 +312,11 @@ def _executor(workers: int | None, threads: int, cells: int) -> Executor:
     return local(default_workers(cells) if workers is None else workers, threads)
 
 
-def _observer(cells: Sequence[Cell]) -> AbstractContextManager[Callable[[Cell, Event], None]]:
+def _observer(cells: Sequence[Cell], slots: int) -> AbstractContextManager[Callable[[Cell, Event], None]]:
     """Who shows what happens to the cells; of a launcher's ranks the first."""
     from harness.cli.progress import Progress
 
-    return Progress(cells, console) if processes.rank() == 0 else nullcontext(lambda cell, event: None)
+    return Progress(cells, console, slots) if processes.rank() == 0 else nullcontext(lambda cell, event: None)
 
 
 def _check_tracker(track: str) -> None:

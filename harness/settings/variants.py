@@ -19,6 +19,8 @@ from typing import Any
 
 from harness.settings.schema import OPTIONS, Settings, known_keys, neutral_keys
 
+QUICK = "quick"
+"""How the variant of a cell of a quick run begins: no table shows one without saying so."""
 MOST_NAMED = 3
 """Settings that a variant's name says; of more, their number."""
 LONGEST = 32
