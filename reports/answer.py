@@ -11,7 +11,7 @@ from reports.figures import Curves, Figure
 from reports.stats import Comparison
 from reports.summary import Block, Row
 
-MOST_NAMED = 4
+MOST_NAMED = 5
 """Rewards that a sentence lists by name."""
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import signal
 import sys
@@ -33,7 +34,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Which reward signal trains a synthetic-data generator? Tasks x rewards through one GRPO runner, one table.",
 )
-console = Console() if sys.stdout.isatty() else Console(width=120)  # a log file has no width of its own
+# A log file has no width of its own, but its reader may name one.
+console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=120)
 errors = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option("--out", help="Where results are kept; a second run continues there.")]

@@ -65,9 +65,10 @@ class KeptRollout:
 
 
 def places(count: int, keep: int | str) -> list[int]:
-    """Which of `count` rollouts are kept: all, or `keep` of them, evenly spaced."""
+    """Which of `count` rollouts are kept: all, or `keep` of them, evenly spaced and of different ranks in their groups,
+    since a reward may give all rollouts of a rank the same."""
     wanted = count if keep == "all" else min(int(keep), count)
-    return [number * count // wanted for number in range(wanted)]
+    return [number * count // wanted + number % (count // wanted) for number in range(wanted)]
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,29 @@ def test_the_terminal_table_is_whole_at_100_columns(runs: Path) -> None:
     assert row.rstrip().endswith(" 3"), "the last column, the number of seeds, is cut off"
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(
+    width: int, tmp_path: Path, generate: Callable[..., int]
+) -> None:
+    for rate in (1e-4, 3e-4):
+        generate(tmp_path, tasks=("lambada_es",), rewards=("adam_metagrad",), assignments={"grpo.lr": rate})
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(tables.rich(*load(tmp_path)))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    for rate in ("1e-4", "3e-4"):
+        (row,) = [line for line in lines if line.startswith(f"adam_metagrad (lr {rate}) ")]
+        assert row.rstrip().endswith(" 3")
+    assert any(line.startswith("Not shown at this width: ") for line in lines) == (width < 100)
+
+
+def test_where_the_time_went_is_a_sentence(runs: Path) -> None:
+    wide, _ = load(runs)
+    said = tables.spent(wide[wide["status"] == "done"])
+    assert "in 27 cells: load 1%, generation 36%" in said and said.startswith("Where the time went: ")
+    assert tables.spent(wide[:0]) == ""
+
+
 def test_text_from_a_run_stays_text_in_markdown() -> None:
     hostile = "<script>x</script> | [a](http://b) `c` @someone\n**bold** #1 ![i](j)"
     shown = tables.escape(hostile)
