@@ -343,9 +343,9 @@ class _Run:
         self.record.zero_spread = sum(self.zero_spread) / len(self.zero_spread)
         for name, value in report.measures().items():
             self._measure(step, "train", Measure(name, TRAIN_MEASURES[name]), value)
-        for kept in report.kept:
-            origin = self.article_of.get(json.dumps(kept.prompt), {"title": "", "article": ""})
-            self.rollouts.append({"step": step, **{n: getattr(kept, n) for n in KEPT_COLUMNS}, **origin})
+        for rollout in report.kept:
+            origin = self.article_of.get(json.dumps(rollout.prompt), {"title": "", "article": ""})
+            self.rollouts.append({"step": step, **{n: getattr(rollout, n) for n in KEPT_COLUMNS}, **origin})
         if step % self.settings.validation.every == 0 or step == total:
             self._validate(step)
         else:

@@ -54,8 +54,8 @@ def _signal(block: Block, level: Sequence[Row]) -> str:
     values = summary.points(best.headline, unit)
     seeds = f"{len(best.seeds)} {'seed' if len(best.seeds) == 1 else 'seeds'}{f': {values}' if values else ''}"
     reach = (
-        f"{what} {summary.shown(best.median, unit)}, better by {summary.shown(gain, unit)} than the untuned generator's "
-        f"{summary.shown(block.floor, unit)}"
+        f"{what} {summary.shown(best.median, unit)}, better by {summary.shown(gain, unit)} than the untuned "
+        f"generator's {summary.shown(block.floor, unit)}"
     )
     if len(level) == 1:
         return f"{best.label} leads: {reach} ({seeds})."

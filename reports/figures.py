@@ -28,7 +28,7 @@ MOST_POINTS = 60
 """Points of one line; longer training is drawn at evenly spaced steps, first and last included."""
 
 LARGEST = 1e300
-"""What is further from zero is drawn there: in double precision the ends of an axis must not overflow when subtracted."""
+"""What is further from zero is drawn there: the ends of an axis must not overflow when subtracted."""
 SMALLEST = 1e-300
 """What is nearer to zero is drawn as zero: a tenth of it is hardly a number of double precision any more."""
 FLAT = 1e-6
@@ -112,7 +112,7 @@ def finite_range(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def widened(low: float, high: float) -> tuple[float, float]:
-    """The range as an axis shows it: what varies by no more than rounding is a flat line in the middle of a wider one."""
+    """The range as an axis shows it: what varies by no more than rounding is flat, in the middle of a wider one."""
     low, high = (min(max(bound, -LARGEST), LARGEST) for bound in (low, high))
     size = max(abs(low), abs(high))
     if size < SMALLEST:
@@ -133,7 +133,7 @@ class Curves:
     slots: Mapping[str, int]
     """Reward -> colour, the same in every figure."""
     dashes: Mapping[str, int]
-    """Variant (`Row.kind`) -> dash where there are several; empty where there is one, and the dash goes with the colour."""
+    """Variant (`Row.kind`) -> dash where there are several; empty where there is one: the dash goes with the colour."""
 
 
 def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Block] | None = None) -> Curves:
@@ -145,7 +145,11 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
 
     rewards = sorted(wide["reward"].unique()) if len(wide) else []
     cells = summary.prepared(wide)
-    kinds = [", ".join(filter(None, pair)) for pair in zip(cells["variant"], cells["differs"], strict=True)] if len(wide) else []
+    kinds = (
+        [", ".join(filter(None, pair)) for pair in zip(cells["variant"], cells["differs"], strict=True)]
+        if len(wide)
+        else []
+    )
     variants = sorted(set(kinds), key=natural)
     slots = {reward: place % style.SLOTS for place, reward in enumerate(rewards)}
     dashes = {variant: place % style.SLOTS for place, variant in enumerate(variants)} if len(variants) > 1 else {}

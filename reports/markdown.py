@@ -41,7 +41,14 @@ def report(wide: pandas.DataFrame, blocks: list[Block], compared: Compared, refe
         "`index.html` has everything."
     )
     said = [f"**{tables.escape(each.heading)}.** {tables.escape(each.text)}" for each in answer.answers(blocks)]
-    parts = ["# Reward signals compared", *said, figures, "## Results", *map(tables.markdown_block, blocks), tables.legend()]
+    parts = [
+        "# Reward signals compared",
+        *said,
+        figures,
+        "## Results",
+        *map(tables.markdown_block, blocks),
+        tables.legend(),
+    ]
     parts += ["## Paired differences", comparisons(compared, reference)]
     parts += ["## Sampled texts", _samples(wide)]
     parts += ["## Cells", _cells(wide)]

@@ -142,8 +142,8 @@ def read_records(wide: pandas.DataFrame) -> dict[str, CellRecord]:
 
 
 def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
-    """`wide` with the columns `settings_key` ("" where the folder is not at hand) and `differs` (`Row.differs`), without
-    cells stored twice.
+    """`wide` with the columns `settings_key` ("" where the folder is not at hand) and `differs` (`Row.differs`),
+    without cells stored twice.
 
     Results merged from several machines may hold one cell twice (same profile and identity): the most finished stays.
     """

@@ -107,7 +107,9 @@ def _line(line: Series, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.
     there = np.isfinite(x) & np.isfinite(y)
     runs = [run for run in _runs(there) if len(run) > 1]
     band = ""
-    if line.seeds > 1 and (sides := [run for run in _runs(there & np.isfinite(low) & np.isfinite(high)) if len(run) > 1]):
+    if line.seeds > 1 and (
+        sides := [run for run in _runs(there & np.isfinite(low) & np.isfinite(high)) if len(run) > 1]
+    ):
         areas = (f"M{_points(x[run], low[run])}L{_points(x[run[::-1]], high[run[::-1]])}Z" for run in sides)
         band = f'<path class="band" d="{"".join(areas)}"/>'
     path = "".join(f"M{_points(x[run], y[run])}" for run in runs)

@@ -120,7 +120,7 @@ def markdown_block(block: Block) -> str:
 
 
 def rich(wide: pandas.DataFrame, long: pandas.DataFrame) -> rich.console.RenderableType:
-    """The same for a terminal: reasons stand below their table instead of in it, and a narrow one gets fewer columns."""
+    """The same for a terminal: reasons stand below their table instead of in it; a narrow one gets fewer columns."""
     from rich.console import Group
     from rich.text import Text
 

@@ -146,7 +146,9 @@ def articles(user: User) -> None:
         given = {"data__articles": f"{name}.jsonl", "keep__rollouts": "all"}
         found = user.small_run("--task", "norm", "--reward", "naive", "--out", name, **given)
         for kind, count in kinds.items():
-            check(re.search(rf"\b{count}\b[^.;]*{kind}|{kind}\w*\W+{count}\b", found.line) is not None, found.line[:300])
+            check(
+                re.search(rf"\b{count}\b[^.;]*{kind}|{kind}\w*\W+{count}\b", found.line) is not None, found.line[:300]
+            )
         (cell,) = (user.folder / name / "tiny" / "norm" / "naive").iterdir()
         trained = pandas.read_parquet(cell / "rollouts")["title"]
         check(trained.str.startswith("The train town").all(), f"trained on {sorted(set(trained))[:3]}")

@@ -49,8 +49,11 @@ def run(
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'.")] = "0",
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grpo.steps=40 (repeatable); several values, as in grpo.lr=1e-4,3e-4, are "
-            "compared."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting, e.g. grpo.steps=40 (repeatable); several values, as in grpo.lr=1e-4,3e-4, are compared.",
+        ),
     ] = None,
     inner_steps: Annotated[
         str,

@@ -3,10 +3,10 @@
     <runs>/<profile>/<task>/<reward>/seed<k>-<identity>/
         cell.json        the record below: status and why, settings, provenance, seconds, headline value and floor
         curves.parquet   long table: one measurement a row (step, phase, measure, value, unit, direction)
-        samples.jsonl    texts on held-out articles at fixed steps, with article, finish reason, seed and the task's labels;
-                         samples.parquet where there are more than a handful (`HANDFUL`) a step
-        rollouts/        kept rollouts of training: article, reward, advantage, finish reason; a Parquet file for every few
-                         steps, read together by `pandas.read_parquet(CELL/rollouts)`
+        samples.jsonl    texts on held-out articles at fixed steps, with article, finish reason, seed and the task's
+                         labels; samples.parquet where there are more than a handful (`HANDFUL`) a step
+        rollouts/        kept rollouts of training: article, reward, advantage, finish reason; a Parquet file for every
+                         few steps, read together by `pandas.read_parquet(CELL/rollouts)`
         arrays.parquet   arrays of the task's evaluations, what its pictures are drawn from
         step-<s>/...     files of the task's evaluations that cannot be drawn
     <runs>/<profile>/    wide.parquet (one cell a row), long.parquet, table.md

@@ -258,9 +258,7 @@ def generate(
     bfloat16_copy: Bfloat16Copy | None = None,
 ) -> list[str]:
     """The texts of `write`."""
-    return write(
-        model, tokenizer, prompts, settings, seed=seed, greedy=greedy, bfloat16_copy=bfloat16_copy
-    ).texts
+    return write(model, tokenizer, prompts, settings, seed=seed, greedy=greedy, bfloat16_copy=bfloat16_copy).texts
 
 
 @torch.no_grad()

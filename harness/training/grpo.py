@@ -275,7 +275,6 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         output["advantages"] = of_all_ranks[rank * count : (rank + 1) * count].to(output["advantages"])
         return output
 
-
     def _kept_rollouts(self, of_all_ranks: torch.Tensor) -> list[KeptRollout]:
         """Some of the batch, with rewards and advantages ((N,), or (N, tokens) where each token has its own)."""
         if self._written is None:

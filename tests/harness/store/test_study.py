@@ -24,7 +24,9 @@ SAMPLES = [
     {"step": 0, "index": 0, "text": "one\u2028line,\x85 \r\n all of it", "language": "Spanish"},
     {"step": 0, "index": 1, "text": "", "longest_piece": 3, "share": 0.1, "nothing": None},
 ]
-ROLLOUT = dict(index=0, text="t", reward_value=1e-9, advantage=-0.5, finish="stop", title="An article", article="0a1b2c3d")
+ROLLOUT = dict(
+    index=0, text="t", reward_value=1e-9, advantage=-0.5, finish="stop", title="An article", article="0a1b2c3d"
+)
 ARRAYS = {
     0: {"delta": np.array([[0.1, -0.0, np.nan]]), "target": np.array([[1, -1, 1]], dtype=np.int8)},
     8: {"delta": np.array([[1e-300, np.inf, 3.0]]), "mask": np.array([True]), "scalar": np.array(2.5, dtype="f4")},
@@ -247,7 +249,7 @@ def test_pack_says_what_it_did(runs, tmp_path, command):
     assert code == 0 and "5 cells; " in out and "1 cells have not ended" in out
     files = [path for path in runs.rglob("*") if path.is_file()]
     assert f"{len(files)} files with {sum(path.stat().st_size for path in files):,} bytes before" in out
-    assert f"5 files with {sum(path.stat().st_size for path in (tmp_path / 'new').iterdir()):,} bytes now" in out
+    assert f"6 files with {sum(path.stat().st_size for path in (tmp_path / 'new').iterdir()):,} bytes now" in out
     assert len(find_cells(tmp_path / "new")) == 5
 
 
