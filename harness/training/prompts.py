@@ -23,7 +23,7 @@ TITLE = 60
 def article_label(article: str) -> dict[str, str]:
     """What names an article beside a rollout: the beginning of its first line, and eight digits of its SHA-256."""
     first = next((line.strip() for line in article.splitlines() if line.strip()), "")
-    title = first if len(first) <= TITLE else first[: TITLE - 3].rstrip() + "..."
+    title = first if len(first) <= TITLE else first[: TITLE - 3].rstrip(" .,;:") + "..."
     return {"title": title, "article": hashlib.sha256(article.encode()).hexdigest()[:8]}
 
 
