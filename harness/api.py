@@ -50,6 +50,7 @@ def run(
     threads: int = 1,
     policy: Policy = "continue",
     track: str = "none",
+    quick: bool = False,
     progress: Console | bool = True,
 ) -> Results:
     """Trains a generator once per task, reward and seed, as `python -m harness run` does, and stores the tables.
@@ -61,6 +62,7 @@ def run(
                   which other processes do not have
     policy        what happens to cells that have results (harness/planning/policy.py); "fresh" starts them again, as
                   after a change of a reward's code, which identities do not know
+    quick         a few small steps, to see that everything works; labelled as such everywhere
     progress      where it is shown: True for standard output or the notebook, False for nowhere
 
     Cells that fail are rows of the results, not exceptions. Of a launcher's ranks the first gets results.
@@ -71,20 +73,21 @@ def run(
     from harness.workers.grid import run_grid
     from reports.store import store_tables
 
-    chosen, place = cells(task, reward, profile, seeds, set, inner_steps), Path(out)
+    chosen, place = cells(task, reward, profile, seeds, set, inner_steps, quick), Path(out)
     _check_choice("policy", policy, get_args(Policy))
     _check_tracker(track)
-    preflight(chosen, place, _say(progress))
+    chosen = preflight(chosen, place, _say(progress))
+    executor = _executor(_workers(workers, chosen), threads, len(chosen))
     try:
-        with _observer(chosen, progress) as observe:
-            executor = _executor(_workers(workers, chosen), threads, len(chosen))
+        with _observer(chosen, progress, executor.slots) as observe:
             run_grid(chosen, place, observe, executor, policy=policy, report_to=track)
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     folder = place / chosen[0].profile
     if processes.rank() == 0:
         store_tables(folder)
-    return Results(folder, frozenset(cell.record().identity for cell in chosen))
+    blocked = any(cell.blocked for cell in chosen)
+    return Results(folder, frozenset(cell.record().identity for cell in chosen), blocked=blocked)
 
 
 def fidelity(
@@ -209,13 +212,14 @@ def cells(
     seeds: Numbers = 0,
     set: Mapping[str, Any] | None = None,
     inner_steps: Numbers = (),
+    quick: bool = False,
 ) -> list[Cell]:
     """The cells of a grid, its settings resolved and nothing loaded: what `run` would run. Raises HarnessError."""
     from harness.grid import cross_product
 
     names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
     steps = [] if inner_steps in ((), "", None) else _numbers(inner_steps, "inner-steps")
-    return cross_product(load_profile(profile), *names, dict(set or {}), steps)
+    return cross_product(load_profile(profile), *names, dict(set or {}), steps, quick)
 
 
 # ------------------------------------------------------------------------------------------------------------- results
@@ -224,12 +228,13 @@ def cells(
 class Results:
     """Stored cells: their tables (pandas), sampled texts and figures. Read when first asked for, and then kept.
 
-    place   the folder or study that they lie in
-    only    identities of those that are meant; None: all that are there
+    place     the folder or study that they lie in
+    only      identities of those that are meant; None: all that are there
+    blocked   whether some could not run as they are set; their rows in `wide` say why
     """
 
-    def __init__(self, place: Path, only: frozenset[str] | None = None) -> None:
-        self.place, self._only = place, only
+    def __init__(self, place: Path, only: frozenset[str] | None = None, *, blocked: bool = False) -> None:
+        self.place, self._only, self.blocked = place, only, blocked
         self._root = place.absolute()  # they are read later, and the working directory may be another one then
 
     @cached_property
@@ -282,6 +287,13 @@ class Results:
     def failed(self) -> bool:
         """Whether a cell ended as failed; `wide` says why."""
         return bool(len(self.wide)) and bool((self.wide["status"] == "failed").any())
+
+    @property
+    def spent(self) -> str:
+        """Where the time went, in a sentence; empty where nothing has run."""
+        from reports import tables
+
+        return tables.spent(self.wide)
 
     @cached_property
     def _figures(self) -> dict[str, Any]:
@@ -469,7 +481,7 @@ def _executor(workers: int | None, threads: int, jobs: int) -> Executor:
 
 
 def _observer(
-    chosen: Sequence[Cell], progress: Console | bool
+    chosen: Sequence[Cell], progress: Console | bool, slots: int
 ) -> AbstractContextManager[Callable[[Cell, Event], None]]:
     """Who shows what happens to the cells; of a launcher's ranks the first."""
     from rich.console import Console
@@ -478,7 +490,7 @@ def _observer(
 
     if progress is False or processes.rank() > 0:
         return nullcontext(lambda cell, event: None)
-    return Progress(chosen, Console() if progress is True else progress)
+    return Progress(chosen, Console() if progress is True else progress, slots)
 
 
 def _say(progress: Console | bool) -> Callable[[str], None]:

@@ -4,6 +4,7 @@ run itself: load, floor, validation, steps; then what is stored, and how an inte
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import traceback
@@ -18,7 +19,7 @@ from harness.machine import processes
 from harness.machine.devices import Device, measured_device, peak_memory, reset_peak_memory, to_device
 from harness.machine.stopping import Interrupted, stop_signal
 from harness.planning.cells import Cell, articles, make_reward, make_task
-from harness.planning.cost import PhaseWork
+from harness.planning.cost import PhaseWork, estimate
 from harness.planning.policy import Policy, kept
 from harness.planning.shapes import shape_from_config
 from harness.registry import REWARDS, TASKS
@@ -28,6 +29,7 @@ from harness.store.checkpoint import Checkpoint, Checkpoints
 from harness.store.provenance import continued, now, provenance
 from harness.store.record import CellRecord, CellStore
 from harness.training import checks
+from harness.training.prompts import article_label
 from harness.training.seeds import validation_seed
 from harness.training.steps import TRAIN_MEASURES, Meter, StepReport
 
@@ -37,7 +39,11 @@ if TYPE_CHECKING:
     from harness.training.grpo import GeneratorTrainer
 
 Notify = Callable[[dict[str, Any]], None]
-"""Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}."""
+"""Receives events: {"event": "step" | "validation", "step": s, "of": n, "headline": value or None}, and before the
+first of them {"event": "plan", "seconds": of the whole cell}."""
+
+KEPT_COLUMNS = ("index", "text", "reward_value", "advantage", "finish")
+"""Of a kept rollout, what is stored beside its step and its prompt's article."""
 
 CARRIED = (
     "headline",
@@ -141,6 +147,8 @@ class _Run:
         self.settings, self.checkpoints = cell.settings, checkpoints
         self.rows: list[dict[str, Any]] = []
         self.samples: list[dict[str, Any]] = []
+        self.rollouts: list[dict[str, Any]] = []
+        """Kept rollouts that are not stored yet."""
         self.arrays: dict[int, Mapping[str, Any]] = {}
         """Step -> name -> array."""
         self.zero_spread: list[float] = []
@@ -169,6 +177,7 @@ class _Run:
             set_seed(self.cell.seed)
             self._load()
             self.meter = self._make_meter(device)
+        self._tell_plan(device)
         self.at = f"step {self.record.steps_done + 1}"
         if self.resumed:
             self._restore_parts(self.resumed.state["parts"])
@@ -189,6 +198,7 @@ class _Run:
                 report_to=self.report_to,
                 bfloat16_copy=self.bfloat16_copy,
                 offloader=self.offloader,
+                keep=self.settings.keep.rollouts,
             )
             self.trainer.train_from(self.resumed, scratch) if self.resumed else self.trainer.train()
         if torch.cuda.is_available():
@@ -210,6 +220,10 @@ class _Run:
         train, held_out = articles(settings)
         self.prompts = build_prompts(self.tokenizer, settings.generator, train)
         self.validation_prompts = build_prompts(self.tokenizer, settings.generator, held_out)
+        self.held_out = [article_label(article) for article in held_out]
+        self.article_of = {
+            json.dumps(prompt): article_label(article) for prompt, article in zip(self.prompts, train, strict=True)
+        }
 
         self.task = make_task(self.cell)
         target = load_target(settings.target)
@@ -245,6 +259,12 @@ class _Run:
             tokens_seen=self.resumed.state["trainer"]["num_input_tokens_seen"] if self.resumed else 0,
         )
 
+    def _tell_plan(self, device: Device) -> None:
+        """Before the first step: what all of it takes by the plan, at the rates measured here."""
+        if self.meter:
+            planned = estimate(self.settings, self.cell.task, self.cell.reward, device, self.meter.shapes)
+            self.notify({"event": "plan", "seconds": planned.hours * 3600})
+
     def _of_generator(self) -> list[Any]:
         """What belongs to the generator on the device: weights, their bfloat16 copy, the optimizer's state."""
         copy = self.bfloat16_copy.copy if self.bfloat16_copy else None
@@ -255,12 +275,12 @@ class _Run:
 
     def _validate(self, step: int) -> None:
         """Rollouts on held-out articles, looked at by the task; step 0 is the untuned generator, the floor."""
-        from harness.training.generation import generate
+        from harness.training.generation import write
 
         self.at = f"the validation after step {step}"
         with self._phase("validation"):
             self.offloader.activate("generator")
-            rollouts = generate(
+            written = write(
                 self.generator,
                 self.tokenizer,
                 self.validation_prompts,
@@ -269,6 +289,7 @@ class _Run:
                 greedy=TASKS.get(self.cell.task).declares.greedy_validation,
                 bfloat16_copy=self.bfloat16_copy,
             )
+            rollouts = written.texts
             self.offloader.activate("target")
             found = self.task.evaluate(rollouts, self.validation_inner)
             self.offloader.activate("generator")
@@ -291,7 +312,8 @@ class _Run:
             self.record.initial, self.record.floor = values, self.record.headline
         for index, text in enumerate(rollouts[: self.settings.validation.samples]):
             labels = {name: column[index] for name, column in found.labels.items()}
-            self.samples.append({"step": step, "index": index, "text": text, **labels})
+            origin = self.held_out[index] | {"finish": written.finish[index], "seed": self.cell.seed}
+            self.samples.append({"step": step, "index": index, "text": text, **origin, **labels})
         if found.arrays:
             self.arrays[step] = dict(found.arrays)
         for name, content in found.files.items():
@@ -318,6 +340,9 @@ class _Run:
         self.record.zero_spread = sum(self.zero_spread) / len(self.zero_spread)
         for name, value in report.measures().items():
             self._measure(step, "train", Measure(name, TRAIN_MEASURES[name]), value)
+        for rollout in report.kept:
+            origin = self.article_of.get(json.dumps(rollout.prompt), {"title": "", "article": ""})
+            self.rollouts.append({"step": step, **{n: getattr(rollout, n) for n in KEPT_COLUMNS}, **origin})
         if step % self.settings.validation.every == 0 or step == total:
             self._validate(step)
         else:
@@ -373,15 +398,23 @@ class _Run:
             self.store.write_curves(self.record, self.rows)
         if self.samples:
             self.store.write_samples(self.samples)
+        self._store_rollouts()
         if self.arrays:
             self.store.write_arrays(self.arrays)
         self.store.write(self.record)
+
+    def _store_rollouts(self) -> None:
+        """Stores those of the last steps in a file of their own, so that `all` of them need no memory."""
+        if self.rollouts:
+            self.store.write_rollouts(self.record, self.rollouts)
+            self.rollouts = []
 
     # --------------------------------------------------------------------------------------------------- checkpoints
 
     def _checkpoint(self, step: int) -> None:
         """After validation, so that nothing of the step is left to do. Everything but times is exact."""
         self._update_totals()
+        self._store_rollouts()  # what comes later is in later files, and goes where the cell resumes from here
         tensors, state = self.trainer.snapshot()
         state["cell"] = {
             "record": self.record.model_dump(include=set(CARRIED)),
@@ -410,6 +443,7 @@ class _Run:
             self.store.clear()
             return
         self.store.clear(stale=("error.txt",))
+        self.store.forget_rollouts(after=self.resumed.step)
         stored = self.resumed.state["cell"]
         for name in CARRIED:
             setattr(self.record, name, stored["record"][name])

@@ -88,6 +88,11 @@ def recorded_cell(stored: CellRecord, folder: Path) -> Cell:
     return cell
 
 
+def _texts(cell: StoredCell) -> list[tuple[Any, ...]]:
+    """Sampled texts without what is said about them, which another version may say in other words."""
+    return [(row["step"], row["index"], row["text"]) for row in cell.samples()]
+
+
 def compare(stored: CellRecord, then: StoredCell, repeated: CellRecord, now: StoredCell) -> Comparison:
     """Curves measure by measure, final values, texts and arrays; times are left out."""
     key = ["step", "phase", "measure"]
@@ -97,7 +102,7 @@ def compare(stored: CellRecord, then: StoredCell, repeated: CellRecord, now: Sto
     differs = ~((a == b) | (a.isna() & b.isna()))
     relative = ((a - b).abs() / a.abs().where(a != 0, 1.0)).fillna(float("inf"))[differs]
     largest = relative.groupby(both["measure"][differs]).max().sort_values(ascending=False).to_dict()
-    others = ["sampled texts"] if then.samples() != now.samples() else []
+    others = ["sampled texts"] if _texts(then) != _texts(now) else []
     others += [] if arrays_frame(then.arrays()).equals(arrays_frame(now.arrays())) else ["arrays"]
     surroundings = {name: (stored.provenance.get(name), repeated.provenance.get(name)) for name in ENVIRONMENT}
     environment = {name: pair for name, pair in surroundings.items() if pair[0] != pair[1]}

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from harness.contracts import HarnessError
+from harness.settings import variants
 from harness.store.frames import load
 from harness.store.record import CellRecord
-from reports import gather, stats, summary, tables
+from reports import figures, gather, stats, summary, tables
 from reports.stats import Interval
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class _Side:
 
 
 def _rows(key: Key, base: _Side, new: _Side, tolerance: float) -> list[DiffRow]:
-    """The rows of one key: one, or one for each set of settings that both sides ran under this name.
+    """The rows of one key: one, or one for each set of settings that was run under this name, called by what differs.
 
     Everything but the verdict of rows with numbers, which needs all rows ("same" until then).
     """
@@ -152,15 +153,30 @@ def _rows(key: Key, base: _Side, new: _Side, tolerance: float) -> list[DiffRow]:
     if key not in new.groups:
         return [replace(row, verdict="missing", reason="NEW did not run it")]
     before, after = base.groups[key], new.groups[key]
-    shared = sorted(set(before["settings_key"]) & set(after["settings_key"]))
-    if len(shared) < 2:
+    shared = set(before["settings_key"]) & set(after["settings_key"])
+    names = _names(before, after, base, new)
+    if not shared or len(names) < 2:
         return [_row(row, before, after, base, new, tolerance)]
     found = []
-    for settings in shared:
-        named = replace(row, variant=", ".join(filter(None, (row.variant, f"settings {settings}"))))
-        sides = (side[side["settings_key"] == settings] for side in (before, after))
-        found.append(_row(named, *sides, base, new, tolerance))
+    for settings, name in sorted(names.items(), key=lambda item: figures.natural(item[1])):
+        named = replace(row, variant=", ".join(filter(None, (row.variant, name))))
+        sides = [side[side["settings_key"] == settings] for side in (before, after)]
+        if settings in shared:
+            found.append(_row(named, *sides, base, new, tolerance))
+        elif len(sides[0]):
+            found.append(replace(named, verdict="missing", reason="NEW did not run it"))
+        else:
+            found.append(replace(named, verdict="added", reason="only in NEW"))
     return found
+
+
+def _names(before: pandas.DataFrame, after: pandas.DataFrame, base: _Side, new: _Side) -> dict[str, str]:
+    """Key of settings -> what tells them from the others of both sides."""
+    views = {}
+    for cells, side in ((before, base), (after, new)):
+        for cell in cells.itertuples():
+            views.setdefault(cell.settings_key, variants.dotted(side.records[cell.folder].settings))
+    return variants.names(views)
 
 
 def _row(
@@ -294,9 +310,7 @@ HEADS = ("verdict", "row", "BASE", "NEW", "mean change", "95 % interval", "seeds
 def _cells(row: DiffRow) -> list[str]:
     interval = row.interval
     change = summary.signed(interval.mean, row.unit) if interval else "-"
-    bounds = "-"
-    if interval and interval.n > 1:
-        bounds = f"{summary.signed(interval.low, row.unit)} .. {summary.signed(interval.high, row.unit)}"
+    bounds = stats.bounds(interval, row.unit) if interval else "-"
     seeds = " ".join(map(str, row.seeds)) or "-"
     values = [summary.shown(row.base, row.unit), summary.shown(row.new, row.unit)]
     return [row.verdict, row.name, *values, change, bounds, seeds, row.reason]

@@ -7,6 +7,7 @@ over cells that stop at different steps would jump where they stop.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,13 @@ Style = str | Path | Mapping[str, Any]
 MOST_POINTS = 60
 """Points of one line; longer training is drawn at evenly spaced steps, first and last included."""
 
+LARGEST = 1e300
+"""What is further from zero is drawn there: the ends of an axis must not overflow when subtracted."""
+SMALLEST = 1e-300
+"""What is nearer to zero is drawn as zero: a tenth of it is hardly a number of double precision any more."""
+FLAT = 1e-6
+"""Of the values themselves, a variation that is no more than rounding: float32 has seven digits."""
+
 
 @dataclass(frozen=True)
 class Series:
@@ -47,6 +55,16 @@ class Series:
     """Lowest and highest seed."""
     seeds: int
 
+    @property
+    def first(self) -> float:
+        """The first value that is there; NaN if none is."""
+        return next(iter(self.y[np.isfinite(self.y)]), math.nan)
+
+    @property
+    def last(self) -> float:
+        """The last value that is there; NaN if none is."""
+        return next(iter(self.y[np.isfinite(self.y)][::-1]), math.nan)
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -61,7 +79,7 @@ class Panel:
     def alt(self) -> str:
         """What the panel shows, in words and numbers."""
         ends = (
-            f"{line.name} from {summary.number(line.y[0], 3)} to {summary.number(line.y[-1], 3)}"
+            f"{line.name} from {summary.number(line.first, 3)} to {summary.number(line.last, 3)}"
             for line in self.series
         )
         return f"{self.title}: {self.y_label} over {self.x_label}. {'; '.join(ends)}."
@@ -87,7 +105,23 @@ class Figure:
         lines = [line for each in self.panels if each.y_label == panel.y_label for line in each.series]
         if not lines or not panel.y_label.endswith("[fraction]"):
             return None
-        return min(line.low.min() for line in lines), max(line.high.max() for line in lines)
+        return finite_range([side for line in lines for side in (line.low, line.high)])
+
+
+def finite_range(arrays: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Lowest and highest finite value, at most `LARGEST` from zero; zeros where there is none."""
+    values = np.concatenate([np.zeros(0), *arrays])
+    finite = np.clip(values[np.isfinite(values)], -LARGEST, LARGEST)
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def widened(low: float, high: float) -> tuple[float, float]:
+    """The range as an axis shows it: what varies by no more than rounding is flat, in the middle of a wider one."""
+    low, high = (min(max(bound, -LARGEST), LARGEST) for bound in (low, high))
+    size = max(abs(low), abs(high))
+    if size < SMALLEST:
+        return -1.0, 1.0
+    return (low - 0.1 * size, high + 0.1 * size) if high - low <= FLAT * size else (low, high)
 
 
 # ------------------------------------------------------------------------------------------------------------ the data
@@ -103,7 +137,7 @@ class Curves:
     slots: Mapping[str, int]
     """Reward -> colour, the same in every figure."""
     dashes: Mapping[str, int]
-    """Variant -> dash where there are several; empty where there is one, and the dash goes with the colour."""
+    """Variant (`Row.kind`) -> dash where there are several; empty where there is one: the dash goes with the colour."""
 
 
 def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Block] | None = None) -> Curves:
@@ -114,7 +148,13 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
     import pandas
 
     rewards = sorted(wide["reward"].unique()) if len(wide) else []
-    variants = sorted(wide["variant"].fillna("").unique(), key=natural) if len(wide) else []
+    cells = summary.prepared(wide)
+    kinds = (
+        [", ".join(filter(None, pair)) for pair in zip(cells["variant"], cells["differs"], strict=True)]
+        if len(wide)
+        else []
+    )
+    variants = sorted(set(kinds), key=natural)
     slots = {reward: place % style.SLOTS for place, reward in enumerate(rewards)}
     dashes = {variant: place % style.SLOTS for place, variant in enumerate(variants)} if len(variants) > 1 else {}
     keys = ["profile", "task", "reward", "variant", "seed", "identity"]
@@ -126,7 +166,7 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
         for block in (summary.blocks(wide) if blocks is None else blocks)
         for row in block.rows
     }
-    cells = summary.prepared(wide)
+    cells = cells.assign(kind=kinds)
     cells = cells[cells["status"] == "done"].drop_duplicates(keys)
     named = cells[keys].assign(
         label=[
@@ -136,9 +176,11 @@ def reduce(wide: pandas.DataFrame, long: pandas.DataFrame, blocks: Sequence[Bloc
             )
         ],
         rollouts=cells["rollouts"].clip(lower=1) / cells["steps_done"].clip(lower=1),
+        kind=cells["kind"],
     )
     filled = long.assign(variant=long["variant"].fillna(""), unit=long["unit"].fillna(""))
     rows = filled.drop_duplicates([*keys, "phase", "measure", "step"]).merge(named, on=keys)
+    rows["variant"] = rows["kind"]
     reduced = rows[np.isfinite(rows["value"])].groupby(columns, sort=True)["value"]
     return Curves(
         reduced.agg(["median", "min", "max", "count"]).rename(columns={"count": "seeds"}).reset_index(), slots, dashes
@@ -400,17 +442,22 @@ def draw(figure: Figure) -> matplotlib.figure.Figure:
         if place >= len(figure.panels):
             axis.set_axis_off()
             continue
-        shown = figure.panels[place]
-        axis.set_title(shown.title)
-        axis.set_xlabel(shown.x_label)
-        axis.set_ylabel(shown.y_label)
-        for line in shown.series:
+        drawn = figure.panels[place]
+        axis.set_title(drawn.title)
+        axis.set_xlabel(drawn.x_label)
+        axis.set_ylabel(drawn.y_label)
+        for line in drawn.series:
             look = _look(line)
-            axis.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.15, lw=0)
-            axis.plot(line.x, line.y, **look, markevery=max(1, len(line.x) // 8))
-        if limits := figure.limits(shown):
+            y, low, high = (np.clip(side, -LARGEST, LARGEST) for side in (line.y, line.low, line.high))
+            axis.fill_between(line.x, low, high, color=look["color"], alpha=0.15, lw=0)
+            axis.plot(line.x, y, **look, markevery=max(1, len(line.x) // 8))
+        if limits := figure.limits(drawn):
             room = 0.05 * max(limits[1] - limits[0], 0.1)
             axis.set_ylim(limits[0] - room, limits[1] + room)
+        else:
+            own = finite_range([side for line in drawn.series for side in (line.low, line.high)])
+            if widened(*own) != own:
+                axis.set_ylim(*widened(*own))
     handles = [Line2D([], [], label=line.name, **_look(line)) for line in figure.legend]
     canvas.legend(handles=handles, loc="outside lower center", ncols=names)
     return canvas

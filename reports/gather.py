@@ -7,7 +7,7 @@ import base64
 import json
 import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas
 
 PNG = b"\x89PNG\r\n\x1a\n"
+Place = tuple[str, str, str]
+"""Of a cell's texts on the page: task, row's label, seed."""
 MOST_TEXT = 700
 """Characters of one sampled text on the page."""
 MOST_SAMPLE_BYTES = 1_500_000
@@ -28,63 +30,94 @@ MOST_PICTURE_BYTES = 1_000_000
 """Of all texts, and of all pictures, on one page; the rest stays in the results and the page says so."""
 
 
+HELD_OUT, TRAINING = "held-out", "training"
+"""Kinds of texts: on held-out articles at validations, and kept rollouts of training steps with their rewards."""
+
+
 @dataclass(frozen=True)
 class Samples:
-    """Sampled texts: `texts[task][label] = {"seed": k, "rows": [[step, index, labels, text], ...]}`."""
+    """Sampled texts: `texts[task][label][seed][kind] = [[step, index, labels, text, reward or None], ...]`."""
 
-    texts: dict[str, dict[str, dict[str, Any]]]
+    texts: dict[str, dict[str, dict[str, dict[str, list[list[Any]]]]]]
     left_out: int
-    """Texts of the seeds shown that did not fit."""
+    """Texts of finished cells that did not fit."""
 
 
 def samples(wide: pandas.DataFrame, labels: Mapping[str, str]) -> Samples:
-    """The texts of every row's lowest finished seed. `labels` maps folders to row labels.
+    """The texts of every finished cell. `labels` maps folders to row labels.
 
-    Steps and indices are thinned evenly, first and last step kept, until all texts fit `MOST_SAMPLE_BYTES`.
+    Steps and texts of a step are thinned evenly, first and last step kept, until all texts fit `MOST_SAMPLE_BYTES`;
+    where even that is too much, seeds after a row's first are left out.
     """
-    done = wide[wide["status"] == "done"].sort_values("seed")
-    rows_of = ["profile", "task", "reward", "variant", "settings_key"]
-    chosen = done.drop_duplicates(rows_of).sort_values(["profile", "task"])
-    everything: dict[str, dict[str, dict[str, Any]]] = {}
-    for cell in chosen.itertuples():
-        rows = read_samples(cell.folder)
-        if rows:
-            entry = {"seed": int(cell.seed), "rows": rows}
-            everything.setdefault(f"{cell.task} ({cell.profile})", {})[labels[cell.folder]] = entry
-    total = sum(len(entry["rows"]) for task in everything.values() for entry in task.values())
-    steps, indices = 12, 8
-    while True:
-        kept = {
-            task: {name: _thinned(entry, steps, indices) for name, entry in rows.items()}
-            for task, rows in everything.items()
-        }
-        size = len(json.dumps(kept, ensure_ascii=False).encode())
-        if size <= MOST_SAMPLE_BYTES or (steps, indices) == (2, 1):
+    done = wide[wide["status"] == "done"].sort_values(["profile", "task", "seed"])
+    found = {}
+    for cell in done.to_dict("records"):
+        kinds = {HELD_OUT: read_samples(cell["folder"]), TRAINING: read_rollouts(cell["folder"])}
+        place = (f"{cell['task']} ({cell['profile']})", labels[cell["folder"]], str(cell["seed"]))
+        if kinds := {kind: rows for kind, rows in kinds.items() if rows}:
+            found[place] = kinds
+    total = sum(len(rows) for kinds in found.values() for rows in kinds.values())
+    firsts = {place[:2]: place for place in reversed(found)}
+    for steps, texts, chosen in _thinner(found, set(firsts.values())):
+        kept = {place: {kind: _thinned(rows, steps, texts) for kind, rows in found[place].items()} for place in chosen}
+        if len(json.dumps(list(kept.values()), ensure_ascii=False).encode()) <= MOST_SAMPLE_BYTES:
             break
-        steps, indices = (steps, indices // 2) if indices > 2 else (max(2, steps // 2), 1 if steps <= 4 else indices)
-    shown = sum(len(entry["rows"]) for task in kept.values() for entry in task.values())
-    return Samples(kept, total - shown)
+    shown = sum(len(rows) for kinds in kept.values() for rows in kinds.values())
+    tree: dict[str, dict[str, dict[str, dict[str, list[list[Any]]]]]] = {}
+    for (task, label, seed), kinds in kept.items():
+        tree.setdefault(task, {}).setdefault(label, {})[seed] = kinds
+    return Samples(tree, total - shown)
+
+
+def _thinner(found: Mapping[Place, Any], firsts: set[Place]) -> Iterator[tuple[int, int, list[Place]]]:
+    """(steps, texts of a step, cells), fewer each time."""
+    every = list(found)
+    for steps, texts in ((12, 8), (12, 4), (12, 2), (6, 2), (3, 1)):
+        yield steps, texts, every
+    for steps, texts in ((6, 2), (3, 1), (2, 1)):
+        yield steps, texts, [place for place in every if place in firsts]
 
 
 def read_samples(folder: str) -> list[list[Any]]:
-    """A cell's sampled texts as [[step, index, labels, text], ...]; what else a task wrote becomes "name: value"
-    labels."""
+    """A cell's texts on held-out articles as [[step, index, labels, text, None], ...]; what else is stored with them
+    becomes "name: value" labels. They were not scored by the reward."""
     cell = cell_at(folder)
     rows = []
     for row in cell.samples() if cell else []:
-        extra = {name: value for name, value in row.items() if name not in ("step", "index", "text", "prompt")}
-        text = str(row["text"])
-        text = text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + " [...]"
-        rows.append([int(row["step"]), int(row["index"]), ", ".join(f"{k}: {v}" for k, v in extra.items()), text])
+        extra = {name: value for name, value in row.items() if name not in ("step", "index", "text", "prompt", "seed")}
+        rows.append([int(row["step"]), int(row["index"]), _labels(extra), _cut(str(row["text"])), None])
     return rows
 
 
-def _thinned(entry: dict[str, Any], steps: int, indices: int) -> dict[str, Any]:
-    known = sorted({row[0] for row in entry["rows"]})
+def read_rollouts(folder: str) -> list[list[Any]]:
+    """A cell's kept rollouts of training, in the same form, each with its reward."""
+    cell = cell_at(folder)
+    rows = []
+    for row in cell.rollouts().to_dict("records") if cell else []:
+        said = {
+            "reward": summary.number(row["reward_value"], 3),
+            "advantage": summary.number(row["advantage"], 3),
+            **{name: row[name] for name in ("finish", "title", "article")},
+        }
+        reward = float(row["reward_value"])
+        value = reward if math.isfinite(reward) else None
+        rows.append([int(row["step"]), int(row["index"]), _labels(said), _cut(str(row["text"])), value])
+    return rows
+
+
+def _labels(named: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in named.items())
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_TEXT else text[:MOST_TEXT] + " [...]"
+
+
+def _thinned(rows: list[list[Any]], steps: int, texts: int) -> list[list[Any]]:
+    known = sorted({row[0] for row in rows})
     if len(known) > steps:
         known = [known[round(place * (len(known) - 1) / (steps - 1))] for place in range(steps)]
-    keep = set(known)
-    return entry | {"rows": [row for row in entry["rows"] if row[0] in keep and row[1] < indices]}
+    return [row for step in known for row in [each for each in rows if each[0] == step][:texts]]
 
 
 @dataclass(frozen=True)

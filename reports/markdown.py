@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from reports import gather, summary, tables
+from reports import answer, gather, stats, summary, tables
 from reports.stats import Comparison
 from reports.summary import Block
 
@@ -40,7 +40,15 @@ def report(wide: pandas.DataFrame, blocks: list[Block], compared: Compared, refe
         "The figures are in `figures/`, the tables as CSV in `data/`, the tasks' pictures in `pictures/`, and "
         "`index.html` has everything."
     )
-    parts = ["# Reward signals compared", figures, "## Results", *map(tables.markdown_block, blocks), tables.legend()]
+    said = [f"**{tables.escape(each.heading)}.** {tables.escape(each.text)}" for each in answer.answers(blocks)]
+    parts = [
+        "# Reward signals compared",
+        *said,
+        figures,
+        "## Results",
+        *map(tables.markdown_block, blocks),
+        tables.legend(),
+    ]
     parts += ["## Paired differences", comparisons(compared, reference)]
     parts += ["## Sampled texts", _samples(wide)]
     parts += ["## Cells", _cells(wide)]
@@ -68,15 +76,7 @@ def comparisons(compared: Compared, reference: str) -> str:
 def _comparison(c: Comparison, unit: str) -> list[str]:
     by_seed = " ".join(summary.signed(difference, unit) for difference in c.differences)
     p = "-" if math.isnan(c.adjusted_p) else f"{c.adjusted_p:.2g}"
-    return [c.name, summary.signed(c.interval.mean, unit), bounds(c, unit), by_seed, p, c.interval.note]
-
-
-def bounds(comparison: Comparison, unit: str) -> str:
-    """low .. high, or why there is none."""
-    interval = comparison.interval
-    if interval.n < 2:
-        return "one seed"
-    return f"{summary.signed(interval.low, unit)} .. {summary.signed(interval.high, unit)}"
+    return [c.name, summary.signed(c.interval.mean, unit), stats.bounds(c.interval, unit), by_seed, p, c.interval.note]
 
 
 def grid(heads: list[str], rows: list[list[str]]) -> str:

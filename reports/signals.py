@@ -105,7 +105,7 @@ def averaged(values: Sequence[float], axis: str) -> Interval | None:
     if not len(values):
         return None
     found = stats.mean_interval(np.asarray(values, dtype=float), axis=axis)
-    return replace(found, low=max(-1.0, found.low), high=min(1.0, found.high)) if found.n > 1 else found
+    return replace(found, low=max(-1.0, found.low), high=min(1.0, found.high)) if found.bounded else found
 
 
 def measures(pool: PoolRecord, truth: TruthRecord, signal: SignalRecord) -> dict[str, Interval]:

@@ -25,7 +25,7 @@ from harness.contracts import HarnessError, unknown
 from harness.signals import records
 from harness.store.atomic import write_atomic
 from harness.store.frames import load
-from reports import figures, gather, markdown, signals, stats, style, summary, svg, tables
+from reports import answer, figures, gather, markdown, signals, stats, style, summary, svg, tables
 from reports.stats import Comparison
 from reports.summary import Block, Row
 
@@ -41,6 +41,10 @@ class Cell:
     sort: str | float
     quiet: str = ""
     """A second, smaller line."""
+
+
+NOT_RUN = "\u00b7"
+"""In the matrix of rewards and tasks, a pair that nobody ran: a mark that does not drown the values."""
 
 
 def build(runs: Path, out: Path, *, reference: str = "") -> Path:
@@ -122,6 +126,9 @@ def _page(
         title=f"Reward signals on {', '.join(sorted({block.task for block in blocks}))}",
         counts=_counts(wide),
         newest=max((str(record.provenance.get("started", "")) for record in records.values()), default=""),
+        answers=answer.answers(blocks),
+        picture=answer.picture(blocks, curves),
+        row_names=sorted({row.label for block in blocks for row in block.rows} | {block.task for block in blocks}),
         glance=glance(blocks),
         blocks=[
             (block, tables.columns(block), untuned(block), [row_cells(block, row) for row in block.rows])
@@ -202,7 +209,7 @@ def glance(blocks: list[Block]) -> dict[str, Any]:
         *(f"{tables.heading(block)}: {block.measure.replace('_', ' ')}{tables.better(block)}" for block in blocks),
     ]
     labels = sorted({row.label for block in blocks for row in block.rows}, key=figures.natural)
-    rows = []
+    rows: list[list[Cell]] = []
     for label in labels:
         cells = [Cell(label, label)]
         for block in blocks:
@@ -214,12 +221,14 @@ def glance(blocks: list[Block]) -> dict[str, Any]:
         Cell("best possible", ""),
         *(Cell(summary.shown(block.ceiling, block.unit), "", "ceiling") for block in blocks),
     ]
-    return {"heads": heads, "rows": rows, "floor": floor, "ceiling": ceiling}
+    gaps = sum(cell.text == NOT_RUN for cells in rows for cell in cells)
+    every = len(labels) * len(blocks)
+    return {"heads": heads, "rows": rows, "floor": floor, "ceiling": ceiling, "gaps": gaps, "all": every}
 
 
 def _glance_cell(block: Block, row: Row | None) -> Cell:
     if row is None:
-        return Cell("not run", "")
+        return Cell(NOT_RUN, "")
     if not row.seeds:
         return Cell(summary.status(row), "")
     return Cell(summary.shown(row.median, block.unit), row.median, summary.points(row.headline, block.unit))
@@ -277,6 +286,8 @@ def _mean_interval(block: Block, row: Row) -> str:
     if len(values) < 2 or not all(math.isfinite(value) for value in values):
         return ""
     interval = stats.mean_interval(values)
+    if not interval.bounded:
+        return f"{interval.n} seeds, all the same: no interval"
     low, high = interval.low, interval.high
     if block.unit == "fraction":  # the mean of a share lies in [0, 1], whatever Student says
         low, high = max(0.0, low), min(1.0, high)
@@ -302,11 +313,15 @@ def _comparison_block(block: Block, found: list[Comparison], every: list[Compari
         "pairs": len(every),
         "unseparated": [c for c in every if not c.separated],
         "show": lambda value: summary.signed(value, block.unit),
+        "bounds": lambda interval: stats.bounds(interval, block.unit),
     }
 
 
 def verdict(comparison: Comparison) -> str:
-    """better, worse or not separated; after Holm's correction over the task."""
+    """better, worse or not separated; after Holm's correction over the task. Of seeds that all say the same, that."""
+    interval = comparison.interval
+    if not comparison.separated and interval.n > 1 and not interval.bounded and interval.mean:
+        return f"{'better' if interval.mean > 0 else 'worse'} by the same in all {interval.n} seeds; not separated"
     if not comparison.separated:
         return "not separated"
     return "better" if comparison.interval.mean > 0 else "worse"

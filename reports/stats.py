@@ -25,7 +25,7 @@ from itertools import combinations
 
 import numpy as np
 
-from reports.summary import Block, Row, improvement
+from reports.summary import Block, Row, improvement, signed
 
 LEVEL = 0.95
 BOOTSTRAP_FROM = 10
@@ -42,21 +42,27 @@ class Interval:
     mean: float
     low: float
     high: float
-    """NaN bounds where there is one value only."""
+    """NaN bounds where there is one value only, or where all are the same."""
     n: int
     axis: str
     """What was averaged and resampled over, e.g. "seeds"."""
     method: str
     p: float
-    """Two-sided, for the mean being zero; from the same distribution as the bounds. NaN for one value."""
+    """Two-sided, for the mean being zero; from the same distribution as the bounds. NaN for one value. Of a sign test
+    where all are the same: two equal seeds are no proof."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether there are bounds."""
+        return math.isfinite(self.low)
 
     @property
     def note(self) -> str:
         """What a reader has to know about it, in a sentence."""
         if self.n < 2:
             return f"one of {self.axis} only: no interval"
-        if self.low == self.high:
-            return f"all {self.n} {self.axis} differ by the same amount: the width says nothing"
+        if not self.bounded:
+            return f"all {self.n} {self.axis} say the same: without spread no interval; p is a sign test's"
         wide = f"; an interval from {self.n} {self.axis} is wide" if self.n < FEW else ""
         return f"{self.method} over {self.n} {self.axis}{wide}"
 
@@ -123,7 +129,7 @@ def mean_interval(values: np.ndarray, *, axis: str = "seeds", seed: int = 0, lev
     error = float(values.std(ddof=1)) / math.sqrt(n)
     # A standard error of rounding alone is no spread: seeds that all differ by 0.1 do not come out at exactly 0.
     if error <= 1e-12 * max(abs(mean), np.abs(values).max()):
-        return Interval(mean, mean, mean, n, axis, "no spread", 1.0 if mean == 0 else 0.0)
+        return Interval(mean, math.nan, math.nan, n, axis, "sign test", 1.0 if mean == 0 else 2.0 ** (1 - n))
     if n < BOOTSTRAP_FROM:
         from scipy.stats import t
 
@@ -133,6 +139,13 @@ def mean_interval(values: np.ndarray, *, axis: str = "seeds", seed: int = 0, lev
     low, high = bootstrap_bounds(values, np.random.default_rng(seed), level)
     p = (1 + int((statistics >= abs(mean) / error).sum())) / (1 + statistics.size)
     return Interval(mean, float(low), float(high), n, axis, "studentised bootstrap", p)
+
+
+def bounds(interval: Interval, unit: str) -> str:
+    """low .. high, or why there is none."""
+    if not interval.bounded:
+        return "one seed" if interval.n < 2 else "no spread"
+    return f"{signed(interval.low, unit)} .. {signed(interval.high, unit)}"
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -161,15 +174,16 @@ def compare_rows(row: Row, reference: Row, direction: str, *, seed: int = 0) -> 
 def against(block: Block, reference: str, *, seed: int = 0) -> list[Comparison]:
     """Every finished reward of a task against `reference` (a reward's name), corrected over the task.
 
-    Where the grid has variants, a row is compared with the reference of its own variant; with the reference's only
-    row where it has just one.
+    Where the grid has variants, or settings that vary, a row is compared with the reference of its own kind; with the
+    reference's only row where it has just one.
     """
     references = [row for row in block.rows if row.reward == reference and row.seeds]
     found = []
     for row in block.rows:
         if row.reward == reference or not row.seeds:
             continue
-        same = [other for other in references if other.variant == row.variant] or references
+        same = [other for other in references if other.kind == row.kind]
+        same = same or [other for other in references if other.variant == row.variant] or references
         if len(same) == 1 and (comparison := compare_rows(row, same[0], block.direction, seed=seed)):
             found.append(comparison)
     return _corrected(found)

@@ -17,7 +17,8 @@ import numpy as np
 
 from harness.contracts import TaskDeclarations
 from harness.registry import REWARDS, TASKS
-from harness.settings.schema import Settings, known_keys
+from harness.settings import variants
+from harness.settings.schema import Settings
 from harness.store.frames import cell_at
 from harness.store.record import CellRecord, identity
 
@@ -56,13 +57,22 @@ class Row:
     """Status -> number of cells, in STATUS_ORDER."""
     reasons: tuple[str, ...] = ()
     """Why cells are not `done`, each different reason once, and what finished ones are flagged with."""
-    shows_settings: bool = False
+    differs: str = ""
+    """What tells its settings from those of the reward's other rows, e.g. "lr 3e-4"; empty where there is one row."""
+
+    @property
+    def kind(self) -> str:
+        """Variant and settings, as far as there are several."""
+        return ", ".join(filter(None, (self.variant, self.differs)))
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is of a quick run, which says that everything works and not which signal is better."""
+        return self.variant.startswith(variants.QUICK)
 
     @property
     def label(self) -> str:
-        extra = [self.variant] if self.variant else []
-        extra += [f"settings {self.settings_key}"] if self.shows_settings else []
-        return f"{self.reward} ({', '.join(extra)})" if extra else self.reward
+        return f"{self.reward} ({self.kind})" if self.kind else self.reward
 
     @property
     def median(self) -> float:
@@ -113,7 +123,7 @@ def settings_key(record: CellRecord) -> str:
     gone: dict[str, Any] = {}
     whole: list[Any]
     try:
-        settings = Settings.model_validate(_known(record.settings, gone))
+        settings = Settings.model_validate(variants.known_part(record.settings, gone))
     except ValueError:
         whole = [record.task, record.reward, record.settings, record.assets]
     else:
@@ -124,20 +134,6 @@ def settings_key(record: CellRecord) -> str:
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:6]
 
 
-def _known(settings: dict[str, Any], gone: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """What the schema still knows of stored settings; the rest goes into `gone` under dotted names."""
-    found = {}
-    for name, value in settings.items():
-        key = f"{prefix}{name}"
-        if key in known_keys():
-            found[name] = value
-        elif isinstance(value, dict) and any(known.startswith(f"{key}.") for known in known_keys()):
-            found[name] = _known(value, gone, f"{key}.")
-        else:
-            gone[key] = value
-    return found
-
-
 def read_records(wide: pandas.DataFrame) -> dict[str, CellRecord]:
     """Folder -> the cell's record, for every row of `wide` whose cell is at hand."""
     stored = {folder: cell_at(folder) for folder in wide.get("folder", ())}
@@ -146,7 +142,8 @@ def read_records(wide: pandas.DataFrame) -> dict[str, CellRecord]:
 
 
 def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
-    """`wide` with a `settings_key` column ("" where the folder is not at hand), without cells stored twice.
+    """`wide` with the columns `settings_key` ("" where the folder is not at hand) and `differs` (`Row.differs`),
+    without cells stored twice.
 
     Results merged from several machines may hold one cell twice (same profile and identity): the most finished stays.
     """
@@ -158,10 +155,22 @@ def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
     ]
     frame = wide.assign(settings_key=keys)
     frame["variant"] = frame["variant"].fillna("")
+    views = [variants.dotted(records[folder].settings) if folder in records else {} for folder in wide["folder"]]
+    frame["differs"] = _differing(frame, views)
     rank = frame["status"].map({status: position for position, status in enumerate(STATUS_ORDER)})
     frame = frame.assign(_rank=rank).sort_values("_rank", kind="stable")
     frame = frame.drop_duplicates(["profile", "task", "reward", "variant", "seed", "identity"])
     return frame.drop(columns="_rank").sort_index()
+
+
+def _differing(frame: pandas.DataFrame, views: Sequence[dict[str, Any]]) -> list[str]:
+    """Of every cell, what tells its settings from others of its profile, task, reward and variant."""
+    places = list(zip(*(frame[name] for name in ("profile", "task", "reward", "variant")), strict=True))
+    groups: dict[Any, dict[str, dict[str, Any]]] = {}
+    for place, key, view in zip(places, frame["settings_key"], views, strict=True):
+        groups.setdefault(place, {}).setdefault(key, view)
+    named = {place: variants.names(group) for place, group in groups.items()}
+    return [named[place][key] for place, key in zip(places, frame["settings_key"], strict=True)]
 
 
 def blocks(wide: pandas.DataFrame) -> list[Block]:
@@ -179,8 +188,7 @@ def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
     relative = frozenset(measures) & relative_measures(task)
     rows = []
     for (reward, variant), part in frame.groupby(["reward", "variant"]):
-        keys = sorted(part["settings_key"].unique())
-        for key in keys:
+        for key in sorted(part["settings_key"].unique()):
             rows.append(
                 _row(
                     str(reward),
@@ -189,7 +197,6 @@ def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
                     direction,
                     measures,
                     relative,
-                    len(keys) > 1,
                 )
             )
     rows.sort(
@@ -223,7 +230,6 @@ def _row(
     direction: str,
     measures: tuple[str, ...],
     relative: frozenset[str],
-    shows: bool,
 ) -> Row:
     done = cells[cells["status"] == "done"].sort_values("seed")
     values = {}
@@ -260,7 +266,7 @@ def _row(
         peak_memory_bytes=float(np.nanmax(memory)) if np.isfinite(memory).any() else math.nan,
         counts={status: count for status, count in counts.items() if count},
         reasons=tuple(dict.fromkeys([*reasons, *_flags(done)])),
-        shows_settings=shows,
+        differs=str(cells["differs"].iloc[0]),
     )
 
 

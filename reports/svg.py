@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from reports import style, summary
-from reports.figures import Panel, Series
+from reports.figures import LARGEST, Panel, Series, finite_range, widened
 from reports.stats import Comparison
 
 WIDTH, HEIGHT = 340, 236
@@ -22,8 +22,8 @@ MARKS = 7
 
 def panel(drawn: Panel, limits: tuple[float, float] | None = None) -> str:
     """The panel as one `<svg role="img">`, its y axis over `limits` or its own values; every text in it is escaped."""
-    x_ticks = ticks(*_range([line.x for line in drawn.series]))
-    y_ticks = ticks(*limits or _range([side for line in drawn.series for side in (line.low, line.high)]))
+    x_ticks = ticks(*finite_range([line.x for line in drawn.series]))
+    y_ticks = ticks(*limits or finite_range([side for line in drawn.series for side in (line.low, line.high)]))
     to_x = _scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     to_y = _scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     measure = "" if drawn.y_label == drawn.title else f'<tspan class="tick" dx="6">{escape(drawn.y_label)}</tspan>'
@@ -68,10 +68,9 @@ def forest(comparison: Comparison, low: float, high: float) -> str:
 
 
 def ticks(low: float, high: float, most: int = 5) -> np.ndarray:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from at or below `low` to at or above `high`."""
-    if not high > low:
-        pad = abs(low) * 0.1 or 1.0
-        low, high = low - pad, high + pad
+    """Round numbers (1, 2 or 5 times a power of ten apart) from at or below `low` to at or above `high`, both finite:
+    two at least, all different. A range that is nothing but rounding is widened first."""
+    low, high = widened(low, high)
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
@@ -86,26 +85,46 @@ def _tick(value: float, all_ticks: np.ndarray) -> str:
         return "0"
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     largest = float(np.abs(all_ticks).max())
-    return f"{value:.{decimals}f}" if decimals <= 6 and largest < 1e5 else summary.number(float(value), 3)
-
-
-def _range(arrays: list[np.ndarray]) -> tuple[float, float]:
-    return min(float(array.min()) for array in arrays), max(float(array.max()) for array in arrays)
+    if decimals <= 6 and largest < 1e5:
+        return f"{value:.{decimals}f}"
+    digits = 1 + max(0, math.floor(math.log10(largest) + 1e-9) - math.floor(math.log10(step) + 1e-9))
+    return summary.number(float(value), max(3, digits))
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[ArrayLike], np.ndarray]:
-    return lambda value: start + (np.asarray(value, dtype=float) - low) / (high - low) * (end - start)
+    """What maps values to pixels, NaN where one is not finite; what is larger than `LARGEST` lies there."""
+
+    def pixels(value: ArrayLike) -> np.ndarray:
+        values = np.asarray(value, dtype=float)
+        values = np.where(np.isfinite(values), np.clip(values, -LARGEST, LARGEST), math.nan)
+        return start + (values - low) / (high - low) * (end - start)
+
+    return pixels
 
 
 def _line(line: Series, x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """The line with its band and markers; where a value is missing, both have a gap."""
+    there = np.isfinite(x) & np.isfinite(y)
+    runs = [run for run in _runs(there) if len(run) > 1]
     band = ""
-    if line.seeds > 1 and len(x) > 1:
-        band = f'<path class="band" d="M{_points(x, low)}L{_points(x[::-1], high[::-1])}Z"/>'
-    path = f'<path class="line" d="M{_points(x, y)}"{_dash(line.dash)}/>' if len(x) > 1 else ""
-    chosen = np.unique(np.linspace(0, len(x) - 1, min(MARKS, len(x))).round().astype(int))
-    title = f"{line.name}: {summary.number(line.y[-1], 3)}"
+    if line.seeds > 1 and (
+        sides := [run for run in _runs(there & np.isfinite(low) & np.isfinite(high)) if len(run) > 1]
+    ):
+        areas = (f"M{_points(x[run], low[run])}L{_points(x[run[::-1]], high[run[::-1]])}Z" for run in sides)
+        band = f'<path class="band" d="{"".join(areas)}"/>'
+    path = "".join(f"M{_points(x[run], y[run])}" for run in runs)
+    path = f'<path class="line" d="{path}"{_dash(line.dash)}/>' if path else ""
+    shown = np.flatnonzero(there)
+    chosen = shown[np.unique(np.linspace(0, len(shown) - 1, min(MARKS, len(shown))).round().astype(int))]
+    title = f"{line.name}: {summary.number(line.last, 3)}"
     marks = _markers(line.slot, [(float(x[i]), float(y[i])) for i in chosen])
     return f'<g class="s{line.slot}"><title>{escape(title)}</title>{band}{path}{marks}</g>'
+
+
+def _runs(there: np.ndarray) -> list[np.ndarray]:
+    """The indices of a mask's true entries, cut where they are not neighbours."""
+    places = np.flatnonzero(there)
+    return np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
 
 
 def _points(x: np.ndarray, y: np.ndarray) -> str:

@@ -16,8 +16,10 @@ from reports.summary import Block, Row
 if TYPE_CHECKING:
     import pandas
     import rich.console
+    import rich.table
 
 UNTUNED = "untuned generator"
+QUICK_NOTE = "quick: a few small steps, to see that everything works. They do not say which signal is better."
 
 
 def markdown(wide: pandas.DataFrame, long: pandas.DataFrame) -> str:
@@ -114,11 +116,12 @@ def markdown_block(block: Block) -> str:
         if summary.number(block.ceiling) != "-"
         else ""
     )
-    return f"### {escape(heading(block))}\n\n" + "\n".join(lines) + ceiling + "\n"
+    note = f"\n\n{QUICK_NOTE}" if any(row.quick for row in block.rows) else ""
+    return f"### {escape(heading(block))}\n\n" + "\n".join(lines) + ceiling + note + "\n"
 
 
 def rich(wide: pandas.DataFrame, long: pandas.DataFrame) -> rich.console.RenderableType:
-    """The same for a terminal of 100 columns: reasons stand below their table instead of in it."""
+    """The same for a terminal: reasons stand below their table instead of in it; a narrow one gets fewer columns."""
     from rich.console import Group
     from rich.text import Text
 
@@ -129,6 +132,43 @@ def rich(wide: pandas.DataFrame, long: pandas.DataFrame) -> rich.console.Rendera
 
 
 def _rich_block(block: Block) -> list[rich.console.RenderableType]:
+    from rich.text import Text
+
+    notes = [Text(f"{row.label}: {status(row)}") for row in block.rows if row.reasons]
+    notes += [Text(QUICK_NOTE)] if any(row.quick for row in block.rows) else []
+    return [_Fitted(block), Text(""), *notes, *([Text("")] if notes else [])]
+
+
+GIVEN_UP = (-3, -6, -5, 5, 4, 2, -4)
+"""Places of columns, counted from either end of `columns`, that a narrow terminal goes without, the first one first."""
+
+
+class _Fitted:
+    """One task's table with as many columns as fit: the reward's name stays whole."""
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+
+    def __rich_console__(
+        self, console: rich.console.Console, options: rich.console.ConsoleOptions
+    ) -> rich.console.RenderResult:
+        from rich.text import Text
+
+        heads = columns(self.block)
+        own = [place for place in GIVEN_UP if place < 0 or 4 <= place < 4 + len(self.block.measures) or place == 2]
+        order = [place % len(heads) for place in own]
+        for count in range(len(order) + 1):
+            table = _rich_table(self.block, frozenset(order[:count]))
+            if console.measure(table, options=options.update(width=10**4)).maximum <= options.max_width:
+                break
+        yield table
+        if count:
+            names = ", ".join(heads[place] for place in sorted(order[:count]))
+            yield Text(f"Not shown at this width: {names} (table.md has them).", style="dim")
+
+
+def _rich_table(block: Block, hidden: frozenset[int]) -> rich.table.Table:
+    """The table without the columns at the places `hidden`, and without the last, whose reasons stand below it."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -138,24 +178,21 @@ def _rich_block(block: Block) -> list[rich.console.RenderableType]:
     table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
     short = {1: "median", 2: "range", 3: "gain", -6: "zero\nspread", -5: "a step", -3: "peak\nmemory", -2: "n"}
     heads = columns(block)
-    for position, head in enumerate(heads[:-1]):
-        name = (
-            short.get(position)
-            or short.get(position - len(heads))
-            or head.replace("distinct ", "dist ").replace(" / ", " /").replace(" ", "\n")
-        )
-        left = position == 0
-        width = 13 if left else None
-        table.add_column(
-            Text(name), justify="left" if left else "right", no_wrap=not left, overflow="fold", min_width=width
-        )
-    table.add_row(*map(Text, untuned_cells(block)[:-1]), style="dim")
+    shown = [place for place in range(len(heads) - 1) if place not in hidden]
+    for place in shown:
+        head = heads[place].replace("distinct ", "dist ").replace(" / ", " /").replace(" ", "\n")
+        name = Text(short.get(place) or short.get(place - len(heads)) or head)
+        if place == 0:
+            table.add_column(name, justify="left", overflow="fold", min_width=13)
+        else:
+            table.add_column(name, justify="right", no_wrap=True)
+    untuned = untuned_cells(block)
+    table.add_row(*(Text(untuned[place]) for place in shown), style="dim")
     for row in block.rows:
         cells = row_cells(block, row)
         cells[2] = summary.span(row.headline, block.unit)
-        table.add_row(*map(Text, cells[:-1]))
-    notes = [Text(f"{row.label}: {status(row)}") for row in block.rows if row.reasons]
-    return [table, Text(""), *notes, *([Text("")] if notes else [])]
+        table.add_row(*(Text(cells[place]) for place in shown))
+    return table
 
 
 def html(wide: pandas.DataFrame, long: pandas.DataFrame) -> str:
@@ -180,3 +217,17 @@ def html_table(title: str, lines: Sequence[Sequence[str]]) -> str:
         for tag, line in zip(["th"] + ["td"] * (len(lines) - 1), lines, strict=True)
     ]
     return f"<table><caption>{inert(title)}</caption>{''.join(rows)}</table>"
+
+
+def spent(wide: pandas.DataFrame) -> str:
+    """Where the time of some cells went, in a sentence; empty where none has run."""
+    names = {name: f"seconds_{name}" for name in ("load", "generation", "reward", "update", "validation")}
+    ran = wide[wide["seconds_total"] > 0] if "seconds_total" in wide else wide[:0]
+    total = float(ran["seconds_total"].sum())
+    if not total:
+        return ""
+    shares = {name: float(ran[column].sum()) / total for name, column in names.items()}
+    shares["the rest"] = max(0.0, 1 - sum(shares.values()))
+    said = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    cells = f"{len(ran)} cells" if len(ran) > 1 else "one cell"
+    return f"Where the time went: {summary.seconds(total)} in {cells}: {said}."

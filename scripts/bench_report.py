@@ -103,6 +103,14 @@ def generate(
     return count
 
 
+def _rollout(step: int, random: np.random.Generator, inject: str) -> dict[str, Any]:
+    """A kept rollout of training."""
+    text, title = (" ".join(random.choice(WORDS, count)) + inject for count in (40, 6))
+    reward, advantage = random.normal(size=2)
+    said = {"finish": "length", "title": title, "article": f"{int(random.integers(16**8)):08x}"}
+    return {"step": step, "index": 0, "text": text, "reward_value": 1e-9 * reward, "advantage": advantage, **said}
+
+
 def _finish(
     runs: Path,
     record: CellRecord,
@@ -160,6 +168,8 @@ def _finish(
             samples.append({"step": step, "index": index, "text": text, "language": "Spanish" + inject})
         if record.measure == "pixel_accuracy":
             arrays[step] = _arrays(record.task, random)
+    if texts:
+        store.write_rollouts(record, [_rollout(step, random, inject) for step in range(1, steps + 1)])
     record.steps_done, record.rollouts, record.zero_spread = steps, steps * 128, float(random.uniform(0, 0.1))
     record.seconds = {
         "load": 2.0,

@@ -3,6 +3,7 @@ and prints; errors are a sentence and exit code 2. Here and in harness/api.py th
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import sys
@@ -27,7 +28,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Which reward signal trains a synthetic-data generator? Tasks x rewards through one GRPO runner, one table.",
 )
-console = Console() if sys.stdout.isatty() else Console(width=120)  # a log file has no width of its own
+# A log file has no width of its own, but its reader may name one.
+console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=120)
 errors = Console(stderr=True)
 
 Found = TypeVar("Found")
@@ -42,7 +44,11 @@ def run(
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'.")] = "0",
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, e.g. grpo.steps=40 (repeatable)."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting, e.g. grpo.steps=40 (repeatable); several values, as in grpo.lr=1e-4,3e-4, are compared.",
+        ),
     ] = None,
     inner_steps: Annotated[
         str,
@@ -58,6 +64,13 @@ def run(
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
     on: Annotated[str, typer.Option(help="With --dry-run: plan for h200, h100, a100, l4 or rtx4090.")] = "",
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="A few small steps, to see within a minute or two that everything works; labelled as such everywhere.",
+        ),
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start every cell again, finished and interrupted ones too.")
     ] = False,
@@ -75,9 +88,14 @@ def run(
 ) -> None:
     """Train a generator once per task, reward and seed; validate on held-out articles; print and store one table.
 
+    Exit code 0: every cell that can be run has run. 1: some failed. 2: nothing ran, since something is set wrongly.
+    3: some cells could not run as they are set (too few texts, a model that is missing), the others did.
+
     [bold]Examples[/bold]
 
       python -m harness run --task lambada_es --reward all
+
+      python -m harness run --task lambada_es --reward naive --set grpo.lr=1e-4,3e-4 --quick
 
       python -m harness run --task lambada_de,lambada_it --reward adam_metagrad,naive --seeds 0-2
 
@@ -93,7 +111,7 @@ def run(
     if dry_run:
         from harness.planning.view import show
 
-        return show(api.cells(task, reward, profile, seeds, given, inner_steps), console, on, out, policy)
+        return show(api.cells(task, reward, profile, seeds, given, inner_steps, quick), console, on, out, policy)
     results = _run_to_its_end(
         api.run,
         task,
@@ -107,17 +125,23 @@ def run(
         threads=threads,
         policy=policy,
         track=track,
+        quick=quick,
         progress=console,
     )
     if processes.rank() > 0:
         return  # of a launcher's ranks the first shows the results
     console.print(results)
+    if spent := results.spent:
+        console.print(spent, highlight=False)
     console.print(
         f"Results: {results.place} (table.md, wide.parquet, long.parquet, one folder a cell)", highlight=False
     )
     if results.failed:
         console.print("Failed cells are kept; --retry-failed resumes them.")
         raise typer.Exit(1)
+    if results.blocked:
+        console.print("Some cells could not run as they are set; the table says why.")
+        raise typer.Exit(3)
 
 
 listing.add_to(app, console)

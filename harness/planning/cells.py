@@ -25,14 +25,19 @@ class Cell:
     settings: Settings
     variant: str = ""
     given: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+    """Which of several values of settings it has, for messages: "lr 3e-4". Tables tell it from the settings."""
+    blocked: str = ""
+    """Why it cannot run as it is set, found before the run (harness/planning/preflight.py)."""
 
     @property
     def name(self) -> str:
-        return f"{self.task}/{self.reward}{f' {self.variant}' if self.variant else ''} seed {self.seed}"
+        return " ".join(filter(None, (f"{self.task}/{self.reward}", self.variant, self.label, f"seed {self.seed}")))
 
     @cached_property
     def unsupported(self) -> str | None:
-        return unsupported(TASKS.get(self.task), REWARDS.get(self.reward))
+        """Why it cannot run; None if it can."""
+        return self.blocked or unsupported(TASKS.get(self.task), REWARDS.get(self.reward))
 
     @cached_property
     def assets(self) -> dict[str, str]:
@@ -47,6 +52,15 @@ class Cell:
         data = self.settings.data
         as_ever = ref not in (data.articles, data.validation_articles) and ref.endswith((".jsonl", ".json"))
         return ":splits" if assets.named_splits(ref) and not (as_ever and assets.is_local(ref)) else ""
+
+    def _has_assets(self) -> bool:
+        """Whether a cell that is blocked has all its assets, so that it keeps its identity once it runs."""
+        if not self.blocked:
+            return False
+        try:
+            return bool(self.assets)
+        except HarnessError:
+            return False
 
     def references(self) -> tuple[list[str], list[str]]:
         """(models and files, data sets) that the cell reads, each once, without touching them."""
@@ -75,7 +89,7 @@ class Cell:
         """A fresh record, status "running" or "unsupported"."""
         headline = TASKS.get(self.task).factory.headline
         why = self.unsupported
-        found = {} if why else self.assets
+        found = {} if why and not self._has_assets() else self.assets
         return CellRecord(
             profile=self.profile,
             task=self.task,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.contracts import HarnessError
 from harness.planning.cells import Cell, articles, make_task, told_splits
 from harness.registry import REWARDS
+from harness.settings.schema import Settings
 
 
 def _check_task(cell: Cell) -> None:
@@ -40,36 +42,63 @@ def _check_steps(cell: Cell) -> None:
             )
 
 
-def preflight(cells: Sequence[Cell], runs: Path, say: Callable[[str], None] = lambda line: None) -> None:
-    """Finds out now what would stop a cell later: missing assets, broken model folders, an unwritable folder. Raises
-    HarnessError; nothing has been written then. `say` is told which splits one's own texts have."""
-    from harness.assets.models import check_model
+def preflight(cells: Sequence[Cell], runs: Path, say: Callable[[str], None] = lambda line: None) -> list[Cell]:
+    """Finds out now what would stop a cell later: missing assets, broken model folders, too few texts. Returns the
+    cells, in order, those that cannot run as they are set with the reason in `blocked`: each becomes a row and the
+    others run. Raises HarnessError where that is every cell, and for an unwritable folder; nothing has been written
+    then. `say` is told which splits one's own texts have."""
     from harness.store.atomic import check_writable
 
-    seen: set[Any] = set()
-    for cell in cells:
-        if cell.unsupported:
-            continue
-        cell.assets  # noqa: B018  computing it is the check
-        settings = cell.settings
-        _check_steps(cell)
-        made = (cell.task, repr(settings.task.options), settings.data)
-        if made not in seen:
-            seen.add(made)
-            _check_task(cell)
-        for model in (settings.generator.model, settings.target.model):
-            if model not in seen:
-                seen.add(model)
-                check_model(model)
-        key = (settings.data, settings.validation.prompts)
-        if key not in seen:
-            seen.add(key)
-            train, _ = articles(settings)
-            if len(train) < settings.grpo.prompts_per_step:
-                raise HarnessError(
-                    f"There are {len(train)} training articles but grpo.prompts_per_step is "
-                    f"{settings.grpo.prompts_per_step}; add articles or lower it."
-                )
+    checks = _Checks()
+    found = [cell if cell.unsupported else checks.marked(cell) for cell in cells]
+    blocked = [cell.blocked for cell in found if cell.blocked]
+    if blocked and all(cell.unsupported for cell in found):
+        raise HarnessError(blocked[0])
     check_writable(runs)
-    for line in told_splits(cells):
+    for line in told_splits([cell for cell in found if not cell.unsupported]):
         say(line)
+    return found
+
+
+class _Checks:
+    """What has been looked at: many cells share a model or a set of texts, and each is looked at once."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[Any, str] = {}
+
+    def marked(self, cell: Cell) -> Cell:
+        """The cell, with the first reason why it cannot run."""
+        from harness.assets.models import check_model
+
+        settings = cell.settings
+        checks: dict[Any, Callable[[], object]] = {
+            ("assets", *map(tuple, cell.references())): lambda: cell.assets,
+            ("steps", cell.task, cell.reward, repr(settings)): lambda: _check_steps(cell),
+            ("task", cell.task, repr(settings.task.options), settings.data): lambda: _check_task(cell),
+            ("model", settings.generator.model): lambda: check_model(settings.generator.model),
+            ("model", settings.target.model): lambda: check_model(settings.target.model),
+            ("articles", settings.data, settings.validation.prompts, settings.grpo.prompts_per_step): lambda: (
+                _check_articles(settings)
+            ),
+        }
+        why = next((reason for key, check in checks.items() if (reason := self._reason(key, check))), "")
+        return replace(cell, blocked=why) if why else cell
+
+    def _reason(self, key: Any, check: Callable[[], object]) -> str:
+        if key not in self.reasons:
+            try:
+                check()
+                self.reasons[key] = ""
+            except HarnessError as error:
+                self.reasons[key] = str(error)
+        return self.reasons[key]
+
+
+def _check_articles(settings: Settings) -> None:
+    """Raises HarnessError where there are fewer training articles than a step has prompts."""
+    train, _ = articles(settings)
+    if len(train) < settings.grpo.prompts_per_step:
+        raise HarnessError(
+            f"There are {len(train)} training articles but grpo.prompts_per_step is "
+            f"{settings.grpo.prompts_per_step}; add articles or lower it."
+        )

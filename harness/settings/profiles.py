@@ -41,6 +41,7 @@ from pydantic import ValidationError
 from harness.contracts import HarnessError, unknown
 from harness.settings.reading import plain, read_yaml
 from harness.settings.schema import OPTIONS, Settings, groups, known_keys, required_keys
+from harness.settings.variants import Several, parse_values
 
 Layer = Literal["default", "base", "task", "reward", "pair", "--set"]
 CONDITION = "inner_steps_at_least"
@@ -343,10 +344,15 @@ def _short(data: Any) -> str:
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`a.b=c` -> ("a.b", c) with c read as YAML. Raises HarnessError."""
+    """`a.b=c` -> ("a.b", c) with c read as YAML; `a.b=c,d` -> ("a.b", Several(c, d)), which `run` compares (see
+    harness/settings/variants.py). Raises HarnessError."""
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise HarnessError(f"--set takes KEY=VALUE (as in grpo.steps=40), not '{text[:80]}'.")
+    return key.strip(), parse_values(value, lambda part: _parsed(key, part))
+
+
+def _parsed(key: str, value: str) -> Any:
     parsed = read_yaml(value, f"The value of --set {key}")
     if isinstance(parsed, dict) and not value.lstrip().startswith("{"):
         parsed = value  # a text with a colon in it, not a mapping
@@ -355,7 +361,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
             parsed = float(parsed)
         except ValueError:
             pass
-    return key.strip(), plain(parsed, f"The value of --set {key}")
+    return plain(parsed, f"The value of --set {key}")
 
 
 def resolve(profile: Profile, task: str, reward: str, assignments: Mapping[str, Any] | None = None) -> Settings:
@@ -375,9 +381,11 @@ def _resolved(profile: Profile, task: str, reward: str, given: Mapping[str, Any]
     if RATE in given:  # said by hand, it stands against the profile's total rate
         given = {TOTAL_RATE: None} | given
     faults = _Faults()
-    for key in given:
+    for key, value in given.items():
         with faults.kept():
             _check_key(key, "There")
+            if isinstance(value, Several):
+                raise HarnessError(f"--set {key} takes one value here; only `run` compares several.")
     faults.check()
 
     def with_conditions(longest: int) -> tuple[Settings, dict[str, Origin]]:

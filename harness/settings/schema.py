@@ -6,7 +6,7 @@ Values come from a profile (harness/settings/profiles.py says how its layers go 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -242,6 +242,14 @@ class ValidationSettings(Section):
     samples: int = Field(8, ge=0, description="Sampled texts kept at each validation.", json_schema_extra=NEUTRAL)
 
 
+class KeepSettings(Section):
+    """What is kept of a training to look at; it changes no number."""
+
+    rollouts: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        8, description="Rollouts kept of each GRPO step, with reward, advantage and prompt: a number, or all."
+    )
+
+
 class TaskSettings(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -259,6 +267,7 @@ class Settings(Section):
     grpo: GrpoSettings
     inner: InnerSettings
     validation: ValidationSettings = ValidationSettings()
+    keep: KeepSettings = Field(KeepSettings(), json_schema_extra=NEUTRAL)
     task: TaskSettings = TaskSettings()
     reward: RewardSettings = RewardSettings()
 
@@ -290,6 +299,20 @@ def required_keys(model: type[BaseModel] = Settings, prefix: str = "") -> tuple[
             below = isinstance(section, type) and issubclass(section, BaseModel)
             keys += required_keys(section, f"{prefix}{name}.") if below else [f"{prefix}{name}"]
     return tuple(keys)
+
+
+@cache
+def neutral_keys(model: type[BaseModel] = Settings, prefix: str = "", all_below: bool = False) -> frozenset[str]:
+    """Every dotted key that cannot change a number."""
+    keys: set[str] = set()
+    for name, info in model.model_fields.items():
+        extra = info.json_schema_extra
+        neutral = all_below or (isinstance(extra, dict) and extra.get("identity") is False)
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            keys |= neutral_keys(info.annotation, f"{prefix}{name}.", neutral)
+        elif neutral:
+            keys.add(f"{prefix}{name}")
+    return frozenset(keys)
 
 
 @cache

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
+from harness.settings import variants
 from harness.store.record import CellRecord, CellStore, StoredCell, long_frame
 from harness.store.study import CELLS, Study, is_study, open_study
 
@@ -49,18 +51,28 @@ def cell_at(folder: str | Path) -> StoredCell | None:
 
 
 def load(place: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """(wide, long): one cell a row, one measurement a row. Raises HarnessError for damaged or newer results."""
+    """(wide, long): one cell a row, one measurement a row; both with a column for every setting that is not the same in
+    all cells of a task and reward, under its dotted key. Raises HarnessError for damaged or newer results."""
     import pandas
 
+    found = [(cell, record) for cell in find_cells(place) if (record := cell.read())]  # None: just started again
+    settings = _varying_settings([record for _, record in found])
     wide, long = [], []
-    for cell in find_cells(place):
-        record = cell.read()
-        if record is None:  # just started again by another process
-            continue
+    for number, (cell, record) in enumerate(found):
         wide.append(wide_row(record, cell.folder))
         if len(curves := cell.curves()):
-            long.append(curves)
-    return pandas.DataFrame(wide), pandas.concat(long, ignore_index=True) if long else long_frame([])
+            long.append(curves.assign(**{key: values[number] for key, values in settings.items()}))
+    table = pandas.DataFrame(wide)
+    return table.assign(**settings), pandas.concat(long, ignore_index=True) if long else long_frame([])
+
+
+def _varying_settings(records: Sequence[CellRecord]) -> dict[str, list[Any]]:
+    """Dotted key -> one value a record."""
+    views = [variants.dotted(record.settings) for record in records]
+    groups: dict[Any, list[dict[str, Any]]] = {}
+    for record, view in zip(records, views, strict=True):
+        groups.setdefault((record.profile, record.task, record.reward), []).append(view)
+    return {key: variants.column([view.get(key) for view in views]) for key in variants.columns(groups)}
 
 
 def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:

@@ -3,7 +3,10 @@
     <runs>/<profile>/<task>/<reward>/seed<k>-<identity>/
         cell.json        the record below: status and why, settings, provenance, seconds, headline value and floor
         curves.parquet   long table: one measurement a row (step, phase, measure, value, unit, direction)
-        samples.jsonl    sampled texts at fixed steps, with the task's labels
+        samples.jsonl    texts on held-out articles at fixed steps, with article, finish reason, seed and the task's
+                         labels; samples.parquet where there are more than a handful (`HANDFUL`) a step
+        rollouts/        kept rollouts of training: article, reward, advantage, finish reason; a Parquet file for every
+                         few steps, read together by `pandas.read_parquet(CELL/rollouts)`
         arrays.parquet   arrays of the task's evaluations, what its pictures are drawn from
         step-<s>/...     files of the task's evaluations that cannot be drawn
     <runs>/<profile>/    wide.parquet (one cell a row), long.parquet, table.md
@@ -19,7 +22,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -44,6 +48,14 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
 Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
 
 KEY_COLUMNS = ["profile", "task", "reward", "variant", "seed", "identity"]
+HANDFUL = 16
+"""Sampled texts of a step that a file to read with one's eyes may hold."""
+SAMPLE_COLUMNS = ["step", "index", "text", "labels"]
+"""Of a table of sampled texts; `labels` is JSON."""
+ROLLOUT_COLUMNS = [
+    *KEY_COLUMNS,
+    *("step", "index", "text", "reward_value", "advantage", "finish", "title", "article"),
+]
 LONG_COLUMNS = [*KEY_COLUMNS, "step", "phase", "measure", "value", "unit", "direction"]
 
 
@@ -170,6 +182,8 @@ class StoredCell(Protocol):
 
     def samples(self) -> list[dict[str, Any]]: ...
 
+    def rollouts(self) -> pandas.DataFrame: ...
+
     def arrays(self) -> StepArrays: ...
 
     def files(self) -> StepFiles: ...
@@ -223,13 +237,32 @@ class CellStore:
 
     def samples(self) -> list[dict[str, Any]]:
         """Sampled texts in their order: step, index, text and the task's labels."""
+        import pandas
+
         path = self.folder / "samples.jsonl"
         try:
+            if (table := self.folder / "samples.parquet").exists():
+                path = table
+                return samples_of(pandas.read_parquet(path))
             return read_lines(path)
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise self._damaged(path, error) from error
+
+    def rollouts(self) -> pandas.DataFrame:
+        """Kept rollouts of training, ROLLOUT_COLUMNS; no rows where none were kept."""
+        import pandas
+
+        parts = []
+        for path in sorted((self.folder / "rollouts").glob("step-*.parquet")):
+            try:
+                parts.append(pandas.read_parquet(path)[ROLLOUT_COLUMNS])
+            except FileNotFoundError:
+                continue  # just started again by another process
+            except (OSError, ValueError, KeyError) as error:
+                raise self._damaged(path, error) from error
+        return pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=ROLLOUT_COLUMNS)
 
     def arrays(self) -> StepArrays:
         """Step -> name -> array, of every evaluation that gave arrays."""
@@ -271,8 +304,29 @@ class CellStore:
         write_atomic(self.folder / "curves.parquet", parquet_bytes(frame))
 
     def write_samples(self, samples: Iterable[Mapping[str, Any]]) -> None:
-        """One JSON object a line: step, index, text and the task's labels."""
-        write_atomic(self.folder / "samples.jsonl", as_lines(samples))
+        """One JSON object a line: step, index, text and labels; a Parquet file where that is too much to read."""
+        rows = list(samples)
+        table, lines = self.folder / "samples.parquet", self.folder / "samples.jsonl"
+        large = max(Counter(row["step"] for row in rows).values(), default=0) > HANDFUL
+        if large:
+            write_atomic(table, parquet_bytes(samples_frame(rows)))
+        else:
+            write_atomic(lines, as_lines(rows))
+        (lines if large else table).unlink(missing_ok=True)
+
+    def write_rollouts(self, record: CellRecord, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rollouts of some steps, in a file named after the last one; those of earlier files stay."""
+        import pandas
+
+        frame = pandas.DataFrame([{**key_of(record), **row} for row in rows], columns=ROLLOUT_COLUMNS)
+        path = self.folder / "rollouts" / f"step-{int(frame['step'].max()):08d}.parquet"
+        write_atomic(path, parquet_bytes(frame, plain=("text", "reward_value", "advantage")))
+
+    def forget_rollouts(self, after: int) -> None:
+        """Removes the files of later steps, which a resumed cell makes again."""
+        for path in (self.folder / "rollouts").glob("step-*.parquet"):
+            if int(path.stem.removeprefix("step-")) > after:
+                path.unlink(missing_ok=True)
 
     def write_arrays(self, arrays: StepArrays) -> None:
         """All arrays of all steps, in one file. Raises HarnessError for what is no array of numbers."""
@@ -282,6 +336,25 @@ class CellStore:
         if not name or Path(name).name != name or name.startswith("."):
             raise HarnessError(f"The task wants to store a file named {name!r}; use a plain file name.")
         write_atomic(self.folder / f"step-{step}" / name, content)
+
+
+def samples_frame(samples: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """Sampled texts as a table, SAMPLE_COLUMNS."""
+    import pandas
+
+    rows = []
+    for sample in samples:
+        labels = {name: value for name, value in sample.items() if name not in SAMPLE_COLUMNS[:3]}
+        rows.append([sample["step"], sample["index"], sample["text"], json.dumps(labels, ensure_ascii=False)])
+    return pandas.DataFrame(rows, columns=SAMPLE_COLUMNS)
+
+
+def samples_of(frame: pandas.DataFrame) -> list[dict[str, Any]]:
+    """The inverse. Raises KeyError or ValueError for a frame that `samples_frame` did not make."""
+    return [
+        {"step": int(row.step), "index": int(row.index_), "text": row.text} | json.loads(row.labels)
+        for row in frame[SAMPLE_COLUMNS].rename(columns={"index": "index_"}).itertuples(index=False)
+    ]
 
 
 def long_frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:

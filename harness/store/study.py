@@ -3,6 +3,7 @@
     <study>/cells.jsonl      the cells' records, one a line, in the order of the cells' folders
     <study>/curves.parquet   all measurements of all cells, LONG_COLUMNS
     <study>/samples.parquet  all sampled texts: KEY_COLUMNS, step, index, text, labels (JSON)
+    <study>/rollouts.parquet all kept rollouts of training, ROLLOUT_COLUMNS
     <study>/arrays.parquet   all arrays that pictures are drawn from: KEY_COLUMNS, step, name, dtype, shape, data
     <study>/files.parquet    what tasks stored and nobody can draw: KEY_COLUMNS, step, name, content
     <study>/fidelity.parquet comparisons of signals (`harness/signals/records.py`)
@@ -13,7 +14,6 @@ README.md and pictures beside these files are written by hand.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -24,7 +24,18 @@ from harness.contracts import HarnessError
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
 from harness.store.atomic import parquet_bytes, write_together
 from harness.store.lines import as_lines, read_lines
-from harness.store.record import KEY_COLUMNS, CellRecord, StoredCell, key_of, long_frame, parsed, place_of
+from harness.store.record import (
+    KEY_COLUMNS,
+    ROLLOUT_COLUMNS,
+    CellRecord,
+    StoredCell,
+    key_of,
+    long_frame,
+    parsed,
+    place_of,
+    samples_frame,
+    samples_of,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -32,9 +43,9 @@ if TYPE_CHECKING:
 CELLS = "cells.jsonl"
 CURVES = "curves.parquet"
 SAMPLES = "samples.parquet"
+ROLLOUTS = "rollouts.parquet"
 ARRAYS = "arrays.parquet"
 FILES = "files.parquet"
-SAMPLE_COLUMNS = ["step", "index", "text", "labels"]
 FILE_COLUMNS = ["step", "name", "content"]
 
 
@@ -65,10 +76,13 @@ class PackedCell:
         rows = self._rows(SAMPLES)
         if rows is None:
             return []
-        return [
-            {"step": int(row.step), "index": int(row.index_), "text": row.text} | json.loads(row.labels)
-            for row in rows[SAMPLE_COLUMNS].rename(columns={"index": "index_"}).itertuples(index=False)
-        ]
+        return samples_of(rows)
+
+    def rollouts(self) -> pandas.DataFrame:
+        import pandas
+
+        found = self._rows(ROLLOUTS)
+        return pandas.DataFrame(columns=ROLLOUT_COLUMNS) if found is None else found
 
     def arrays(self) -> StepArrays:
         rows = self._rows(ARRAYS)
@@ -139,7 +153,7 @@ def is_study(folder: Path) -> bool:
 
 def open_study(folder: Path) -> Study:
     """The study in `folder`, kept in memory as long as its files stay as they are."""
-    paths = [folder / name for name in (CELLS, CURVES, SAMPLES, ARRAYS, FILES)]
+    paths = [folder / name for name in (CELLS, CURVES, SAMPLES, ROLLOUTS, ARRAYS, FILES)]
     stats = [path.stat() for path in paths if path.exists()]
     return _opened(folder, tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats))
 
@@ -161,7 +175,8 @@ def write_study(folder: Path, cells: Iterable[StoredCell]) -> int:
     pairs = [found[place] for place in sorted(found)]
     frames = {
         CURVES: [cell.curves() for _, cell in pairs],
-        SAMPLES: [_keyed(record, _samples_frame(cell.samples())) for record, cell in pairs],
+        SAMPLES: [_keyed(record, samples_frame(cell.samples())) for record, cell in pairs],
+        ROLLOUTS: [cell.rollouts() for _, cell in pairs],
         ARRAYS: [_keyed(record, arrays_frame(cell.arrays())) for record, cell in pairs],
         FILES: [_keyed(record, _files_frame(cell.files())) for record, cell in pairs],
     }
@@ -180,7 +195,7 @@ def _write(folder: Path, records: Sequence[CellRecord], tables: Mapping[str, byt
     # The records come last: what they name is there then.
     contents[folder / CELLS] = as_lines(record.model_dump() for record in records)
     write_together(contents)
-    for path in (folder / name for name in (CURVES, SAMPLES, ARRAYS, FILES)):
+    for path in (folder / name for name in (CURVES, SAMPLES, ROLLOUTS, ARRAYS, FILES)):
         if path not in contents:
             path.unlink(missing_ok=True)
 
@@ -194,16 +209,6 @@ def _table(parts: Sequence[pandas.DataFrame]) -> bytes:
 def _keyed(record: CellRecord, frame: pandas.DataFrame) -> pandas.DataFrame:
     columns = list(frame.columns)
     return frame.assign(**key_of(record))[[*KEY_COLUMNS, *columns]]
-
-
-def _samples_frame(samples: list[dict[str, Any]]) -> pandas.DataFrame:
-    import pandas
-
-    rows = []
-    for sample in samples:
-        labels = {name: value for name, value in sample.items() if name not in SAMPLE_COLUMNS[:3]}
-        rows.append([sample["step"], sample["index"], sample["text"], json.dumps(labels, ensure_ascii=False)])
-    return pandas.DataFrame(rows, columns=SAMPLE_COLUMNS)
 
 
 def _files_frame(files: StepFiles) -> pandas.DataFrame:
@@ -242,6 +247,7 @@ def _equal(one: StoredCell, other: StoredCell) -> bool:
         one.read() == other.read()
         and one.curves().equals(other.curves())
         and one.samples() == other.samples()
+        and one.rollouts().equals(other.rollouts())
         and arrays_frame(one.arrays()).equals(arrays_frame(other.arrays()))
         and one.files() == other.files()
     )

@@ -234,7 +234,19 @@ def check_backend(settings: GeneratorSettings) -> None:
         raise HarnessError("generator.backend=vllm needs a CUDA device; set generator.backend=transformers.")
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Written:
+    """Rollouts as text, and why each ended: "stop" with an end-of-text token, "length" where it was cut."""
+
+    texts: list[str]
+    finish: list[str]
+
+
+def finishes(rollouts: Sequence[Sequence[int]], stop: Sequence[int]) -> list[str]:
+    """`Written.finish` of rollouts' tokens."""
+    return ["stop" if len(tokens) and tokens[-1] in stop else "length" for tokens in rollouts]
+
+
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -245,9 +257,25 @@ def generate(
     greedy: bool = False,
     bfloat16_copy: Bfloat16Copy | None = None,
 ) -> list[str]:
+    """The texts of `write`."""
+    return write(model, tokenizer, prompts, settings, seed=seed, greedy=greedy, bfloat16_copy=bfloat16_copy).texts
+
+
+@torch.no_grad()
+def write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    settings: GeneratorSettings,
+    *,
+    seed: int,
+    greedy: bool = False,
+    bfloat16_copy: Bfloat16Copy | None = None,
+) -> Written:
     """One rollout a prompt, as text. Draws from its own seeded stream: training's random numbers are not touched.
     `bfloat16_copy` generates instead of the model where it is given."""
     model = bfloat16_copy.current() if bfloat16_copy is not None else model
     rows = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     found = sample(model, tokenizer, rows, settings, seed=seed, greedy=greedy)
-    return tokenizer.batch_decode(found.tokens, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(found.tokens, skip_special_tokens=True)
+    return Written(texts, finishes(found.tokens, stop_tokens(model, tokenizer)))

@@ -54,7 +54,7 @@ from harness.training.prompts import Prompt
 from harness.training.resume import Resumable
 from harness.training.seeds import rollout_seed
 from harness.training.shared_prompts import group_order, log_probs, reorder
-from harness.training.steps import RolloutStats, StepReport
+from harness.training.steps import KeptRollout, RolloutStats, StepReport, places
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -133,14 +133,18 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         sampling: GeneratorSettings | None = None,
         bfloat16_copy: Bfloat16Copy | None = None,
         offloader: Offloader | None = None,
+        keep: int | str = 0,
         **kwargs: Any,
     ) -> None:
-        self._advantage, self._grpo = advantage, grpo
+        self._advantage, self._grpo, self._keep = advantage, grpo, keep
         self._sampling, self._bfloat16_copy, self._offloader = sampling, bfloat16_copy, offloader
         self.seconds = {"generation": 0.0, "reward": 0.0}
         self.rollout_stats: RolloutStats | None = None
         self._reward = CheckedReward(reward)
         self._scored: ScoredRollouts | None = None
+        self._written: tuple[list[Any], list[str], list[list[int]]] | None = None
+        """Prompts, texts and tokens of the batch, of all processes, where some are kept."""
+        self.kept: list[KeptRollout] = []
         self._drawn: list[list[float]] | None = None
         super().__init__(reward_funcs=self._reward, **kwargs)
 
@@ -232,7 +236,8 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         rescaled, credits = rescale(raw), call.credits
         texts, ids = [completion_text(completion) for completion in completions], completion_ids_list
         if processes.world_size() > 1:
-            texts, ids = processes.gather_rows(texts), processes.gather_rows(ids)
+            texts, ids, prompts = (processes.gather_rows(each) for each in (texts, ids, prompts))
+        self._written = (prompts, texts, ids) if self._keep else None
         if credits is not None:
             check_credits(self._reward.__name__, credits, texts)
             credits = token_credits(self.processing_class, ids, texts, credits)
@@ -266,8 +271,25 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
                 source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards
             )
             check_advantages(of_all_ranks)
+        self.kept = self._kept_rollouts(of_all_ranks)
         output["advantages"] = of_all_ranks[rank * count : (rank + 1) * count].to(output["advantages"])
         return output
+
+    def _kept_rollouts(self, of_all_ranks: torch.Tensor) -> list[KeptRollout]:
+        """Some of the batch, with rewards and advantages ((N,), or (N, tokens) where each token has its own)."""
+        if self._written is None:
+            return []
+        from harness.training.generation import finishes, stop_tokens
+
+        prompts, texts, ids = self._written
+        stop = stop_tokens(self.accelerator.unwrap_model(self.model), self.processing_class)
+        found = []
+        for i in places(len(texts), self._keep):
+            row = of_all_ranks[i]
+            advantage = float(row[: max(1, len(ids[i]))].mean()) if row.dim() else float(row)
+            (finish,) = finishes([ids[i]], stop)
+            found.append(KeptRollout(i, prompts[i], texts[i], finish, float(self._scored.raw[i]), advantage))
+        return found
 
 
 class StepCallback(TrainerCallback):
@@ -284,7 +306,8 @@ class StepCallback(TrainerCallback):
         if logs and "loss" in logs and state.global_step % self.updates == 0:
             seconds = {phase: self.trainer.seconds[phase] - before for phase, before in self.before.items()}
             seconds["update"] = time.perf_counter() - self.begun - sum(seconds.values())
-            self.on_step(StepReport(state.global_step // self.updates, self.trainer.rollout_stats, logs, seconds))
+            step, kept = state.global_step // self.updates, self.trainer.kept
+            self.on_step(StepReport(step, self.trainer.rollout_stats, logs, seconds, kept))
             self._begin()
 
 
@@ -303,8 +326,9 @@ def make_trainer(
     report_to: str = "none",
     bfloat16_copy: Bfloat16Copy | None = None,
     offloader: Offloader | None = None,
+    keep: int | str = 0,
 ) -> GeneratorTrainer:
-    """A trainer ready for `.train()`. `on_step(report)` is called after each GRPO step.
+    """A trainer ready for `.train()`. `on_step(report)` is called after each GRPO step, with `keep` of its rollouts.
     `bfloat16_copy` is given of a bfloat16 generator, whose `model` is float32. `offloader` knows the roles "generator"
     and "target".
 
@@ -329,6 +353,7 @@ def make_trainer(
         sampling=generator if generator.backend == "transformers" else None,
         bfloat16_copy=bfloat16_copy,
         offloader=offloader,
+        keep=keep,
         model=model,
         args=trl_settings(generator, grpo, seed=seed, scratch=scratch, report_to=report_to),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),

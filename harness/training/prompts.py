@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Prompt = str | list[dict[str, str]]
+
+
+TITLE = 60
+"""Characters of an article that stand for it."""
+
+
+def article_label(article: str) -> dict[str, str]:
+    """What names an article beside a rollout: the beginning of its first line, and eight digits of its SHA-256."""
+    first = next((line.strip() for line in article.splitlines() if line.strip()), "")
+    title = first if len(first) <= TITLE else first[: TITLE - 3].rstrip(" .,;:") + "..."
+    return {"title": title, "article": hashlib.sha256(article.encode()).hexdigest()[:8]}
 
 
 def bind_template(tokenizer: PreTrainedTokenizerBase, values: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -49,6 +49,29 @@ class RolloutStats:
 
 
 @dataclass(frozen=True)
+class KeptRollout:
+    """One rollout of a step, to be looked at."""
+
+    index: int
+    """Its place in the step's batch; neighbours share a prompt."""
+    prompt: Any
+    text: str
+    finish: str
+    """"stop" with an end-of-text token, "length" where it was cut."""
+    reward_value: float
+    """As the reward gave it."""
+    advantage: float
+    """What its tokens were trained with; their mean where each has its own."""
+
+
+def places(count: int, keep: int | str) -> list[int]:
+    """Which of `count` rollouts are kept: all, or `keep` of them, evenly spaced and of different ranks in their groups,
+    since a reward may give all rollouts of a rank the same."""
+    wanted = count if keep == "all" else min(int(keep), count)
+    return [number * count // wanted + number % (count // wanted) for number in range(wanted)]
+
+
+@dataclass(frozen=True)
 class StepReport:
     """One GRPO step, the `step`-th (from 1)."""
 
@@ -58,6 +81,7 @@ class StepReport:
     """What TRL logs, under its names."""
     seconds: Mapping[str, float]
     """Of the phases generation, reward and update."""
+    kept: Sequence[KeptRollout] = ()
 
     def measures(self) -> dict[str, float]:
         """The known ones of TRAIN_MEASURES."""

@@ -31,7 +31,8 @@ Event = dict[str, Any]
     start       a worker begins it
     elsewhere   another process is at it; it comes last, and is then waited for
     end         `record`: its record; `kept`: True where nothing had to run
-    ...         whatever the job itself tells while it runs ("step" and "validation" of a cell, "note" of a comparison)
+    ...         whatever the job itself tells while it runs ("plan", "step" and "validation" of a cell, "note" of a
+                comparison)
 
 Two more go from an executor to the queue and no further:
 

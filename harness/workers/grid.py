@@ -37,14 +37,14 @@ def run_grid(
     The dearest cells begin first, by the plan's estimate: a long one that began last would leave workers idle.
     """
     since = now()
-    order = sorted(range(len(cells)), key=lambda number: -_hours(cells[number]))
+    order = sorted(range(len(cells)), key=lambda number: -usual_hours(cells[number]))
     jobs = [CellJob(cells[number], runs, policy, since, report_to) for number in order]
     records = executor.run(jobs, lambda job, event: observe(job.cell, event))
     of_number = dict(zip(order, records, strict=False))  # of a launcher's ranks only the first gets records
     return [of_number[number] for number in sorted(of_number)]
 
 
-def _hours(cell: Cell) -> float:
+def usual_hours(cell: Cell) -> float:
     """What the cell would take on some machine: enough to say which of two takes longer. 0 where that is not known."""
     try:
         return estimate(cell.settings, cell.task, cell.reward, usual_device()).hours
@@ -71,6 +71,8 @@ class CellJob:
         record = self.cell.record()
         store = CellStore.of(self.runs, record)
         if record.status == "unsupported":
+            if (before := store.read()) is not None and before.status == "done":
+                return before  # it ran once, whatever is in its way now
             store.write(record)
             return record
         stored = kept(store, self.policy, self.since)

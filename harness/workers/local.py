@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing.connection import wait as ready
 from typing import Any
 
+from harness.machine.libraries import quiet
 from harness.machine.stopping import Interrupted, request_stop
 from harness.machine.trust import trusted
 from harness.workers.executor import FINAL, Event, Executor, Job, Observer, prepare, work
@@ -37,6 +38,10 @@ def default_workers(jobs: int) -> int:
 
 class InProcess(Executor):
     """One job after the other in this process. SIGINT and SIGTERM are the caller's (harness/machine/stopping.py)."""
+
+    def run(self, jobs: Sequence[Job], observe: Observer) -> list[Any]:
+        quiet()
+        return super().run(jobs, observe)
 
     def start(self, number: int, job: Job, *, wait: bool) -> None:
         self._next = (number, job, wait)

@@ -4,7 +4,7 @@ event elsewhere."""
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,16 +14,74 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 from harness.planning.cells import Cell
+from harness.workers.grid import usual_hours
 
 BARS_PER_SECOND = 1
 """How often the bars are drawn: rich's ten times take two per cent of a core from the cells."""
 
 
+class TimeLeft:
+    """How long the grid will still take: by the plan before the first step, then by how fast the plan's work is done.
+
+    The plan's seconds of a cell are those of a usual device (harness/planning/cost.py), until the cell has loaded and
+    says what it takes at the rates measured there.
+    """
+
+    def __init__(self, cells: Sequence[Cell], slots: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.usual = {cell.name: usual_hours(cell) * 3600 for cell in cells if not cell.unsupported}
+        self.measured: dict[str, float] = {}
+        self.done = dict.fromkeys(self.usual, 0.0)
+        """Share of each cell's steps that this run has done or need not do."""
+        self.slots, self.clock, self.begun = max(1, slots), clock, clock()
+        self.worked = 0.0
+        """Planned seconds of the steps that were done here."""
+
+    def plan(self, cell: Cell, seconds: float) -> None:
+        """The cell has loaded; by its plan it takes so long."""
+        self.measured[cell.name] = seconds
+
+    def step(self, cell: Cell, share: float) -> None:
+        """The cell has done this share of its steps."""
+        if cell.name in self.done:
+            self.worked += self._seconds(cell.name) * (share - self.done[cell.name])
+            self.done[cell.name] = share
+
+    def ended(self, cell: Cell) -> None:
+        """The cell is kept, finished or has failed: nothing of it is left."""
+        if cell.name in self.done:
+            self.done[cell.name] = 1.0
+
+    def left(self) -> float | None:
+        """Seconds; None where the plan knows nothing of what is left."""
+        rest = [self._seconds(name) * (1 - share) for name, share in self.done.items() if share < 1]
+        if not rest or not all(rest):
+            return None
+        planned = max(sum(rest) / self.slots, max(rest))
+        elapsed = (self.clock() - self.begun) * min(self.slots, len(self.done))
+        return planned * elapsed / self.worked if self.worked > 0 else planned
+
+    def _seconds(self, name: str) -> float:
+        if name in self.measured:
+            return self.measured[name]
+        usual = sum(self.usual[other] for other in self.measured)
+        return self.usual[name] * (sum(self.measured.values()) / usual if usual else 1.0)
+
+
+def about(seconds: float) -> str:
+    """Seconds as precisely as a plan knows them."""
+    if seconds < 90:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 class Progress:
     """Observer of `run_grid`: `progress(cell, event)`; a context manager around it."""
 
-    def __init__(self, cells: Sequence[Cell], console: Console) -> None:
-        self.console, self.count, self.ended = console, len(cells), 0
+    def __init__(self, cells: Sequence[Cell], console: Console, slots: int = 1) -> None:
+        self.console, self.count = console, len(cells)
+        self.numbers: dict[str, int] = {}
+        """Cell -> its number, in the order in which they start or turn out to be kept."""
+        self.time, self.planned = TimeLeft(cells, slots), False
         self.bars: RichProgress | None = None
         self.tasks: dict[str, Any] = {}
         self.started: dict[str, float] = {}
@@ -50,8 +108,11 @@ class Progress:
 
     def __call__(self, cell: Cell, event: dict[str, Any]) -> None:
         kind = event["event"]
-        if kind == "start":
+        if kind == "plan":
+            self._plan(cell, event["seconds"])
+        elif kind == "start":
             self.started[cell.name] = time.monotonic()
+            self.numbers.setdefault(cell.name, len(self.numbers) + 1)
             if self.bars:
                 self.tasks[cell.name] = self.bars.add_task(
                     escape(cell.name), total=cell.settings.grpo.steps, headline="loading"
@@ -64,15 +125,32 @@ class Progress:
             if self.bars and cell.name in self.tasks:
                 self.bars.remove_task(self.tasks.pop(cell.name))
             self._line(cell, "runs in another process; its turn comes last")
-        elif self.bars:
+        else:
+            self._step(cell, event)
+
+    def _plan(self, cell: Cell, seconds: float) -> None:
+        """Once, before the first step, what everything will take."""
+        self.time.plan(cell, seconds)
+        left = self.time.left()
+        if not self.planned and left is not None:
+            self.planned = True
+            text = f"about {about(left)} for everything by the plan; expect a factor of two either way"
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _step(self, cell: Cell, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        self.time.step(cell, event["step"] / event["of"])
+        left = self.time.left() if event["step"] else None
+        if self.bars:
             headline = _headline(cell, event["headline"])
             self.bars.update(self.tasks[cell.name], completed=event["step"], headline=headline)
         elif kind == "validation":
-            self._line(cell, f"step {event['step']}/{event['of']}: {_headline(cell, event['headline'])}")
+            rest = f" (about {about(left)} left)" if left is not None else ""
+            self._line(cell, f"step {event['step']}/{event['of']}: {_headline(cell, event['headline'])}{rest}")
 
     def _end(self, cell: Cell, event: dict[str, Any]) -> None:
         record = event["record"]
-        self.ended += 1
+        self.time.ended(cell)
         took = f" in {time.monotonic() - self.started[cell.name]:.0f} s" if cell.name in self.started else ""
         text = {
             "done": f"{'kept, ' if event.get('kept') else ''}done{took}: {_headline(cell, record.headline)}",
@@ -86,8 +164,9 @@ class Progress:
 
     def _line(self, cell: Cell, text: str) -> None:
         clock = time.strftime("%H:%M:%S")
+        number = self.numbers.setdefault(cell.name, len(self.numbers) + 1)
         self.console.print(
-            f"{clock} [{self.ended}/{self.count}] {cell.name}: {text}", markup=False, highlight=False, soft_wrap=True
+            f"{clock} [{number}/{self.count}] {cell.name}: {text}", markup=False, highlight=False, soft_wrap=True
         )
 
 

@@ -73,6 +73,21 @@ for (const table of all("table.sortable")) {
   });
 }
 
+// ---- filter: rows of all tables that hold every word; what a task cannot be without (its floor) stays
+const filter = document.getElementById("filter");
+filter.addEventListener("input", () => {
+  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+  let shown = 0;
+  for (const row of all("table.sortable tbody:not(.fixed) > tr")) {
+    const table = row.closest("table");
+    const said = `${table.dataset.about || ""} ${row.textContent}`.toLowerCase();
+    row.hidden = !words.every((word) => said.includes(word));
+    shown += !row.hidden;
+  }
+  document.getElementById("filter-count").textContent = words.length ? `${shown} rows` : "";
+});
+document.getElementById("filtering").hidden = false;
+
 // ---- samples, side by side
 const texts = JSON.parse(document.getElementById("sample-data").textContent);
 const field = (name) => document.getElementById("sample-" + name);
@@ -94,32 +109,46 @@ function marked(text, wanted) {
 }
 function chooseTask() {
   const rows = texts[field("task").value] || {};
-  const names = Object.keys(rows).map((name) => [name, `${name}, seed ${rows[name].seed}`]);
+  const names = Object.keys(rows).map((name) => [name, name]);
+  const of = (part) => [...new Set(Object.values(rows).flatMap(part))];
   fill(field("left"), names);
   fill(field("right"), [["", "(nothing)"], ...names], (names[1] || [""])[0]);
-  const steps = [...new Set(Object.values(rows).flatMap((entry) => entry.rows.map((row) => row[0])))].sort((a, b) => a - b);
-  fill(field("step"), [["", "all"], ...steps.map((step) => [String(step), step === 0 ? "0 (untuned)" : String(step)])], "");
+  fill(field("seed"), of((seeds) => Object.keys(seeds)).sort((a, b) => a - b).map((seed) => [seed, seed]));
+  fill(field("kind"), of((seeds) => Object.values(seeds).flatMap((kinds) => Object.keys(kinds))).map((kind) => [kind, kind]));
+  chooseKind();
+}
+function chooseKind() {
+  const rows = Object.values(texts[field("task").value] || {}).map((seeds) => (seeds[field("seed").value] || {})[field("kind").value] || []).flat();
+  const was = field("step").value;
+  const steps = [...new Set(rows.map((row) => row[0]))].sort((a, b) => a - b);
+  fill(field("step"), [["", "all"], ...steps.map((step) => [String(step), step === 0 ? "0 (untuned)" : String(step)])], steps.includes(Number(was)) ? was : "");
+  const scored = rows.some((row) => row[4] !== null);
+  for (const option of field("order").options) option.disabled = option.value !== "" && !scored;
+  if (!scored) field("order").value = "";
   draw();
 }
 function draw() {
-  const rows = texts[field("task").value] || {};
+  const task = texts[field("task").value] || {};
   const wanted = field("search").value.trim().toLowerCase();
   const sides = [field("left").value, field("right").value].filter((name, place, list) => name && list.indexOf(name) === place);
   const places = new Map();
+  const order = Number(field("order").value);
   sides.forEach((name, side) => {
-    for (const [step, index, labels, text] of rows[name].rows) {
-      if (field("step").value !== "" && String(step) !== field("step").value) continue;
-      const key = step * 1e6 + index;
-      if (!places.has(key)) places.set(key, { step, index, cells: [] });
-      places.get(key).cells[side] = { labels, text };
-    }
+    const rows = ((task[name][field("seed").value] || {})[field("kind").value] || [])
+      .filter(([step, , labels, text]) => (field("step").value === "" || String(step) === field("step").value)
+        && (!wanted || text.toLowerCase().includes(wanted) || labels.toLowerCase().includes(wanted)));
+    // By reward the sides stand beside each other rank by rank, else place by place.
+    if (order) rows.sort((a, b) => order * (a[4] - b[4]));
+    rows.forEach(([step, index, labels, text], rank) => {
+      const key = order ? rank : step * 1e6 + index;
+      if (!places.has(key)) places.set(key, { title: order ? `rank ${rank + 1}` : `step ${step}, text ${index}`, cells: [] });
+      places.get(key).cells[side] = { labels: order ? `step ${step}, text ${index}, ${labels}` : labels, text };
+    });
   });
-  const matches = ({ labels, text }) => text.toLowerCase().includes(wanted) || labels.toLowerCase().includes(wanted);
-  const found = [...places.entries()].sort(([a], [b]) => a - b).map(([, place]) => place)
-    .filter((place) => !wanted || place.cells.some((cell) => cell && matches(cell)));
+  const found = [...places.entries()].sort(([a], [b]) => a - b).map(([, place]) => place);
   field("list").replaceChildren(...found.slice(0, MOST).map((place) => {
     const pair = make("article", "", "pair");
-    pair.append(make("h4", `step ${place.step}, text ${place.index}`));
+    pair.append(make("h4", place.title));
     sides.forEach((name, side) => {
       const quote = make("blockquote");
       const cell = place.cells[side];
@@ -135,7 +164,8 @@ function draw() {
 if (field("task")) {
   fill(field("task"), Object.keys(texts).map((name) => [name, name]));
   field("task").addEventListener("change", chooseTask);
-  for (const name of ["left", "right", "step"]) field(name).addEventListener("change", draw);
+  for (const name of ["seed", "kind"]) field(name).addEventListener("change", chooseKind);
+  for (const name of ["left", "right", "step", "order"]) field(name).addEventListener("change", draw);
   field("search").addEventListener("input", draw);
   chooseTask();
 }

@@ -36,6 +36,37 @@ def test_every_task_and_reward_runs_to_the_end(task, reward, quick, tmp_path):
     assert (CellStore.of(tmp_path, record).folder / "samples.jsonl").read_text().count("\n") == 3 * 4
 
 
+@pytest.mark.parametrize("keep", ["all", 3, 0])
+def test_rollouts_are_kept_with_what_they_earned_and_where_they_come_from(keep, quick, tmp_path):
+    record = run_cell(make_cell("lambada_es", "levenshtein", quick(keep__rollouts=keep)), tmp_path, ignore)
+    assert record.status == "done", record.reason
+    store = CellStore.of(tmp_path, record)
+    kept = store.rollouts()
+    assert len(kept) == {"all": 8, 3: 6, 0: 0}[keep]
+    for sample in store.samples():
+        assert sample["title"].startswith("Article number") and len(sample["article"]) == 8
+        assert sample["finish"] in ("stop", "length") and sample["seed"] == 0
+    if keep != "all":
+        return
+    _, long = load(tmp_path)
+    means = long[long["measure"] == "reward_raw_mean"].set_index("step")["value"]
+    for step, rows in kept.groupby("step"):
+        assert rows["reward_value"].mean() == pytest.approx(means[step], rel=1e-6)
+        assert rows["index"].tolist() == [0, 1, 2, 3] and rows["article"].nunique() == 2
+        assert rows["advantage"].abs().sum() > 0 and rows.groupby("article")["advantage"].sum().abs().max() < 1e-3
+    assert set(kept["finish"]) <= {"stop", "length"} and kept["title"].str.startswith("Article number").all()
+
+
+def test_many_sampled_texts_are_a_table(quick, tmp_path):
+    changes = quick(validation__samples=99, validation__prompts=20, grpo__steps=1)
+    cell = make_cell("lambada_es", "levenshtein", changes)
+    record = run_cell(cell, tmp_path, ignore)
+    store = CellStore.of(tmp_path, record)
+    assert (store.folder / "samples.parquet").exists() and not (store.folder / "samples.jsonl").exists()
+    found = store.samples()
+    assert [row["index"] for row in found] == [*range(20)] * 2 and {"language", "finish"} <= found[0].keys()
+
+
 def test_a_cell_counts_its_work_by_the_tokens_it_read_and_wrote(quick, tmp_path, monkeypatch):
     from harness.training import steps
     from tests.helpers.cells import write_articles

@@ -19,7 +19,8 @@ selenium = pytest.importorskip("selenium", reason="the Python package selenium i
 
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --disable-background-networking "
-    "--disable-component-update --disable-sync --no-first-run --window-size=1280,1000"
+    "--disable-component-update --disable-sync --no-first-run --window-size=1280,1000 "
+    "--force-prefers-reduced-motion"
 ).split()
 STORED = ROOT / "reports" / "studies" / "first_light"
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
@@ -130,6 +131,38 @@ def test_sorting_works_from_the_keyboard(opened: Any) -> None:
     assert column(opened, "#glance", 1) == sorted(column(opened, "#glance", 1))
     button.send_keys(Keys.ENTER)
     assert column(opened, "#glance", 1)[0] == "sgd_metagrad"
+
+
+def test_rows_are_filtered_by_words_in_all_tables(opened: Any) -> None:
+    def rows() -> list[str]:
+        found = opened.find_elements("css selector", "#panel-summary table.sortable tbody:not(.fixed) > tr")
+        return [row.find_element("tag name", "th").text for row in found if row.is_displayed()]
+
+    before = rows()
+    opened.find_element("id", "filter").send_keys("adam")
+    assert set(rows()) == {"adam_metagrad"} and 0 < len(rows()) < len(before)
+    assert opened.find_element("id", "filter-count").text.endswith("rows")
+    opened.find_element("id", "filter").clear()
+    opened.find_element("id", "filter").send_keys(" ")
+    assert rows() == before
+
+
+def test_rollouts_of_training_are_sorted_by_reward(opened: Any) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    opened.find_element("id", "tab-samples").click()
+    choose = lambda name, text: Select(opened.find_element("id", f"sample-{name}")).select_by_visible_text(text)
+    choose("task", "lambada_es (tiny)")
+    seeds = Select(opened.find_element("id", "sample-seed")).options
+    assert [option.text for option in seeds] == ["0", "1", "2"]
+    choose("seed", "2")
+    choose("kind", "training")
+    choose("right", "(nothing)")
+    for words, sign in (("highest reward first", -1), ("lowest reward first", 1)):
+        choose("order", words)
+        said = [quote.text for quote in opened.find_elements("css selector", ".pair small")]
+        rewards = [float(text.split("reward: ")[1].split(",")[0]) for text in said]
+        assert len(rewards) > 5 and rewards == sorted(rewards, key=lambda value: sign * value)
 
 
 def test_samples_stand_side_by_side_and_can_be_searched(opened: Any) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness.store.frames import find_cells, load
 from reports import figures, site, style, svg
@@ -226,6 +230,67 @@ def test_ticks_cover_any_range(low: float, high: float) -> None:
     step = found[1] - found[0]
     assert 2 <= len(found) <= 8 and step > 0
     assert found[0] <= low + 1e-6 * step and found[-1] >= high - 1e-6 * step
+
+
+VALUES = st.sampled_from([0.0, 1.0, math.nextafter(1.0, 2.0), -3.5, 1e-300, 5e-324, 1e300, -1e300, 1.7e308, math.inf])
+CURVES = st.one_of(
+    st.lists(st.one_of(VALUES, st.just(math.nan)), min_size=1, max_size=9),
+    st.lists(st.floats(), min_size=1, max_size=9),
+    st.builds(lambda value, count: [value] * count, st.floats(allow_nan=False), st.integers(1, 9)),
+    st.builds(lambda value: [value, math.nextafter(value, math.inf), value], st.floats(-1e300, 1e300)),
+)
+"""Constant, one point, gaps, very small and large, one unit in the last place apart, negative, anything."""
+
+
+@given(st.lists(CURVES, min_size=1, max_size=3), st.sampled_from(["loss", "share [fraction]"]))
+@settings(max_examples=300, deadline=None)
+def test_any_curve_becomes_a_panel_of_numbers(lines: list[list[float]], label: str) -> None:
+    series = []
+    for number, values in enumerate(lines):
+        y = np.array(values)
+        series.append(figures.Series(f"s{number}", number, number, np.arange(len(y)), y, y, y, 2))
+    panel = figures.Panel("t", "GRPO step", label, tuple(series))
+    figure = figures.Figure("k", "t", "c", (panel,))
+    drawn = ElementTree.fromstring(svg.panel(panel, figure.limits(panel)))
+    paths = [path.get("d", "") for path in drawn.iter("path")]
+    assert not any(word in path for path in paths for word in ("nan", "inf")) and panel.alt
+    numbers = [float(number) for path in paths for number in re.findall(r"M(-?[\d.]+) ", path)]
+    assert all(-1 <= number <= svg.WIDTH + 1 for number in numbers)
+    dots = [group.findall("path")[-1].get("d", "") for group in drawn.iter("g")]
+    assert sum(path.count("z") for path in dots) == sum(
+        min(svg.MARKS, sum(map(math.isfinite, values))) for values in lines
+    )
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
+@settings(max_examples=300)
+def test_ticks_are_different_and_read_differently(one: float, other: float) -> None:
+    found = svg.ticks(min(one, other), max(one, other))
+    assert 2 <= len(found) <= 8 and np.isfinite(found).all() and (np.diff(found) > 0).all()
+    assert len({svg._tick(value, found) for value in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[2.0, 2.0], [3.0], [1.0, math.nan, 2.0], [math.nan], [1e-300, 2e-300], [1e300, -1e300], [1.7e308, -1.7e308]]
+    + [[1.0, math.nextafter(1.0, 2.0)], [-5.0, -2.0], [0.0, math.inf]],
+)
+def test_any_curve_becomes_a_file(tmp_path: Path, values: list[float]) -> None:
+    y = np.array(values)
+    line = figures.Series("s", 0, 0, np.arange(len(y)), y, y, y, 2)
+    panels = tuple(figures.Panel("t", "GRPO step", label, (line,)) for label in ("loss", "share [fraction]"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.save(figures.Figure("k", "t", "c", panels), tmp_path / "a.svg")
+    assert ElementTree.parse(tmp_path / "a.svg").getroot().tag.endswith("svg")
+
+
+def test_a_line_has_a_gap_where_a_value_is_missing() -> None:
+    y = np.array([0.0, 1.0, math.nan, 1.0, 0.0])
+    line = figures.Series("s", 0, 0, np.arange(5.0), y, y, y, 1)
+    drawn = svg.panel(figures.Panel("t", "x", "loss", (line,)))
+    (path,) = re.findall(r'class="line" d="([^"]+)"', drawn)
+    assert path.count("M") == 2 and path.count("L") == 2
 
 
 def test_every_marker_has_a_shape() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from harness.contracts import HarnessError
 from harness.store.frames import find_cells, load
 from harness.store.record import CellRecord, CellStore
-from reports import gather, site, style
+from reports import answer, gather, site, stats, style, summary
 from scripts import bench_report
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'><!-- {{ 7*7 }} ![x](http://evil.example/x)"
@@ -111,7 +112,7 @@ def test_text_from_runs_is_never_markup(tmp_path: Path, generate: Callable[..., 
     assert not any("onerror" in attributes for _, attributes in seen.elements)
     assert page.count("{{ 7*7 }}") > 5 and not re.search(r"!-- 49\b", page), "a template was filled in twice"
     data = re.search(r'id="sample-data">(.*?)</script>', page, re.S)
-    assert data and HOSTILE in json.loads(data[1])["lambada_es (tiny)"]["naive"]["rows"][0][3]
+    assert data and HOSTILE in json.loads(data[1])["lambada_es (tiny)"]["naive"]["0"]["held-out"][0][3]
     report = (tmp_path / "site" / "report.md").read_text(encoding="utf-8")
     outside = re.sub(r"^(`{3,})text\n.*?^\1$", "", report, flags=re.S | re.M)
     assert "<script" not in outside and "<img" not in outside and "![x]" not in outside
@@ -198,6 +199,45 @@ def test_no_results_is_a_sentence(tmp_path: Path) -> None:
         site.build(tmp_path, tmp_path / "site")
 
 
+def test_the_page_opens_with_the_answer_and_a_picture(runs: Path, built: Path) -> None:
+    page = built.read_text(encoding="utf-8")
+    start = page.index("<h2>The answer</h2>")
+    assert start < page.index("<svg", start) < page.index('id="glance"')
+    blocks = {block.task: block for block in summary.blocks(load(runs)[0])}
+    said = {each.heading: each for each in answer.answers(list(blocks.values()))}
+    mine, block = said["lambada_es (tiny)"], blocks["lambada_es"]
+    best = block.rows[0]
+    assert mine.signal.startswith(f"{best.label} leads: target language [fraction] {best.median:.3f}, better by ")
+    separated = [c for c in stats.pairs(block) if c.separated and best.label in (c.name, c.reference)]
+    assert separated and all(c.reference in mine.sure for c in separated) and "beyond chance" in mine.sure
+    assert mine.signal.split(" (")[0] in html.unescape(page)
+    report = (built.parent / "report.md").read_text(encoding="utf-8")
+    assert report.index("leads: ") < report.index("## Results")
+
+
+def test_the_answer_is_careful(tmp_path: Path, generate: Callable[..., int]) -> None:
+    def said(runs: Path) -> str:
+        (found,) = answer.answers(summary.blocks(load(runs)[0]))
+        return found.text
+
+    generate(tmp_path / "one", tasks=("67",), rewards=("naive",), seeds=(0,))
+    assert "No other signal has finished" in said(tmp_path / "one")
+    generate(tmp_path / "one", tasks=("67",), rewards=("adam_metagrad",), seeds=(0,))
+    assert "With one seed in common nothing says" in said(tmp_path / "one")
+    generate(tmp_path / "two", tasks=("67",), rewards=("naive", "adam_metagrad"), seeds=(0, 1), noise=0.0)
+    for cell in find_cells(tmp_path / "two"):
+        record = cell.read()
+        assert record is not None
+        record.headline, record.floor, record.variant = 0.5, 0.6, "quick"
+        CellStore(cell.folder).write(record)
+    careful = said(tmp_path / "two")
+    assert careful.startswith("No signal moved it the right way") and "quick run" in careful
+    assert "2 seeds do not tell it apart" in careful
+    page = site.build(tmp_path / "two", tmp_path / "site").read_text(encoding="utf-8")
+    assert "2 seeds, all the same: no interval" in page and "0.500..0.500" not in page
+    assert "quick" in (tmp_path / "site" / "report.md").read_text(encoding="utf-8")
+
+
 def test_the_same_results_make_the_same_page(runs: Path, built: Path, tmp_path: Path) -> None:
     site.build(runs, tmp_path)
     for path in built.parent.rglob("*"):
@@ -246,7 +286,7 @@ def test_long_texts_are_thinned_and_the_page_says_so(
     assert re.search(r"\d+ texts were left out", page)
     data = re.search(r'id="sample-data">(.*?)</script>', page, re.S)
     assert data
-    rows = json.loads(data[1])["67 (tiny)"]["naive"]["rows"]
+    rows = json.loads(data[1])["67 (tiny)"]["naive"]["0"]["held-out"]
     assert {0, 25} <= {row[0] for row in rows} and len(data[1]) < 8000
 
 

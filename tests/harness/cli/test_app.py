@@ -12,6 +12,7 @@ from harness.assets.models import load_model
 from harness.contracts import HarnessError
 from harness.settings.profiles import parse_assignment
 from harness.store.frames import load
+from harness.workers.progress import TimeLeft, about
 from tests.helpers.command import flags, run_harness, start_harness
 
 
@@ -27,6 +28,57 @@ def test_the_command_runs_two_workers_and_prints_the_table(quick, tmp_path):
     assert "untuned generator" in table
     stored = {path.name for path in (tmp_path / "runs" / "tiny").iterdir() if path.is_file()}
     assert stored == {"table.md", "wide.parquet", "long.parquet"}
+
+
+def test_a_pair_that_lacks_texts_is_a_row_the_others_run_and_the_exit_code_says_so(quick, tmp_path):
+    changes = quick()
+    del changes["inner.warmup_steps"]  # of uuid: 96 steps on four texts
+    found = run_harness(
+        "run", "--task", "norm,uuid", "--reward", "naive", "--workers", "0", *flags(changes), cwd=tmp_path
+    )
+    assert found.code == 3, found.err
+    assert "unsupported: uuid/naive would split training sets of 4 texts into 96" in " ".join(found.out.split())
+    wide, _ = load(tmp_path / "runs")
+    assert dict(zip(wide["task"], wide["status"], strict=True)) == {"norm": "done", "uuid": "unsupported"}
+
+
+def test_lines_count_what_starts_and_say_how_long_it_takes(quick, tmp_path):
+    found = run_harness(
+        "run", "--task", "norm", "--reward", "naive", "--set", "grpo.lr=1e-4,3e-4", "--workers", "0", *flags(quick()),
+        cwd=tmp_path, width=80,
+    )  # fmt: skip
+    assert found.code == 0, found.err
+    lines = found.out.splitlines()
+    assert [line[9:] for line in lines if line.endswith("starts")] == [
+        "[1/2] norm/naive lr 1e-4 seed 0: starts",
+        "[2/2] norm/naive lr 3e-4 seed 0: starts",
+    ]
+    planned = [line for line in lines if "by the plan" in line]
+    assert len(planned) == 1 and lines.index(planned[0]) < next(i for i, line in enumerate(lines) if "step 0/2" in line)
+    assert any("Where the time went: " in line for line in lines)
+    assert any(line.startswith("naive (lr 3e-4) ") for line in lines) and max(map(len, lines[-12:-3])) <= 80
+    assert "newly initialized" not in found.out + found.err
+    again = run_harness(
+        "run", "--task", "norm", "--reward", "naive", "--set", "grpo.lr=3e-4", *flags(quick()), cwd=tmp_path
+    )
+    assert "kept, done" in again.out and "(lr " not in again.out, "one setting needs no name"
+
+
+def test_the_time_left_follows_the_plan_and_then_the_clock(make_cell, quick):
+    cells = [make_cell("norm", "naive", quick(), seed) for seed in range(3)]
+    clock = [0.0]
+    time = TimeLeft(cells, 2, lambda: clock[0])
+    time.usual = {cell.name: 10.0 for cell in cells}
+    assert time.left() == 15.0, "three cells on two workers"
+    time.plan(cells[0], 40.0)
+    assert time.left() == 60.0, "what is measured of one says how much slower all are"
+    clock[0] = 10.0
+    time.step(cells[0], 0.5)  # half of 40 planned seconds in ten, on one of two workers
+    assert time.left() == pytest.approx((20 + 40 + 40) / 2)
+    time.ended(cells[0]), time.ended(cells[1])
+    assert time.left() == pytest.approx(40.0)
+    time.ended(cells[2])
+    assert time.left() is None and about(61) == "60 s" and about(400) == "7 min"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])

@@ -258,6 +258,52 @@ def test_too_few_texts_for_the_inner_steps_are_said_before_the_run(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("steps", [[], [1, 24]])
+def test_a_quick_run_is_small_other_and_called_so(steps, tmp_path, nothing_loads):
+    from harness.registry import REWARDS, TASKS
+
+    pairs = load_profile("tiny"), TASKS.names(), REWARDS.names(), [0], {}, steps
+    usual, quick = cross_product(*pairs), cross_product(*pairs, quick=True)
+    assert len(usual) == len(quick)
+    for cell in preflight(quick, tmp_path):
+        assert not cell.blocked and cell.variant.startswith("quick")
+        grpo = cell.settings.grpo
+        assert grpo.rollouts_per_step % grpo.updates_per_step == 0
+        assert grpo.steps * grpo.prompts_per_step <= 3 * 96
+    identities = [{cell.record().identity for cell in cells} for cells in (usual, quick)]
+    assert not identities[0] & identities[1]
+
+
+def test_what_is_set_by_hand_stands_in_a_quick_run(nothing_loads):
+    (cell,) = cross_product(load_profile("tiny"), ["norm"], ["naive"], [0], {"grpo.steps": 5}, quick=True)
+    assert cell.settings.grpo.steps == cell.given["grpo.steps"] == 5
+
+
+def test_what_one_pair_lacks_stops_no_other(tmp_path, nothing_loads):
+    given = {"validation.prompts": 16}  # uuid trains its target in 32 steps
+    cells = cross_product(load_profile("tiny"), ["uuid", "norm"], ["naive", "levenshtein"], [0, 1], given)
+    found = preflight(cells, tmp_path)
+    assert [cell.name for cell in found] == [cell.name for cell in cells]
+    blocked = [cell for cell in found if cell.blocked]
+    assert {cell.task for cell in blocked} == {"uuid"} and len(blocked) == 2
+    assert "16 texts into" in blocked[0].blocked and "raise validation.prompts" in blocked[0].blocked
+    record = blocked[0].record()
+    assert record.status == "unsupported" and record.reason == blocked[0].blocked
+    assert record.identity == cells[0].record().identity, "the cell keeps its identity"
+    free = next(cell for cell in found if cell.task == "norm" and cell.reward == "naive")
+    assert free.record().status == "running"
+
+
+def test_a_missing_asset_of_one_reward_stops_no_other(tmp_path, nothing_loads):
+    given = {"reward.options.embedding_model": "./no-such-model"}
+    profile = load_profile("tiny")
+    cells = cross_product(profile, ["lambada_es"], ["naive"], [0], {})
+    cells += cross_product(profile, ["lambada_es"], ["embedding"], [0], given)
+    kept, lacking = preflight(cells, tmp_path)
+    assert not kept.blocked and "no-such-model" in lacking.blocked
+    assert lacking.record().assets == {}
+
+
 def test_a_task_that_breaks_costs_its_own_rows_and_one_that_refuses_is_said_before_the_run(
     tmp_path, monkeypatch, nothing_loads
 ):

@@ -7,8 +7,11 @@ from contextlib import nullcontext
 import pytest
 
 from harness.contracts import HarnessError
+from harness.grid import cross_product
+from harness.settings import variants
 from harness.settings.options import check_names, check_options
-from harness.settings.profiles import load_profile, profile_from, profile_names
+from harness.settings.profiles import load_profile, parse_assignment, profile_from, profile_names, resolve
+from harness.settings.variants import Several
 
 
 def own(settings=None, **layers):
@@ -85,3 +88,50 @@ def test_what_a_package_registers_may_be_named(register):
         check_names(profile)
     register("of_a_package", lambda context: None)
     check_options(profile, {}, ["norm"], ["of_a_package"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("grpo.lr=1e-4,3e-4", Several([1e-4, 3e-4])),
+        ("grpo.lr=1e-4, 3e-4", Several([1e-4, 3e-4])),
+        ("grpo.betas=[0.9,0.99]", [0.9, 0.99]),
+        ("grpo.betas=[0.9,0.99],[0.8,0.99]", Several([[0.9, 0.99], [0.8, 0.99]])),
+        ("grpo.lr=1e-4,1.0e-4", 1e-4),
+        ("generator.model=./a,./b", Several(["./a", "./b"])),
+        ("generator.prompt=Rephrase, please: <article>", "Rephrase, please: <article>"),
+        ('generator.prompt="one,two"', "one,two"),
+        ("grpo.lr_schedule=linear,cosine", Several(["linear", "cosine"])),
+        ("inner.microbatch=null,4", Several([None, 4])),
+        ("generator.template_values={a: 1, b: 2}", {"a": 1, "b": 2}),
+    ],
+)
+def test_several_values_are_variants_and_a_list_is_one_value(text, value):
+    found = parse_assignment(text)[1]
+    assert found == value and isinstance(found, Several) == isinstance(value, Several)
+
+
+def test_every_combination_is_a_variant_named_by_what_differs():
+    given = {"grpo.lr": Several([1e-4, 3e-4]), "inner.optimizer.lr": Several([1e-5, 0.5]), "grpo.steps": 2}
+    cells = cross_product(load_profile("tiny"), ["norm"], ["naive"], [0, 1], given)
+    assert len(cells) == 8 and len({cell.record().identity for cell in cells}) == 8
+    assert cells[0].name == "norm/naive lr 1e-4, optimizer.lr 1e-5 seed 0"
+    assert cells[0].given == {"grpo.lr": 1e-4, "inner.optimizer.lr": 1e-5, "grpo.steps": 2}
+    with pytest.raises(HarnessError, match="only `run` compares several"):
+        resolve(load_profile("tiny"), "norm", "naive", given)
+
+
+def test_stored_settings_are_named_by_what_changes_numbers():
+    stored = resolve(load_profile("tiny"), "norm", "naive").model_dump(mode="json")
+    views = {}
+    for key, lr, every in (("a", 1e-4, 2), ("b", 3e-4, 8)):
+        settings = {**stored, "grpo": {**stored["grpo"], "lr": lr, "checkpoint_every": every}}
+        views[key] = variants.dotted(settings)
+    assert variants.names(views) == {"a": "lr 1e-4", "b": "lr 3e-4"}
+    assert variants.names({"a": views["a"]}) == {"a": ""}
+    same = variants.names({"a": views["a"], "b": views["a"]})
+    assert same == {"a": "settings a", "b": "settings b"}, "an asset's content may differ alone"
+    old = {**stored, "retired": {"knob": 3}}
+    assert variants.dotted(old)["retired"] == {"knob": 3}
+    del old["grpo"]["lr_schedule"]
+    assert variants.dotted(old)["grpo.lr_schedule"] == "constant", "what was not stored has its default"

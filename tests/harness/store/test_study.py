@@ -24,6 +24,9 @@ SAMPLES = [
     {"step": 0, "index": 0, "text": "one\u2028line,\x85 \r\n all of it", "language": "Spanish"},
     {"step": 0, "index": 1, "text": "", "longest_piece": 3, "share": 0.1, "nothing": None},
 ]
+ROLLOUT = dict(
+    index=0, text="t", reward_value=1e-9, advantage=-0.5, finish="stop", title="An article", article="0a1b2c3d"
+)
 ARRAYS = {
     0: {"delta": np.array([[0.1, -0.0, np.nan]]), "target": np.array([[1, -1, 1]], dtype=np.int8)},
     8: {"delta": np.array([[1e-300, np.inf, 3.0]]), "mask": np.array([True]), "scalar": np.array(2.5, dtype="f4")},
@@ -40,6 +43,8 @@ def cell(runs, task="t", seed=0, *, value=0.1, parts=True, **changes) -> CellSto
         row = dict(phase="validation", measure="m", unit="", direction="higher")
         store.write_curves(record, [row | {"step": step, "value": value / (step + 3)} for step in range(5)])
         store.write_samples(SAMPLES)
+        for step in (1, 2):
+            store.write_rollouts(record, [{"step": step, **ROLLOUT}, {"step": step, **ROLLOUT, "index": 4}])
         store.write_arrays(ARRAYS)
         store.write_file(8, "notes.bin", bytes(range(256)))
     return store
@@ -71,12 +76,14 @@ def relative(wide, place):
 
 def test_everything_comes_back(runs, study):
     assert {path.name for path in study.iterdir()} == {
-        *("cells.jsonl", "curves.parquet", "samples.parquet", "arrays.parquet", "files.parquet")
+        *("cells.jsonl", "curves.parquet", "samples.parquet", "rollouts.parquet", "arrays.parquet", "files.parquet")
     }
     for old, new in zip(find_cells(runs), find_cells(study), strict=True):
         assert new.folder.relative_to(study) == old.folder.relative_to(runs)
         assert new.read() == old.read()
         assert_frame_equal(new.curves(), old.curves(), check_exact=True)
+        assert_frame_equal(new.rollouts(), old.rollouts(), check_exact=True)
+        assert len(old.rollouts()) == (4 if old.read().status == "done" else 0)
         assert [list(row.items()) for row in new.samples()] == [list(row.items()) for row in old.samples()]
         assert new.files() == old.files()
         for step, named in old.arrays().items():
@@ -129,14 +136,14 @@ def test_a_study_that_changed_is_read_again(runs, study):
 
 
 @pytest.mark.parametrize(
-    "name", ["cells.jsonl", "curves.parquet", "samples.parquet", "arrays.parquet", "files.parquet"]
+    "name", ["cells.jsonl", "curves.parquet", "samples.parquet", "rollouts.parquet", "arrays.parquet", "files.parquet"]
 )
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"PAR1"])
 def test_damaged_files_are_one_sentence(study, name, content):
     (study / name).write_bytes(content)
     with pytest.raises(HarnessError, match=f"{name} is damaged"):
         for found in find_cells(study):
-            found.curves(), found.samples(), found.arrays(), found.files()
+            found.curves(), found.samples(), found.rollouts(), found.arrays(), found.files()
 
 
 def test_a_newer_record_is_refused_with_its_version(study):
@@ -183,10 +190,11 @@ def test_new_cells_join_old_ones_and_equal_ones_are_kept_once(runs, study, tmp_p
         lambda store: store.write(store.read().model_copy(update={"headline": 0.7})),
         lambda store: store.write_curves(store.read(), []),
         lambda store: store.write_samples(SAMPLES[:1]),
+        lambda store: store.forget_rollouts(after=1),
         lambda store: store.write_arrays({0: ARRAYS[0]}),
         lambda store: store.write_file(8, "notes.bin", b""),
     ],
-    ids=["record", "curves", "samples", "arrays", "files"],
+    ids=["record", "curves", "samples", "rollouts", "arrays", "files"],
 )
 def test_other_content_is_a_conflict_that_is_named(runs, study, change):
     store = find_cells(runs)[1]
@@ -241,7 +249,7 @@ def test_pack_says_what_it_did(runs, tmp_path, command):
     assert code == 0 and "5 cells; " in out and "1 cells have not ended" in out
     files = [path for path in runs.rglob("*") if path.is_file()]
     assert f"{len(files)} files with {sum(path.stat().st_size for path in files):,} bytes before" in out
-    assert f"5 files with {sum(path.stat().st_size for path in (tmp_path / 'new').iterdir()):,} bytes now" in out
+    assert f"6 files with {sum(path.stat().st_size for path in (tmp_path / 'new').iterdir()):,} bytes now" in out
     assert len(find_cells(tmp_path / "new")) == 5
 
 
