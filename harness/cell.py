@@ -169,9 +169,9 @@ class _Run:
         import torch
         from transformers import set_seed
 
-        from harness.training.grpo import make_trainer
-
         with self._phase("load"):
+            from harness.training.grpo import make_trainer  # seconds, and TRL's
+
             device = measured_device()  # first: what it measures with is no part of the cell's memory
             reset_peak_memory()
             set_seed(self.cell.seed)
@@ -184,22 +184,23 @@ class _Run:
         else:
             self._validate(0)
         with tempfile.TemporaryDirectory() as scratch:
-            self.trainer = make_trainer(
-                self.generator,
-                self.tokenizer,
-                self.prompts,
-                self.reward,
-                advantage=self.advantage,
-                generator=self.settings.generator,
-                grpo=self.settings.grpo,
-                seed=self.cell.seed,
-                scratch=scratch,
-                on_step=self._step,
-                report_to=self.report_to,
-                bfloat16_copy=self.bfloat16_copy,
-                offloader=self.offloader,
-                keep=self.settings.keep.rollouts,
-            )
+            with self._phase("load"):
+                self.trainer = make_trainer(
+                    self.generator,
+                    self.tokenizer,
+                    self.prompts,
+                    self.reward,
+                    advantage=self.advantage,
+                    generator=self.settings.generator,
+                    grpo=self.settings.grpo,
+                    seed=self.cell.seed,
+                    scratch=scratch,
+                    on_step=self._step,
+                    report_to=self.report_to,
+                    bfloat16_copy=self.bfloat16_copy,
+                    offloader=self.offloader,
+                    keep=self.settings.keep.rollouts,
+                )
             self.trainer.train_from(self.resumed, scratch) if self.resumed else self.trainer.train()
         if torch.cuda.is_available():
             self.record.device_memory_bytes = torch.cuda.max_memory_allocated()

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 TOLERANCE = 0.05
 CLEAR = 3.0
 """Tolerances by which every seed has to move where statistics cannot decide."""
+WHOLE_NAME = 44
+"""Characters of a row's name that a terminal shows without a break."""
 ENOUGH_SEEDS = 3
 """Seeds from which a t interval is worth asking: from two it is thirteen standard errors wide."""
 
@@ -95,14 +97,20 @@ class DiffResult:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for place, head in enumerate(HEADS):
-            table.add_column(head, justify="left" if place in (0, 1, len(HEADS) - 1) else "right", overflow="fold")
+        table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
+        for place, head in enumerate(HEADS[:-1]):
+            # Numbers and names stay whole, very long names aside; why a row is judged so stands below the table.
+            whole = place != 1 or all(len(row.name) <= WHOLE_NAME for row in self.rows)
+            head, justify = head.replace(" change", "\nchange").replace(" % ", " %\n"), "left" if place < 2 else "right"
+            table.add_column(head, justify=justify, overflow="fold", no_wrap=whole)
         colours = {"worse": "red", "improved": "green", "missing": "yellow", "not comparable": "yellow"}
         for row in self.rows:
-            cells = [Text(cell) for cell in _cells(row)]
+            cells = [Text(cell) for cell in _cells(row)[:-1]]
             cells[0].stylize(colours.get(row.verdict, ""))
             table.add_row(*cells)
-        return Group(*([table, Text("")] if self.rows else []), Text(self.reason))
+        reasons = [Text(f"{row.name}: {row.reason}") for row in self.rows if row.reason]
+        reasons += [Text("")] if reasons else []
+        return Group(*([table, Text(""), *reasons] if self.rows else []), Text(self.reason))
 
 
 def compare(base: Path, new: Path, *, tolerance: float = TOLERANCE, partial: bool = False) -> DiffResult:
