@@ -218,8 +218,9 @@ def test_a_target_for_every_rank_costs_a_metric_each():
 
 
 def test_shorter_inner_trainings_get_fewer_texts_and_more_steps():
-    cells = cross_product(load_profile("tiny"), ["67"], ["adam_metagrad"], [0], {"validation.every": 6}, [1, 8, 96])
-    base = resolve(load_profile("tiny"), "67", "adam_metagrad").grpo
+    given = {"validation.every": 6, "grpo.prompts_per_step": 192, "grpo.updates_per_step": 24}
+    cells = cross_product(load_profile("tiny"), ["67"], ["adam_metagrad"], [0], given, [1, 8, 96])
+    base = resolve(load_profile("tiny"), "67", "adam_metagrad", given).grpo
     for cell, steps in zip(cells, (1, 8, 96), strict=True):
         grpo, validation = cell.settings.grpo, cell.settings.validation
         assert grpo.prompts_per_step == base.prompts_per_step * steps / 96
@@ -266,8 +267,8 @@ def test_a_quick_run_is_small_other_and_called_so(steps, tmp_path, nothing_loads
     usual, quick = cross_product(*pairs), cross_product(*pairs, quick=True)
     assert len(usual) == len(quick)
     for cell, as_usual in zip(preflight(quick, tmp_path), preflight(usual, tmp_path), strict=True):
-        # With T as an axis, uuid's short trainings have fewer texts than its warm-up has steps, quick or not.
-        assert bool(cell.blocked) == bool(as_usual.blocked) and (steps or not cell.blocked)
+        # With T as an axis, uuid's short trainings have fewer texts than its warm-up has steps.
+        assert bool(cell.blocked) >= bool(as_usual.blocked) and (steps or not cell.blocked)
         assert cell.variant.startswith("quick")
         grpo = cell.settings.grpo
         assert grpo.rollouts_per_step % grpo.updates_per_step == 0
