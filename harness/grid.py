@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.planning.cells import Cell
+from harness.planning.cells import Cell, said_contacts
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import Settings
@@ -23,7 +23,8 @@ def cross_product(
     inner_steps: Sequence[int] = (),
 ) -> list[Cell]:
     """Every cell of the grid, in the order tasks, variants, rewards, seeds. Each of `inner_steps` (T) is a variant;
-    without any there is one, with the settings as they are. Raises HarnessError for bad settings."""
+    without any there is one, with the settings as they are. `assignments` are the user's own: a contact that they ask
+    for is allowed. Raises HarnessError for bad settings."""
     check_options(profile, assignments, tasks, rewards)
     cells = []
     for task in tasks:
@@ -33,7 +34,8 @@ def cross_product(
                 if steps is not None:
                     given |= at_equal_examples(settings, steps, max(*inner_steps, settings.inner.steps))
                     settings, variant = resolve(profile, task, reward, given), f"T={steps}"
-                cells += [Cell(profile.name, task, reward, seed, settings, variant, given) for seed in seeds]
+                allowed = said_contacts(task, reward, assignments)
+                cells += [Cell(profile.name, task, reward, seed, settings, variant, given, allowed) for seed in seeds]
     return cells
 
 

@@ -11,10 +11,13 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.contracts import HarnessError
+from harness.settings.reading import read_yaml
 from harness.store.lines import read_lines
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.bin"]
@@ -78,6 +81,14 @@ def data(ref: str) -> Path:
             f"*_{config}.json",
         ]
     return Path(_snapshot(ref, wanted.repo, wanted.revision, "dataset", patterns, []))
+
+
+def endpoint() -> str | None:
+    """The host that a reference is looked up at: the environment's `HF_ENDPOINT` or the hub; None where the network is
+    forbidden."""
+    from huggingface_hub import constants
+
+    return None if constants.HF_HUB_OFFLINE else constants.ENDPOINT
 
 
 def cached(ref: str) -> Path | None:
@@ -227,6 +238,7 @@ def texts_at(path: Path, ref: str, config: str, split: str | None) -> list[str]:
         return [text for file in files for text in read_texts(file, ref)]
     from datasets import load_dataset
 
+    _check_card(path, ref)
     try:  # names that only the card explains
         rows = load_dataset(str(path), config or None, split=split or "train")
     except Exception as error:
@@ -236,3 +248,32 @@ def texts_at(path: Path, ref: str, config: str, split: str | None) -> list[str]:
     if "text" not in rows.column_names:
         raise HarnessError(f"The data set '{ref}' has no `text` column; it has {', '.join(rows.column_names)}.")
     return list(rows["text"])
+
+
+def _check_card(folder: Path, ref: str) -> None:
+    """Raises HarnessError where the folder's card names data files outside it: it may be anybody's, and another host or
+    any file of this machine would be read."""
+    for name in ("README.md", ".huggingface.yaml"):
+        if not (folder / name).is_file():
+            continue
+        text = (folder / name).read_text(encoding="utf-8", errors="replace")
+        if name == "README.md":
+            header = re.match(r"---\r?\n(.*?)^---", text, re.DOTALL | re.MULTILINE)
+            text = header[1] if header else ""
+        data = read_yaml(text, f"{name} of the data set '{ref}'")
+        configs = data.get("configs") if isinstance(data, dict) else None
+        for place in _words_in(configs):
+            if "://" in place or "::" in place or place.startswith(("/", "~")) or ".." in re.split(r"[/\\]", place):
+                raise HarnessError(
+                    f"{name} of the data set '{ref}' names '{place[:80]}', which lies outside its folder; give the "
+                    "files themselves."
+                )
+
+
+def _words_in(data: Any) -> Iterator[str]:
+    """Every text in nested lists and mappings."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list):
+        for value in data.values() if isinstance(data, dict) else data:
+            yield from _words_in(value)

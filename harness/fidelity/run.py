@@ -26,7 +26,7 @@ from harness import assets
 from harness.contracts import HarnessError
 from harness.fidelity.pool import Pool, as_rollouts, build_pool
 from harness.fidelity.records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
-from harness.planning.cells import Cell, make_reward, make_task
+from harness.planning.cells import Cell, make_reward, make_task, said_contacts
 from harness.registry import REWARDS
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
@@ -105,7 +105,8 @@ def fidelity_cells(
         elif inner.warmup_steps and spec.pool < whole and "inner.warmup_steps" not in given:
             changes["warmup_steps"] = max(1, inner.warmup_steps * spec.pool // whole)
         settings = settings.model_copy(update={"inner": inner.model_copy(update=changes)})
-        return Cell(profile.name, task, reward, seed, settings, given=given)
+        allowed = said_contacts(task, reward, given)
+        return Cell(profile.name, task, reward, seed, settings, given=given, allowed=allowed)
 
     return [
         FidelityCell(
