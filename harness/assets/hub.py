@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.contracts import HarnessError
 from harness.settings.reading import read_yaml
-from harness.store.lines import read_lines
+from harness.store.lines import LineError, is_text, read_lines
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.bin"]
 NOT_NEEDED = ["pytorch_model*", "*.h5", "original/*", "onnx/*", "*.msgpack", "runs/*"]
@@ -183,15 +183,25 @@ def read_texts(path: Path, ref: str) -> list[str]:
             names = pq.read_schema(path).names
             if "text" not in names:
                 raise HarnessError(f"'{ref}' has no `text` column; it has {', '.join(names)}.")
-            return pq.read_table(path, columns=["text"])["text"].to_pylist()
+            return checked_texts(pq.read_table(path, columns=["text"])["text"].to_pylist(), ref)
         except (OSError, ValueError) as error:
             raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error
     try:
-        return [row["text"] for row in read_lines(path)]
+        return checked_texts([row["text"] for row in read_lines(path)], ref)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f": {error}" if isinstance(error, LineError) else ""
         raise HarnessError(
-            f"The data file '{ref}' is not JSON lines with a `text` each ({type(error).__name__})."
+            f"The data file '{ref}' is not JSON lines with a `text` each ({type(error).__name__}{what})."
         ) from error
+
+
+def checked_texts(values: list[Any], ref: str) -> list[str]:
+    """The values. Raises HarnessError for the first that is no text: a null, a number, a lone surrogate."""
+    for number, value in enumerate(values, start=1):
+        if not is_text(value):
+            kind = "null" if value is None else type(value).__name__ if not isinstance(value, str) else "no Unicode"
+            raise HarnessError(f"'{ref}', row {number}: `text` must be a text, but it is {kind}; repair that row.")
+    return values
 
 
 SPLIT_NAMES = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev"}, "test": {"test"}}
@@ -247,7 +257,7 @@ def texts_at(path: Path, ref: str, config: str, split: str | None) -> list[str]:
         ) from error
     if "text" not in rows.column_names:
         raise HarnessError(f"The data set '{ref}' has no `text` column; it has {', '.join(rows.column_names)}.")
-    return list(rows["text"])
+    return checked_texts(list(rows["text"]), ref)
 
 
 def _check_card(folder: Path, ref: str) -> None:

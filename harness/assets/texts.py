@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from harness.assets.references import EMBEDDED, is_embedded, is_local, resolve, why
 from harness.contracts import HarnessError
 from harness.miniature.texts import embedded_texts
+from harness.store.lines import LineError, each_line, is_text
 
 SPLIT_OF_ROW = ("train", "train", "train", "validation", "test")
 """Of every five lines of a file that names no splits."""
@@ -43,18 +43,14 @@ def _json_lines(ref: str, split: str | None) -> list[str]:
     path = resolve(ref)
     rows: list[dict[str, Any]] = []
     try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
-                    raise HarnessError(f"{ref}, line {number}: every line must be an object with a non-empty `text`.")
-                rows.append(row)
-    except (OSError, UnicodeDecodeError) as error:
+        for number, row in each_line(path):
+            if isinstance(row, LineError):
+                raise HarnessError(f"{ref}, {row}.")
+            if not isinstance(row, dict) or not is_text(row.get("text")) or not row["text"].strip():
+                raise HarnessError(f"{ref}, line {number}: every line must be an object with a non-empty `text`.")
+            rows.append(row)
+    except OSError as error:
         raise HarnessError(f"The data file {ref} cannot be read ({why(error)}).") from error
-    except json.JSONDecodeError as error:
-        raise HarnessError(f"{ref}, line {number}: not valid JSON ({error.msg}).") from error
     if split and any("split" in row for row in rows):
         rows = [row for row in rows if row.get("split") == split]
     elif split:

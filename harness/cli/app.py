@@ -332,6 +332,11 @@ def main() -> None:
         sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            raise
+        _one_sentence("Code of a task, a reward or a model ended the program before the command was done.")
+        sys.exit(2)
     except (typer.Abort, KeyboardInterrupt, Interrupted) as stop:
         number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else 2
         again = escape(shlex.join(["python", "-m", "harness", *sys.argv[1:]]))

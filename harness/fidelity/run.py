@@ -32,6 +32,7 @@ from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import InnerSettings, identity_view
 from harness.store.atomic import write_json
+from harness.store.plain import said
 from harness.store.provenance import provenance
 from harness.store.record import identity
 from harness.workers.executor import Event, Executor, Tell
@@ -301,9 +302,8 @@ class _Run:
             rollouts = sum(map(len, pool.batches))
             record.seconds_per_1000 = (time.perf_counter() - begun) / rollouts * 1000
             record.batch, record.status = rollouts // len(pool.batches), "done"
-        except Exception as error:  # a signal may be anybody's code
-            first = (str(error).strip().splitlines() or ["no message"])[0]
-            record.status = "failed"
+        except (Exception, SystemExit) as error:  # a signal may be anybody's code
+            record.status, first = "failed", said(error)
             record.reason = first if isinstance(error, HarnessError) else f"{type(error).__name__}: {first}"
         return record
 

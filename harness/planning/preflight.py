@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import assets
 from harness.contracts import HarnessError
 from harness.planning.cells import Cell, articles, make_task
-from harness.registry import REWARDS
+from harness.registry import REWARDS, TASKS
 
 
 def _check_task(cell: Cell) -> None:
@@ -17,8 +18,16 @@ def _check_task(cell: Cell) -> None:
         make_task(cell)
     except HarnessError:
         raise
-    except Exception:  # a fault in a task's own code costs its own rows, and they say it
+    except (Exception, SystemExit):  # a fault in a task's own code costs its own rows, and they say it
         pass
+
+
+def _check_references(cell: Cell, seen: set[Any]) -> None:
+    """Raises HarnessError where the task's own texts cannot be read; embedded ones are checked by hash."""
+    ref, entry = cell.settings.data.references, TASKS.get(cell.task)
+    if entry.factory.offers.references and not assets.is_embedded(ref) and ("references", ref) not in seen:
+        seen.add(("references", ref))
+        assets.texts(ref, split="train", language=entry.declares.language)
 
 
 def _check_steps(cell: Cell) -> None:
@@ -61,6 +70,7 @@ def preflight(cells: Sequence[Cell], runs: Path) -> None:
             if model not in seen:
                 seen.add(model)
                 check_model(model)
+        _check_references(cell, seen)
         key = (settings.data, settings.validation.prompts)
         if key not in seen:
             seen.add(key)

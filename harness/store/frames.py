@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
+from harness.store.damage import DamagedError, check_png, reading
 from harness.store.record import CellRecord, CellStore, StoredCell, long_frame
 from harness.store.study import CELLS, Study, is_study, open_study
 
 if TYPE_CHECKING:
     import pandas
+
+
+UNKNOWN = "(unknown)"
+"""Profile, task and reward of a damaged cell that lies in no folder named after them."""
 
 
 def find_cells(place: Path) -> list[StoredCell]:
@@ -49,18 +55,82 @@ def cell_at(folder: str | Path) -> StoredCell | None:
 
 
 def load(place: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """(wide, long): one cell a row, one measurement a row. Raises HarnessError for damaged or newer results."""
+    """(wide, long): one cell a row, one measurement a row. A cell with a file that cannot be used has a row whose status
+    is "damaged" and whose reason says what, and no measurements."""
     import pandas
 
     wide, long = [], []
     for cell in find_cells(place):
-        record = cell.read()
-        if record is None:  # just started again by another process
+        found = examined(cell)
+        if found is None:  # just started again by another process
             continue
+        record, curves = found
         wide.append(wide_row(record, cell.folder))
-        if len(curves := cell.curves()):
+        if len(curves):
             long.append(curves)
-    return pandas.DataFrame(wide), pandas.concat(long, ignore_index=True) if long else long_frame([])
+    return _of_one_kind(pandas.DataFrame(wide)), pandas.concat(long, ignore_index=True) if long else long_frame([])
+
+
+def examined(cell: StoredCell) -> tuple[CellRecord, pandas.DataFrame] | None:
+    """A cell's record and curves after a look at all of its files; a record that says what is damaged, without curves,
+    where one of them cannot be used. None where there is no cell any more."""
+    record = None
+    try:
+        record = cell.read()
+        if record is None:
+            return None
+        if record.status == "done" and record.headline is None:
+            return damaged(cell.folder, "cell.json: done without a headline", record), long_frame([])
+        curves = cell.curves()
+        if (curves["seed"] != record.seed).any() or (curves["identity"] != record.identity).any():
+            return damaged(cell.folder, "curves.parquet: of another cell", record), long_frame([])
+        cell.samples()
+        cell.arrays()
+        for step, named in cell.files().items():
+            for name, content in named.items():
+                if name.endswith(".png"):
+                    with reading(cell.folder / f"step-{step}" / name, cell.folder, "remove it"):
+                        check_png(content)
+    except DamagedError as error:
+        return damaged(cell.folder, error.what, record), long_frame([])
+    except HarnessError as error:  # of a newer version
+        return damaged(cell.folder, str(error).replace(f"{cell.folder.parent}/", ""), record), long_frame([])
+    return record, curves
+
+
+def damaged(folder: Path, what: str, record: CellRecord | None = None) -> CellRecord:
+    """The record of a damaged cell, from the one that is stored as far as that could be read, else from the names of
+    its folders."""
+    if record is None:
+        names = re.fullmatch(r"seed([0-9]{1,9})-(.+)", folder.name)
+        profile, task, reward = folder.parts[-4:-1] if names and len(folder.parts) > 3 else [UNKNOWN] * 3
+        seed, identity = (int(names[1]), names[2]) if names else (0, folder.name)
+        record = CellRecord(
+            profile=profile, task=task, reward=reward, seed=seed, identity=identity, status="damaged", reason=what
+        )
+    return record.model_copy(update={"status": "damaged", "reason": what})
+
+
+def record_of(folder: str, status: str, reason: str) -> CellRecord | None:
+    """The record behind a row of the wide table; of a damaged cell as `examined` gave it."""
+    cell = cell_at(folder)
+    if status != "damaged":
+        return cell.read() if cell else None
+    try:
+        record = cell.read() if cell else None
+    except HarnessError:
+        record = None
+    return damaged(Path(folder), reason, record)
+
+
+def _of_one_kind(wide: pandas.DataFrame) -> pandas.DataFrame:
+    """Provenance that other versions, or other hands, wrote as another kind of value: as texts, since a column of a
+    Parquet file holds one kind."""
+    for name in wide.columns:
+        values = wide[name].dropna()
+        if str(name).startswith("provenance_") and len(set(map(type, values))) > 1:
+            wide[name] = wide[name].map(lambda value: value if value is None or value != value else str(value))
+    return wide
 
 
 def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
