@@ -107,7 +107,9 @@ def _to_its_end(run: _Run) -> CellRecord:
         record.status = "done"
     except (KeyboardInterrupt, Interrupted) as error:
         record.status, record.reason = "interrupted", f"{who_stopped(error)} after step {record.steps_done}"
-        raise type(error)(*error.args) if isinstance(error, Interrupted) else Interrupted(*error.args) from error
+        if isinstance(error, Interrupted):
+            raise
+        raise Interrupted(*error.args) from error
     except StorageError:
         raise  # what is stored is as whole as it was; the cell's next run resumes there
     except (SignalError, MetagradientError) as error:

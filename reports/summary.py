@@ -174,7 +174,8 @@ def _adopted(frame: pandas.DataFrame) -> pandas.DataFrame:
     for key, part in frame[lost].groupby(["profile", "task", "reward"]):
         whole = frame[~lost & (frame[["profile", "task", "reward"]] == list(key)).all(axis=1)]
         if len(rows := whole[["variant", "settings_key"]].drop_duplicates()) == 1:
-            frame.loc[part.index, ["variant", "settings_key"]] = rows.to_numpy()
+            for name in rows:
+                frame.loc[part.index, name] = rows[name].iloc[0]
     return frame
 
 

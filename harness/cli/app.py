@@ -326,7 +326,6 @@ def main() -> None:
         signal.signal(number, request_stop)
     try:
         code = app(standalone_mode=False)  # of a typer.Exit that a command raised; what a command returns else
-        sys.exit(code if isinstance(code, int) else 0)
     except HarnessError as error:
         _one_sentence(str(error))
         sys.exit(2)
@@ -348,3 +347,4 @@ def main() -> None:
             _one_sentence(f"{error.format_message()} (see python -m harness --help)")
             sys.exit(2)
         raise
+    sys.exit(code if isinstance(code, int) else 0)

@@ -285,8 +285,11 @@ def write_packed(study: Path, judged: Sequence[Judged]) -> None:
 
 
 def packed(old: Sequence[Judged], new: Sequence[Judged], *, replace: bool = False) -> list[Judged]:
-    """`old` and `new` together, each task and seed once. Raises HarnessError where both have one with different
-    content, unless `replace`: then `new`'s is taken."""
+    """`old` and `new` together, each task and seed once. Raises HarnessError for damaged ones, and where both have one
+    with different content, unless `replace`: then `new`'s is taken."""
+    damaged = [signal for one in (*old, *new) for signal in one.signals if signal.status == "damaged"]
+    if damaged:
+        raise HarnessError(f"{damaged[0].task}/{damaged[0].reward} is damaged ({damaged[0].reason}); remove it first.")
     found = {judged.place: judged for judged in old}
     conflicts = [str(one.place) for one in new if one.place in found and found[one.place] != one and not replace]
     if conflicts:

@@ -14,8 +14,8 @@ class ParentGone(Interrupted):
 
 
 def who_stopped(error: BaseException) -> str:
-    """Who ended a run, in words."""
-    return "ended with the command that ran it, which was killed or broke off," if isinstance(error, ParentGone) else "stopped by the user"
+    """What ended a run, in words that "after step 3" may follow."""
+    return "its command was killed or broke off" if isinstance(error, ParentGone) else "stopped by the user"
 
 
 _stop_signal: int | None = None

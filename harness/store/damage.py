@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from harness.contracts import HarnessError
 from harness.store.lines import LineError, is_text
 
@@ -46,7 +48,7 @@ def reading(path: Path, folder: Path, advice: str) -> Iterator[Path]:
     except (FileNotFoundError, MemoryError, HarnessError):
         raise
     except Exception as error:  # readers of JSON, Parquet and PNG raise a dozen kinds
-        raise DamagedError(path, describe(error), advice) from error
+        raise DamagedError(path, describe(error).replace(f"{path.parent}/", ""), advice) from error
 
 
 def describe(error: Exception) -> str:
@@ -55,6 +57,9 @@ def describe(error: Exception) -> str:
         return "not UTF-8"
     if isinstance(error, json.JSONDecodeError):
         return f"not valid JSON: {error.msg}, line {error.lineno}"
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:160]
     words = " ".join(str(error).split())[:160]
     if isinstance(error, LineError) or type(error) is ValueError:
         return words.rstrip(".") or "ValueError"
