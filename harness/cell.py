@@ -312,7 +312,8 @@ class _Run:
         shown = rollouts[: self.settings.validation.samples]
         labels = checks.storable_labels(found.labels, len(rollouts), len(shown))
         self.samples += [
-            {"step": step, "index": index, "text": plain_text(text), **labels[index]} for index, text in enumerate(shown)
+            {"step": step, "index": index, "text": plain_text(text), **labels[index]}
+            for index, text in enumerate(shown)
         ]
         if found.arrays:
             arrays_frame({step: found.arrays})  # refuses what cannot be stored before it is kept

@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.cell import Notify, run_cell
 from harness import assets
 from harness.assets import hub
+from harness.cell import Notify, run_cell
 from harness.contracts import Contact, HarnessError
 from harness.planning.cells import Cell
 from harness.settings.schema import Settings
@@ -107,7 +107,9 @@ def recorded_cell(stored: CellRecord, folder: Path, allowed: frozenset[Contact] 
         settings = Settings.model_validate(stored.settings)
     except ValidationError as error:
         raise HarnessError(f"The settings in {folder} are not of this version; use its record's commit.") from error
-    cell = Cell(stored.profile, stored.task, stored.reward, stored.seed, settings, stored.variant, stored.given, allowed)
+    cell = Cell(
+        stored.profile, stored.task, stored.reward, stored.seed, settings, stored.variant, stored.given, allowed
+    )
     _check_contacts(cell, folder)
     now = cell.record()
     changed = [ref for ref, print_ in stored.assets.items() if now.assets.get(ref) != print_]

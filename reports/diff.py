@@ -159,7 +159,7 @@ def _damaged(side: _Side, name: str) -> list[DiffRow]:
 
 
 def _is_lost(key: Key, *sides: _Side) -> bool:
-    """Whether one side has nothing but damaged cells in the row: `_damaged` says so, and there is nothing to compare."""
+    """Whether one side has only damaged cells in the row: `_damaged` says so, and there is nothing to compare."""
     return any(
         key not in side.groups and (side.damaged[["profile", "task", "reward"]] == list(key[:3])).all(axis=1).any()
         for side in sides

@@ -80,7 +80,9 @@ def check_weights(ref: str, report: Mapping[str, Any], given: Collection[str] = 
     from elsewhere."""
     faults = {
         "lacks": sorted(set(report["missing_keys"]) - set(given)),
-        "has in another shape": sorted({str(name if isinstance(name, str) else name[0]) for name in report["mismatched_keys"]}),
+        "has in another shape": sorted(
+            {str(name if isinstance(name, str) else name[0]) for name in report["mismatched_keys"]}
+        ),
         "has beyond the architecture's": sorted(report["unexpected_keys"]),
     }
     told = [

@@ -160,7 +160,9 @@ def load(place: Path) -> list[Judged]:
     """Everything stored below `place`, in folders or in packed studies, sorted by task and seed. Of what is damaged or
     newer, signals are left with the status "damaged" and the reason."""
     root = place.resolve()
-    paths = [path for path in sorted(place.rglob("fidelity/*/seed*/pool.json")) if path.parent.resolve().is_relative_to(root)]
+    paths = [
+        path for path in sorted(place.rglob("fidelity/*/seed*/pool.json")) if path.parent.resolve().is_relative_to(root)
+    ]
     found = [_judged(path) for path in paths]
     for path in sorted(place.rglob(PACKED)):
         try:
@@ -195,7 +197,7 @@ def _judged(path: Path) -> Judged:
 
 
 def _lost(path: Path, error: HarnessError) -> Judged:
-    """What is left of comparisons whose pool cannot be read: one signal that says so, under the names of the folders."""
+    """What is left of comparisons whose pool cannot be read: signals that say so, under the names of the folders."""
     inside = path.name == "pool.json"
     profile, task = (path.parts[-5], path.parts[-3]) if inside and len(path.parts) > 4 else ("(unknown)", "(unknown)")
     empty: dict[str, list[Any]] = {
@@ -233,12 +235,14 @@ def _consistent(judged: Judged) -> Judged:
         numbers = len(signal.rewards) == count and [*map(len, signal.draws)] == [*map(len, pool.batches)]
         whole = fits and numbers and all(_fits(pool, truth) for truth in truths)
         done = signal.status == "done"
-        signals.append(signal if whole or not done else _damaged(pool, signal.reward, "numbers that do not fit its pool"))
+        signals.append(
+            signal if whole or not done else _damaged(pool, signal.reward, "numbers that do not fit its pool")
+        )
     return Judged(pool, judged.truths, signals)
 
 
 def _fits(pool: PoolRecord, truth: TruthRecord) -> bool:
-    """Whether a truth has one number for each part of the pool. The truth of a reward's own training leaves none out."""
+    """Whether a truth has one number for each part of the pool. That of a reward's own training leaves none out."""
     parts = ((truth.without_one, pool.texts), (truth.without_part, pool.removed))
     left_out = all(len(values) in ({0} if not truth.without_one else {len(part)}) for values, part in parts)
     changes = all(0 < len(values) <= len(pool.halves) and _is_number(size) for size, values in truth.changed.items())

@@ -1,5 +1,5 @@
-"""What may be wrong with stored results: they come from disks, editors and other people. Whatever it is, reading says it
-in a few words that belong to one cell (`DamagedError.what`), so that a report can show the others."""
+"""What may be wrong with stored results: they come from disks, editors and other people. Whatever it is, reading says
+it in a few words that belong to one cell (`DamagedError.what`), so that a report can show the others."""
 
 from __future__ import annotations
 

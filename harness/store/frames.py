@@ -55,8 +55,8 @@ def cell_at(folder: str | Path) -> StoredCell | None:
 
 
 def load(place: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
-    """(wide, long): one cell a row, one measurement a row. A cell with a file that cannot be used has a row whose status
-    is "damaged" and whose reason says what, and no measurements."""
+    """(wide, long): one cell a row, one measurement a row. A cell with a file that cannot be used has a row whose
+    status is "damaged" and whose reason says what, and no measurements."""
     import pandas
 
     wide, long = [], []

@@ -16,7 +16,7 @@ class LineError(ValueError):
 
 
 def each_line(path: Path, *, strict: bool = False) -> Iterator[tuple[int, Any]]:
-    """(number from 1, value) of every line; where a line is no JSON or not UTF-8, a LineError in the place of its value.
+    """(number from 1, value) of every line; where a line is no JSON or not UTF-8, a LineError in place of its value.
 
     Editors leave empty lines and a byte order mark: they count nothing, or are errors where `strict` (what the harness
     wrote has neither). Raises OSError."""

@@ -70,7 +70,9 @@ class PackedCell:
             return []
         with self._reading(SAMPLES):
             return [
-                check_sample({"step": int(row.step), "index": int(row.index_), "text": row.text} | json.loads(row.labels))
+                check_sample(
+                    {"step": int(row.step), "index": int(row.index_), "text": row.text} | json.loads(row.labels)
+                )
                 for row in rows[SAMPLE_COLUMNS].rename(columns={"index": "index_"}).itertuples(index=False)
             ]
 

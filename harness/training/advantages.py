@@ -67,8 +67,8 @@ def zero_spread(rewards: torch.Tensor, group_size: int) -> float:
 
 
 def check_rewards(name: str, values: Any, completions: Sequence[Any]) -> list[float]:
-    """`values` as floats. Raises SignalError for what is no list of numbers (of a mapping only the keys would be read, a
-    set has no order), naming the completions whose reward is missing, NaN or infinite."""
+    """`values` as floats. Raises SignalError for what is no list of numbers (of a mapping only the keys would be read,
+    a set has no order), naming the completions whose reward is missing, NaN or infinite."""
     if isinstance(values, Mapping | Set | str | bytes):
         raise SignalError(f"The reward '{name}' must return a list of numbers, not a {type(values).__name__}.")
     try:

@@ -50,8 +50,8 @@ def check_advantages(advantages: torch.Tensor, zero_spread: float) -> None:
 
 
 def storable_labels(labels: Mapping[str, Any], count: int, shown: int) -> list[dict[str, Any]]:
-    """The task's labels of the first `shown` of `count` rollouts as JSON data, one mapping a rollout. Raises SignalError
-    for a column without an entry a rollout, and for what cannot be stored."""
+    """The task's labels of the first `shown` of `count` rollouts as JSON data, one mapping a rollout. Raises
+    SignalError for a column without an entry a rollout, and for what cannot be stored."""
     found: list[dict[str, Any]] = [{} for _ in range(shown)]
     for name, column in labels.items():
         odd = isinstance(column, Mapping | Set | str | bytes) or not hasattr(column, "__len__")

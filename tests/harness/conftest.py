@@ -48,7 +48,9 @@ def nothing_loads(monkeypatch) -> Iterator[list[str]]:
     shapes = vars(transformers.PreTrainedModel)["from_pretrained"].__func__
     forbidden(transformers.PreTrainedModel, "from_pretrained")
     load = transformers.PreTrainedModel.from_pretrained
-    looked = lambda kind, *rest, **options: (shapes if options.get("device_map") == "meta" else load)(kind, *rest, **options)
+    looked = lambda kind, *rest, **options: (shapes if options.get("device_map") == "meta" else load)(
+        kind, *rest, **options
+    )
     monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", classmethod(looked))
     forbidden(sentence_transformers.SentenceTransformer, "__init__")
     forbidden(fasttext, "load_model")

@@ -208,7 +208,10 @@ def test_labels_of_other_kinds_are_stored_as_plain_ones(quick, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ({"labels": lambda rollouts: {"x": [object()] * len(rollouts)}}, "label 'x' is a object, which cannot be stored"),
+        (
+            {"labels": lambda rollouts: {"x": [object()] * len(rollouts)}},
+            "label 'x' is a object, which cannot be stored",
+        ),
         ({"labels": lambda rollouts: {"x": "abcd"[: len(rollouts)]}}, "label 'x' must have one entry"),
         ({"labels": lambda rollouts: {"x": [1]}}, "label 'x' must have one entry"),
         ({"labels": lambda rollouts: {"text": rollouts}}, "label 'text' has the name of something else"),

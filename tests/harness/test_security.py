@@ -265,7 +265,9 @@ def test_no_profile_says_where_a_key_goes(gossip, tmp_path, monkeypatch):
     monkeypatch.setenv("OTHER_SECRET", SECRET)
     options = {"judge": "openai", "judge_base_url": gossip["url"], "judge_key_variable": "OTHER_SECRET"}
     profile = load_profile("tiny")
-    theirs = replace(profile, tasks={"lambada_es": {(1, f"task.options.{key}"): value for key, value in options.items()}})
+    theirs = replace(
+        profile, tasks={"lambada_es": {(1, f"task.options.{key}"): value for key, value in options.items()}}
+    )
     said = {f"task.options.{key}": value for key, value in options.items()}
     for given in ({}, {"task.options.judge": "openai"}, said | {"task.options.judge_key_variable": "HOME"}):
         given = given or {"grpo.steps": 1}
@@ -289,7 +291,9 @@ def test_who_reads_a_host_or_a_variable_declares_it(entry):
     assert not told or declared is not no_contacts, told
 
 
-@pytest.mark.parametrize("place", ["https://127.0.0.1:9/a.jsonl", "/etc/passwd", "../secret.jsonl", "zip://a::b", "~/a"])
+@pytest.mark.parametrize(
+    "place", ["https://127.0.0.1:9/a.jsonl", "/etc/passwd", "../secret.jsonl", "zip://a::b", "~/a"]
+)
 @pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
 def test_a_data_sets_card_leads_nowhere_else(name, place, tmp_path):
     (tmp_path / "secret.jsonl").write_text('{"text": "secret"}\n')

@@ -172,7 +172,9 @@ def test_the_three_commands_report_the_rest(broken: Path) -> None:
     assert report.code == 0, report.err
     page = (broken / "site" / "index.html").read_text(encoding="utf-8")
     assert page.count('class="words damaged"') == len(DAMAGES) and "Cells: 2 done" in page
-    assert not [path for path in (broken / "site").rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert not [
+        path for path in (broken / "site").rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
 
 
 def test_a_damaged_study_is_reported_line_by_line(broken: Path, tmp_path: Path) -> None:
@@ -197,7 +199,9 @@ def test_a_damaged_study_is_reported_line_by_line(broken: Path, tmp_path: Path) 
     site.build(study, tmp_path / "site")
 
 
-def test_columns_that_other_hands_wrote_differently_make_tables_too(tmp_path: Path, generate: Callable[..., int]) -> None:
+def test_columns_that_other_hands_wrote_differently_make_tables_too(
+    tmp_path: Path, generate: Callable[..., int]
+) -> None:
     generate(tmp_path / "runs", tasks=("67",), rewards=("naive",), seeds=(0, 1))
     first, _ = find_cells(tmp_path / "runs")
     record(provenance={"cores": "many", "dirty": {"a": [1]}, "commit": 5, "started": 7})(first.folder)

@@ -69,7 +69,9 @@ def toy() -> records.Judged:
         removed=[],
         batches=[],
     )
-    phi = dict(untrained=0.1, whole=1 / 3, without_one=[1e-300, 0.0], without_part=[], halves=[0.2], changed={"0.1": [0.3]})
+    phi = dict(
+        untrained=0.1, whole=1 / 3, without_one=[1e-300, 0.0], without_part=[], halves=[0.2], changed={"0.1": [0.3]}
+    )
     truth = records.TruthRecord(identity="k", name="adamw, T=1", **phi, one_step=True, seconds=1.0)
     names = dict(profile="tiny", task="norm", reward="toy", seed=0, identity="s", status="done")
     return records.Judged(pool, {"k": truth}, [records.SignalRecord(**names, truths=["k"], rewards=[0.1, 0.2])])

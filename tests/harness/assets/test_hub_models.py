@@ -9,8 +9,8 @@ import pytest
 
 from harness import assets
 from harness.assets import hub
-from harness.cell import run_cell
 from harness.assets.models import check_model
+from harness.cell import run_cell
 from harness.contracts import HarnessError
 from harness.planning.cells import Cell
 from harness.planning.shapes import shape_of
@@ -215,7 +215,10 @@ CHANGES = {
     "one missing": (lambda t, name: {key: value for key, value in t.items() if key != name}, "lacks"),
     "one renamed": (lambda t, name: renamed(t, {name}), "lacks"),
     "all renamed": (lambda t, name: renamed(t, set(t)), "lacks"),
-    "one more": (lambda t, name: t | {"model.extra.weight": t[name].clone()}, "has beyond the architecture's model.extra"),
+    "one more": (
+        lambda t, name: t | {"model.extra.weight": t[name].clone()},
+        "has beyond the architecture's model.extra",
+    ),
     "another shape": (lambda t, name: t | {name: t[name][:-1].clone()}, "has in another shape"),
 }
 

@@ -91,7 +91,11 @@ def test_a_hub_name_that_cannot_be_had_is_a_sentence():
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [(["a", None], "row 2: `text` must be a text, but it is null"), ([1, 2], "row 1: .* but it is int"), ([b"a"], "is bytes")],
+    [
+        (["a", None], "row 2: `text` must be a text, but it is null"),
+        ([1, 2], "row 1: .* but it is int"),
+        ([b"a"], "is bytes"),
+    ],
 )
 @pytest.mark.parametrize("place", ["one.parquet", "data", "odd"])
 def test_parquet_texts_that_are_none_are_found_before_a_run(values, words, place, tmp_path):
@@ -121,7 +125,11 @@ def test_a_byte_order_mark_and_empty_lines_count_nothing(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"text": "one"}\n\n{"text": "two"}\r\n')
     assert assets.texts(str(path), split=None) == ["one", "two"]
-    for line, words in (('{"text": "\\ud800"}', "line 4: every line"), ("[" * 5000, "line 4: not valid JSON"), ("9" * 6000, "line 4")):
+    for line, words in (
+        ('{"text": "\\ud800"}', "line 4: every line"),
+        ("[" * 5000, "line 4: not valid JSON"),
+        ("9" * 6000, "line 4"),
+    ):
         path.write_bytes(path.read_bytes().split(b"two")[0] + b'two"}\n' + line.encode())
         with pytest.raises(HarnessError, match=words):
             assets.texts(str(path), split=None)

@@ -96,7 +96,9 @@ def test_advantages_that_teach_nothing_though_rewards_differ_are_an_error():
 
 
 @pytest.mark.parametrize(
-    "values", [{"a": 1.0, "b": 2.0}, {1.0, 2.0}, "12", b"12", ["1.0", "2.0"], iter(["1", "2"]), [10**400, 1.0], 5], ids=repr
+    "values",
+    [{"a": 1.0, "b": 2.0}, {1.0, 2.0}, "12", b"12", ["1.0", "2.0"], iter(["1", "2"]), [10**400, 1.0], 5],
+    ids=repr,
 )
 def test_what_is_no_list_of_numbers_is_refused(values):
     with pytest.raises(SignalError, match="'mine' must return a list of numbers"):
@@ -106,7 +108,14 @@ def test_what_is_no_list_of_numbers_is_refused(values):
 def test_lists_of_numbers_of_other_kinds_are_taken():
     import numpy as np
 
-    for values in ([1, 2.0], (1, 2), np.array([1, 2]), torch.tensor([1.0, 2.0]), [np.float32(1), True + 1], iter([1, 2])):
+    for values in (
+        [1, 2.0],
+        (1, 2),
+        np.array([1, 2]),
+        torch.tensor([1.0, 2.0]),
+        [np.float32(1), True + 1],
+        iter([1, 2]),
+    ):
         assert check_rewards("mine", values, ["a", "b"]) == [1.0, 2.0]
 
 

@@ -96,7 +96,9 @@ def test_a_cell_of_another_process_is_left_to_it_and_taken_over_when_it_dies(qui
     owner.wait()
 
 
-def test_a_worker_whose_command_was_killed_does_not_say_that_the_user_stopped_it(quick, make_cell, tmp_path, monkeypatch):
+def test_a_worker_whose_command_was_killed_does_not_say_that_the_user_stopped_it(
+    quick, make_cell, tmp_path, monkeypatch
+):
     """The pipe to a killed command is broken."""
 
     class Broken:
