@@ -28,8 +28,12 @@ class DamagedError(HarnessError):
     """A file of stored results that cannot be used. `what`: its name and what is wrong, in a few words."""
 
     def __init__(self, path: Path, why: str, advice: str) -> None:
-        self.what = f"{path.name}: {why}"
+        self.what, self._given = f"{path.name}: {why}", (path, why, advice)
         super().__init__(f"{path} is damaged ({why}); {advice}.")
+
+    def __reduce__(self) -> tuple[type[DamagedError], tuple[Path, str, str]]:
+        """A worker sends it to its parent."""
+        return type(self), self._given
 
 
 @contextmanager
@@ -102,7 +106,7 @@ def check_long(frame: pandas.DataFrame, columns: list[str]) -> pandas.DataFrame:
     numbers = {"seed": "int64", "step": "int64", "value": "float64"}
     frame = frame[columns].astype(numbers)
     for name in columns:
-        if name not in numbers and not all(value is None or is_text(value) for value in frame[name]):
+        if name not in numbers and not all(map(is_text, frame[name].dropna().unique())):
             raise ValueError(f"the column {name} holds no texts")
     return frame
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
 from harness.store.damage import DamagedError, check_png, reading
+from harness.store.plain import plain_text
 from harness.store.record import CellRecord, CellStore, StoredCell, long_frame
 from harness.store.study import CELLS, Study, is_study, open_study
 
@@ -101,10 +102,12 @@ def examined(cell: StoredCell) -> tuple[CellRecord, pandas.DataFrame] | None:
 def damaged(folder: Path, what: str, record: CellRecord | None = None) -> CellRecord:
     """The record of a damaged cell, from the one that is stored as far as that could be read, else from the names of
     its folders."""
+    what = plain_text(what)
     if record is None:
         names = re.fullmatch(r"seed([0-9]{1,9})-(.+)", folder.name)
-        profile, task, reward = folder.parts[-4:-1] if names and len(folder.parts) > 3 else [UNKNOWN] * 3
-        seed, identity = (int(names[1]), names[2]) if names else (0, folder.name)
+        placed = folder.parts[-4:-1] if names and len(folder.parts) > 3 else [UNKNOWN] * 3
+        profile, task, reward = map(plain_text, placed)
+        seed, identity = (int(names[1]), plain_text(names[2])) if names else (0, plain_text(folder.name))
         record = CellRecord(
             profile=profile, task=task, reward=reward, seed=seed, identity=identity, status="damaged", reason=what
         )

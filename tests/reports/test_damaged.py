@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas
 import pytest
 
 from harness.fidelity import records
+from harness.store.damage import DamagedError
 from harness.store.frames import UNKNOWN, find_cells, load
 from harness.store.record import CellStore
 from harness.store.study import write_study
@@ -210,6 +212,12 @@ def test_columns_that_other_hands_wrote_differently_make_tables_too(
     wide, _ = store_tables(tmp_path / "runs" / "tiny")
     assert set(wide["status"]) == {"done"}
     site.build(tmp_path / "runs", tmp_path / "site")
+
+
+def test_the_error_travels_from_a_worker(broken: Path) -> None:
+    path = broken / "runs" / "cell.json"
+    error = pickle.loads(pickle.dumps(DamagedError(path, "not UTF-8", "remove it")))
+    assert error.what == "cell.json: not UTF-8" and str(error) == f"{path} is damaged (not UTF-8); remove it."
 
 
 def test_rerun_and_pack_say_which_cell_is_damaged(broken: Path, tmp_path: Path) -> None:
