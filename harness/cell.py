@@ -17,15 +17,17 @@ from harness import assets
 from harness.contracts import HarnessError, Measure, Resumable, SignalError
 from harness.machine import processes
 from harness.machine.devices import Device, measured_device, peak_memory, reset_peak_memory, to_device
-from harness.machine.stopping import Interrupted, stop_signal
+from harness.machine.stopping import Interrupted, stop_signal, who_stopped
 from harness.planning.cells import Cell, articles, make_reward, make_task
 from harness.planning.cost import PhaseWork, estimate
 from harness.planning.policy import Policy, kept
 from harness.planning.shapes import shape_from_config
 from harness.registry import REWARDS, TASKS
 from harness.store import locks
+from harness.store.arrays import arrays_frame
 from harness.store.atomic import StorageError, write_atomic
 from harness.store.checkpoint import Checkpoint, Checkpoints
+from harness.store.plain import plain_text, said
 from harness.store.provenance import continued, now, provenance
 from harness.store.record import CellRecord, CellStore
 from harness.training import checks
@@ -110,25 +112,40 @@ def _to_its_end(run: _Run) -> CellRecord:
         run.run()
         record.status = "done"
     except (KeyboardInterrupt, Interrupted) as error:
-        record.status, record.reason = "interrupted", f"stopped by the user after step {record.steps_done}"
+        record.status, record.reason = "interrupted", f"{who_stopped(error)} after step {record.steps_done}"
+        if isinstance(error, Interrupted):
+            raise
         raise Interrupted(*error.args) from error
     except StorageError:
         raise  # what is stored is as whole as it was; the cell's next run resumes there
     except (SignalError, MetagradientError) as error:
-        record.status, record.reason = "failed", f"In {run.at}: {error}"
+        record.status, record.reason = "failed", f"In {run.at}: {said(error)}"
     except HarnessError as error:
-        record.status, record.reason = "failed", str(error)
-    except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-        why = checks.memory_advice(error, run.settings) or f"{type(error).__name__}: {first}"
-        record.status, record.reason = "failed", f"In {run.at}: {why} (see error.txt in the cell's folder)"
-        write_atomic(run.store.folder / "error.txt", traceback.format_exc())
+        record.status, record.reason = "failed", said(error)
+    except (Exception, SystemExit) as error:  # whoever calls sys.exit in a task or reward ends this cell, not the run
+        why = checks.memory_advice(error, run.settings) or f"{type(error).__name__}: {said(error)}"
+        record.status, record.reason = "failed", f"In {run.at}: {plain_text(why)} (see error.txt in the cell's folder)"
+        write_atomic(run.store.folder / "error.txt", plain_text(traceback.format_exc()))
     finally:
         if record.status != "running":
-            run.flush()
+            _store_end(run)
     if record.status == "done":
         run.checkpoints.clear()
     return record
+
+
+def _store_end(run: _Run) -> None:
+    """Stores how the cell ended. Where what it measured cannot be stored, the cell has failed with that reason and its
+    record is stored alone. Raises StorageError."""
+    try:
+        run.flush()
+    except StorageError:
+        raise
+    except Exception as error:
+        reason = f"what it measured could not be stored ({type(error).__name__}: {said(error)})"
+        before = f"{run.record.reason}; then " if run.record.status == "failed" else ""
+        run.record.status, run.record.reason = "failed", f"{before}{reason}"
+        run.store.write(run.record)
 
 
 class _Run:
@@ -311,12 +328,14 @@ class _Run:
         self.record.notes = [f"at step {step}, {flag}" for flag in (*checks.flags(rollouts), *odd)]
         if step == 0:
             self.record.initial, self.record.floor = values, self.record.headline
-        for index, text in enumerate(rollouts[: self.settings.validation.samples]):
-            labels = {name: column[index] for name, column in found.labels.items()}
+        shown = rollouts[: self.settings.validation.samples]
+        labels = checks.storable_labels(found.labels, len(rollouts), len(shown))
+        for index, text in enumerate(shown):
             origin = self.held_out[index] | {"finish": written.finish[index], "seed": self.cell.seed}
-            self.samples.append({"step": step, "index": index, "text": text, **origin, **labels})
+            self.samples.append({"step": step, "index": index, "text": plain_text(text), **origin, **labels[index]})
         if found.arrays:
-            self.arrays[step] = dict(found.arrays)
+            arrays_frame({step: found.arrays})  # refuses what cannot be stored before it is kept
+            self.arrays[step] = {plain_text(str(name)): array for name, array in found.arrays.items()}
         for name, content in found.files.items():
             self.store.write_file(step, name, content)
         with self._phase("storing"):

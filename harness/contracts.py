@@ -83,6 +83,20 @@ class MetricCost:
 
 
 @dataclass(frozen=True)
+class Contact:
+    """A host that a task or reward sends something to. Who says so must be the user's own command line: options come
+    from records and profiles too, and those may be anybody's."""
+
+    url: str
+    variable: str = ""
+    """Environment variable whose content goes there; "": none does."""
+
+    def __str__(self) -> str:
+        """As `rerun --contact` takes it."""
+        return f"{self.variable}={self.url}" if self.variable else self.url
+
+
+@dataclass(frozen=True)
 class Measure:
     """One thing that is measured, with its unit and the direction that is better (None: neither)."""
 
@@ -338,6 +352,11 @@ def _no_cost(options: Mapping[str, Any]) -> None:
     """A metric that reads no texts, or few enough not to count."""
 
 
+def no_contacts(options: Mapping[str, Any]) -> Sequence[Contact]:
+    """Of what talks to no host."""
+    return ()
+
+
 @dataclass(frozen=True)
 class TaskDeclarations:
     """What a task may say as class attributes of these names, and what holds where it does not."""
@@ -353,6 +372,9 @@ class TaskDeclarations:
     """Validation rollouts are decoded at temperature 0."""
     metric_cost: Callable[[Mapping[str, Any]], MetricCost | None] = _no_cost
     """A static or class method: the metric's cost with these `task.options`. None: it costs nothing worth counting."""
+    contacts: Callable[[Mapping[str, Any]], Sequence[Contact]] = no_contacts
+    """A static or class method: the hosts that it sends something to with these `task.options`. A cell is run only if
+    the same options, given on the command line, ask for them."""
     key_measures: tuple[str, ...] | None = None
     """Measures worth a column of the table beside the headline, most telling first (the first two that were stored are
     shown). None: the first ones that `evaluate` returns."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from harness.planning.cells import Cell
+from harness.planning.cells import Cell, said_contacts
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import Settings
@@ -27,8 +27,8 @@ def cross_product(
 ) -> list[Cell]:
     """Every cell of the grid, in the order tasks, variants, rewards, seeds. Each of `inner_steps` (T) is a variant, and
     so is each combination of assignments that have several values (harness/settings/variants.py); without any there is
-    one, with the settings as they are. `quick`: with much less work, each a variant called so. Raises HarnessError for
-    bad settings."""
+    one, with the settings as they are. `quick`: with much less work, each a variant called so. `assignments` are the
+    user's own: a contact that they ask for is allowed. Raises HarnessError for bad settings."""
     check_options(profile, assignments, tasks, rewards)
     cells = []
     for task, (label, chosen), steps, reward in product(
@@ -42,7 +42,10 @@ def cross_product(
             given |= at_equal_examples(settings, steps, max(*inner_steps, settings.inner.steps))
             settings = resolve(profile, task, reward, given)
             variant = ", ".join(filter(None, (variant, f"T={steps}")))
-        cells += [Cell(profile.name, task, reward, seed, settings, variant, given, label) for seed in seeds]
+        allowed = said_contacts(task, reward, chosen)
+        cells += [
+            Cell(profile.name, task, reward, seed, settings, variant, given, label, "", allowed) for seed in seeds
+        ]
     return cells
 
 

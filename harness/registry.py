@@ -15,19 +15,21 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from harness.contracts import (
     Advantage,
+    Contact,
     HarnessError,
     Needs,
     RewardFactory,
     Task,
     TaskDeclarations,
     Training,
+    no_contacts,
     unknown,
 )
 
@@ -49,6 +51,8 @@ class RewardEntry:
     """Those options that name an asset: it is fetched, and counts by its content in a cell's identity."""
     training: Training | None = None
     """How it trains targets; None: it trains none."""
+    contacts: Callable[[Mapping[str, Any]], Sequence[Contact]] = no_contacts
+    """The hosts that it sends something to with these `reward.options`, as `TaskDeclarations.contacts`."""
     baseline: bool = False
     """A report compares the others with it, unless told otherwise."""
 
@@ -159,6 +163,7 @@ def register_reward(
     options: Mapping[str, str] | None = None,
     asset_options: tuple[str, ...] = (),
     training: Training | None = None,
+    contacts: Callable[[Mapping[str, Any]], Sequence[Contact]] = no_contacts,
     baseline: bool = False,
 ) -> Callable[[RewardFactory], RewardFactory]:
     """Register a reward's factory, with what `RewardEntry` tells of it; nothing but the name is asked for. `needs` and
@@ -177,6 +182,7 @@ def register_reward(
             options if options is not None else getattr(factory, "options", None),
             asset_options,
             training or (Training() if needed.metric else None),
+            contacts,
             baseline,
         )
         if entry.advantage not in ("group", "batch"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from harness import assets
+from harness.assets import hub
 from harness.cell import Notify, run_cell
-from harness.contracts import HarnessError
+from harness.contracts import Contact, HarnessError
 from harness.planning.cells import Cell
 from harness.settings.schema import Settings
 from harness.store.arrays import arrays_frame
@@ -51,15 +54,20 @@ def chosen(place: Path, task: str = "", reward: str = "", seed: int | None = Non
     return [cell for cell, _ in found]
 
 
-def rerun(stored_cell: StoredCell, notify: Notify) -> Comparison:
-    """Runs the cell once more, elsewhere. Raises HarnessError if it is not finished, or if what it reads (models,
-    texts) is not what it read then."""
+def rerun(stored_cell: StoredCell, notify: Notify, allowed: frozenset[Contact] = frozenset()) -> Comparison:
+    """Runs the cell once more, elsewhere. A record may be anybody's, so it contacts no host that is not `allowed`; what
+    it contacts is told first, as the event "contacts".
+
+    Raises HarnessError for any other host, if the cell is not finished, or if what it reads (models, texts) is not what
+    it read then."""
     import torch
 
     stored = stored_cell.read()
     if stored is None or stored.status != "done":
         raise HarnessError(f"{stored_cell.folder} holds no finished cell, so there is nothing to repeat.")
-    cell = recorded_cell(stored, stored_cell.folder)
+    cell = recorded_cell(stored, stored_cell.folder, allowed)
+    if asked := contacts(cell):
+        notify({"event": "contacts", "contacts": asked})
     threads = torch.get_num_threads()
     torch.set_num_threads(stored.provenance.get("threads") or threads)
     try:
@@ -72,13 +80,37 @@ def rerun(stored_cell: StoredCell, notify: Notify) -> Comparison:
         torch.set_num_threads(threads)
 
 
-def recorded_cell(stored: CellRecord, folder: Path) -> Cell:
-    """The cell that the record describes; HarnessError where it would be another one today."""
+def contacts(cell: Cell) -> list[Contact]:
+    """Every host that the cell contacts: those of its task and reward, and the hub for what does not lie here."""
+    models, data = cell.references()
+    remote = any(not (assets.is_embedded(ref) or assets.is_local(ref)) for ref in (*models, *data))
+    host = hub.endpoint() if remote else None
+    return [*cell.contacts(), *([Contact(host)] if host else [])]
+
+
+def _check_contacts(cell: Cell, folder: Path) -> None:
+    refused = [contact for contact in contacts(cell) if contact not in cell.allowed]
+    if not refused:
+        return
+    sent = [f"the environment variable {contact.variable} to {contact.url}" for contact in refused if contact.variable]
+    asked = " and ".join([*sent, *(f"requests to {contact.url}" for contact in refused if not contact.variable)])
+    local = [ref for part in cell.references() for ref in part if assets.is_local(ref)]
+    reads = f" (it reads {', '.join(local)})" if local else ""
+    flags = " ".join(f"--contact {shlex.quote(str(contact))}" for contact in refused)
+    raise HarnessError(f"{folder} would send {asked}{reads}; if that is what you want, add {flags}.")
+
+
+def recorded_cell(stored: CellRecord, folder: Path, allowed: frozenset[Contact] = frozenset()) -> Cell:
+    """The cell that the record describes. Raises HarnessError where it would be another one today, and, before any of
+    its assets is looked at, where it contacts a host that is not `allowed`."""
     try:
         settings = Settings.model_validate(stored.settings)
     except ValidationError as error:
         raise HarnessError(f"The settings in {folder} are not of this version; use its record's commit.") from error
-    cell = Cell(stored.profile, stored.task, stored.reward, stored.seed, settings, stored.variant, stored.given)
+    cell = Cell(
+        stored.profile, stored.task, stored.reward, stored.seed, settings, stored.variant, stored.given, allowed
+    )
+    _check_contacts(cell, folder)
     now = cell.record()
     changed = [ref for ref, print_ in stored.assets.items() if now.assets.get(ref) != print_]
     if changed:

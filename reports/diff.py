@@ -10,7 +10,7 @@ same rule turned round) when the mean fell by more than one tolerance and
 
 A second run on another machine differs by rounding, then by chance; neither rule fires on that. A cell that used to
 finish and now fails is worse, whatever the numbers. What cannot be compared is said, never guessed: another profile,
-other settings or assets, no common seeds, a missing row.
+other settings or assets, no common seeds, a missing row, a damaged cell.
 
 Exit code: 1 where any row is worse; else 2 where something could not be compared; else 0.
 """
@@ -121,12 +121,13 @@ def compare(base: Path, new: Path, *, tolerance: float = TOLERANCE, partial: boo
     if not tolerance > 0:
         raise HarnessError(f"--tolerance must be above 0, not {tolerance}.")
     sides = [_Side.read(base), _Side.read(new)]
-    if not sides[0].profiles & sides[1].profiles:
+    lost = [row for side, name in zip(sides, ("BASE", "NEW"), strict=True) for row in _damaged(side, name)]
+    if not sides[0].profiles & sides[1].profiles and not lost:
         names = [", ".join(sorted(side.profiles)) for side in sides]
         return DiffResult((), 2, f"Cannot compare: other profile, BASE has {names[0]} and NEW has {names[1]}.")
     keys = sorted(sides[0].groups.keys() | sides[1].groups.keys())
-    rows = [row for key in keys for row in _rows(key, *sides, tolerance)]
-    rows = _judged(rows)
+    rows = [row for key in keys if not _is_lost(key, *sides) for row in _rows(key, *sides, tolerance)]
+    rows = [*_judged(rows), *lost]
     rows.sort(key=lambda row: (ORDER.index(row.verdict), row.profile, row.task, row.reward, row.variant))
     return DiffResult(tuple(rows), *_conclusion(rows, partial))
 
@@ -138,7 +139,9 @@ Key = tuple[str, str, str, str]
 class _Side:
     profiles: set[str]
     groups: dict[Key, pandas.DataFrame]
+    """Cells that can be read, by row."""
     records: dict[str, CellRecord]
+    damaged: pandas.DataFrame
 
     @classmethod
     def read(cls, runs: Path) -> _Side:
@@ -146,8 +149,30 @@ class _Side:
         if wide.empty:
             raise HarnessError(f"There are no results in {runs}; run `python -m harness run ...` first.")
         wide = summary.prepared(wide)
-        groups = {key: part for key, part in wide.groupby(["profile", "task", "reward", "variant"])}
-        return cls(set(wide["profile"]), groups, summary.read_records(wide))
+        whole = wide[wide["status"] != "damaged"]
+        groups = {key: part for key, part in whole.groupby(["profile", "task", "reward", "variant"])}
+        return cls(set(whole["profile"]), groups, summary.read_records(whole), wide[wide["status"] == "damaged"])
+
+
+def _damaged(side: _Side, name: str) -> list[DiffRow]:
+    """A row for each damaged cell of one side."""
+    return [
+        DiffRow(
+            *(cell.profile, cell.task, cell.reward, cell.variant),
+            verdict="not comparable",
+            reason=f"damaged in {name}: {cell.reason}",
+            seeds=(int(cell.seed),),
+        )
+        for cell in side.damaged.itertuples()
+    ]
+
+
+def _is_lost(key: Key, *sides: _Side) -> bool:
+    """Whether one side has only damaged cells in the row: `_damaged` says so, and there is nothing to compare."""
+    return any(
+        key not in side.groups and (side.damaged[["profile", "task", "reward"]] == list(key[:3])).all(axis=1).any()
+        for side in sides
+    )
 
 
 def _rows(key: Key, base: _Side, new: _Side, tolerance: float) -> list[DiffRow]:

@@ -362,7 +362,7 @@ def _settings(wide: pandas.DataFrame, records: dict[str, Any], labels: dict[str,
     for cell in wide.sort_values(["profile", "task", "reward", "variant"]).to_dict("records"):
         key = (cell["profile"], cell["task"], cell["reward"], cell["variant"], cell["settings_key"])
         record = records.get(cell["folder"])
-        if record is not None and key not in found:
+        if record is not None and record.settings and key not in found:
             name = f"{cell['task']} ({cell['profile']}), {labels[cell['folder']]}"
             found[key] = {
                 "key": cell["settings_key"],

@@ -19,13 +19,13 @@ from harness.contracts import TaskDeclarations
 from harness.registry import REWARDS, TASKS
 from harness.settings import variants
 from harness.settings.schema import Settings
-from harness.store.frames import cell_at
+from harness.store.frames import record_of
 from harness.store.record import CellRecord, identity
 
 if TYPE_CHECKING:
     import pandas
 
-STATUS_ORDER = ("done", "running", "interrupted", "failed", "unsupported")
+STATUS_ORDER = ("done", "running", "interrupted", "failed", "unsupported", "damaged")
 FEW_SEEDS = 5
 """Below this many seeds the points themselves are shown instead of a range."""
 
@@ -136,8 +136,10 @@ def settings_key(record: CellRecord) -> str:
 
 def read_records(wide: pandas.DataFrame) -> dict[str, CellRecord]:
     """Folder -> the cell's record, for every row of `wide` whose cell is at hand."""
-    stored = {folder: cell_at(folder) for folder in wide.get("folder", ())}
-    found = {folder: cell.read() for folder, cell in stored.items() if cell}
+    if "folder" not in wide:
+        return {}
+    rows = zip(wide["folder"], wide["status"], wide["reason"], strict=True)
+    found = {folder: record_of(folder, status, reason) for folder, status, reason in rows}
     return {folder: record for folder, record in found.items() if record}
 
 
@@ -149,7 +151,7 @@ def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
     """
     if wide.empty or "settings_key" in wide:
         return wide
-    records = read_records(wide)
+    records = {folder: record for folder, record in read_records(wide).items() if record.settings}
     keys = [
         settings_key(records[folder]) if folder in records else "" for folder in wide.get("folder", [""] * len(wide))
     ]
@@ -157,6 +159,7 @@ def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
     frame["variant"] = frame["variant"].fillna("")
     views = [variants.dotted(records[folder].settings) if folder in records else {} for folder in wide["folder"]]
     frame["differs"] = _differing(frame, views)
+    frame = _adopted(frame)
     rank = frame["status"].map({status: position for position, status in enumerate(STATUS_ORDER)})
     frame = frame.assign(_rank=rank).sort_values("_rank", kind="stable")
     frame = frame.drop_duplicates(["profile", "task", "reward", "variant", "seed", "identity"])
@@ -171,6 +174,18 @@ def _differing(frame: pandas.DataFrame, views: Sequence[dict[str, Any]]) -> list
         groups.setdefault(place, {}).setdefault(key, view)
     named = {place: variants.names(group) for place, group in groups.items()}
     return [named[place][key] for place, key in zip(places, frame["settings_key"], strict=True)]
+
+
+def _adopted(frame: pandas.DataFrame) -> pandas.DataFrame:
+    """Damaged cells whose settings nobody can read, in the row of the only settings that their reward has beside
+    them, if there are no others."""
+    lost = (frame["status"] == "damaged") & (frame["settings_key"] == "")
+    for key, part in frame[lost].groupby(["profile", "task", "reward"]):
+        whole = frame[~lost & (frame[["profile", "task", "reward"]] == list(key)).all(axis=1)]
+        if len(rows := whole[["variant", "settings_key"]].drop_duplicates()) == 1:
+            for name in rows:
+                frame.loc[part.index, name] = rows[name].iloc[0]
+    return frame
 
 
 def blocks(wide: pandas.DataFrame) -> list[Block]:

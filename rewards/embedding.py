@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.assets.models import check_encoder
 from harness.contracts import HarnessError, Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
 from rewards._shared import asset, references, text_reward
@@ -38,6 +39,7 @@ def make(context: RewardContext) -> RewardFunction:
         raise HarnessError(
             f"No sentence-transformers model could be loaded from {path} ({type(error).__name__}: {first})."
         ) from error
+    check_encoder(path)
 
     def embed(texts: list[str]) -> np.ndarray:
         return model.encode(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import (
+    Contact,
     Evaluation,
     HarnessError,
     Headline,
@@ -37,6 +38,8 @@ PASSAGES, PASSAGE_TOKENS, LAST_WORD_TOKENS = 2320, 110, 8
 """What a metric reads, for plans: the train split (section 4.4 of the paper), and about as many tokens a passage and a
 batched last word as BPE makes of the translations."""
 METRIC_MICROBATCH = 32
+JUDGE_URL, JUDGE_KEY = "https://api.openai.com/v1", "OPENAI_API_KEY"
+"""The OpenAI judge's, unless options say otherwise."""
 
 
 def _measure_name(label: str) -> str:
@@ -94,6 +97,13 @@ class Lambada:
         texts = read.integer("metric_examples", PASSAGES)
         batch = read.integer("metric_microbatch", METRIC_MICROBATCH)
         return MetricCost(texts, PASSAGE_TOKENS, LAST_WORD_TOKENS, batch)
+
+    @staticmethod
+    def contacts(options: Mapping[str, Any]) -> tuple[Contact, ...]:
+        read = Options(options)
+        if read.text("judge", "fasttext") != "openai":
+            return ()
+        return (Contact(read.text("judge_base_url", JUDGE_URL), read.text("judge_key_variable", JUDGE_KEY)),)
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
@@ -167,9 +177,9 @@ class Lambada:
         kind = options.text("judge", "fasttext")
         if kind == "openai":
             return OpenAIJudge(
-                base_url=options.text("judge_base_url", "https://api.openai.com/v1"),
+                base_url=options.text("judge_base_url", JUDGE_URL),
                 model=options.text("judge_model", "gpt-4.1-nano"),
-                key_variable=options.text("judge_key_variable", "OPENAI_API_KEY"),
+                key_variable=options.text("judge_key_variable", JUDGE_KEY),
                 concurrency=options.integer("judge_concurrency", 4),
             )
         if kind != "fasttext":

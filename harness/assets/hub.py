@@ -11,13 +11,16 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 from harness.assets.rows import SPLIT_NAMES, Rows, fields, from_columns, read_rows
 from harness.contracts import HarnessError
+from harness.settings.reading import read_yaml
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.bin"]
 NOT_NEEDED = ["pytorch_model*", "*.h5", "original/*", "onnx/*", "*.msgpack", "runs/*"]
@@ -82,6 +85,14 @@ def data(ref: str) -> Path:
             f"*_{config}.json",
         ]
     return Path(_snapshot(ref, wanted.repo, wanted.revision, "dataset", patterns, []))
+
+
+def endpoint() -> str | None:
+    """The host that a reference is looked up at: the environment's `HF_ENDPOINT` or the hub; None where the network is
+    forbidden."""
+    from huggingface_hub import constants
+
+    return None if constants.HF_HUB_OFFLINE else constants.ENDPOINT
 
 
 def cached(ref: str) -> Path | None:
@@ -233,6 +244,7 @@ def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:
         return Rows([text for file in named for text in read_rows(file, ref).texts])
     from datasets import load_dataset
 
+    _check_card(folder, ref)
     try:  # names that only the card explains
         tables = load_dataset(str(folder), config or None)
         table = tables[wanted]
@@ -242,7 +254,7 @@ def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:
         ) from error
     if "text" not in table.column_names:
         raise HarnessError(f"The data set '{ref}' has no `text` column; it has {', '.join(table.column_names)}.")
-    return Rows(list(table["text"]))
+    return from_columns(list(table["text"]), None, ref, range(1, len(table) + 1))
 
 
 def _joined(parts: list[tuple[Rows, str | None]], ref: str) -> Rows:
@@ -250,3 +262,32 @@ def _joined(parts: list[tuple[Rows, str | None]], ref: str) -> Rows:
     texts = [text for rows, _ in parts for text in rows.texts]
     splits = [split for rows, own in parts for split in rows.splits or [own] * len(rows.texts)]
     return from_columns(texts, splits, ref, range(1, len(texts) + 1))
+
+
+def _check_card(folder: Path, ref: str) -> None:
+    """Raises HarnessError where the folder's card names data files outside it: it may be anybody's, and another host or
+    any file of this machine would be read."""
+    for name in ("README.md", ".huggingface.yaml"):
+        if not (folder / name).is_file():
+            continue
+        text = (folder / name).read_text(encoding="utf-8", errors="replace")
+        if name == "README.md":
+            header = re.match(r"---\r?\n(.*?)^---", text, re.DOTALL | re.MULTILINE)
+            text = header[1] if header else ""
+        data = read_yaml(text, f"{name} of the data set '{ref}'")
+        configs = data.get("configs") if isinstance(data, dict) else None
+        for place in _words_in(configs):
+            if "://" in place or "::" in place or place.startswith(("/", "~")) or ".." in re.split(r"[/\\]", place):
+                raise HarnessError(
+                    f"{name} of the data set '{ref}' names '{place[:80]}', which lies outside its folder; give the "
+                    "files themselves."
+                )
+
+
+def _words_in(data: Any) -> Iterator[str]:
+    """Every text in nested lists and mappings."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list):
+        for value in data.values() if isinstance(data, dict) else data:
+            yield from _words_in(value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from harness.assets.references import is_embedded, resolve, why
 from harness.contracts import HarnessError
@@ -47,32 +49,63 @@ def load_model(
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=trusted())
         copied = untie_head and config.tie_word_embeddings
         config.tie_word_embeddings = config.tie_word_embeddings and not untie_head
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             str(path),
             config=config,
             dtype=getattr(torch, dtype),
             attn_implementation=attention,
             trust_remote_code=trusted(),
             use_safetensors=True,
+            **REPORTED,
         )
     except Exception as error:
         raise HarnessError(f"The model '{ref}' could not be loaded ({why(error)}).") from error
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    own = {name for name, weight in model.named_parameters() if copied and weight is head.weight}
+    check_weights(ref, report, given=own)
     if copied:
         # A checkpoint saved with a tied head holds no head weights: give the head a copy of the embeddings.
-        head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
         head.weight = torch.nn.Parameter(embedding.weight.detach().clone())
     return model.eval()
 
 
+REPORTED: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+"""Options of `from_pretrained`: it says which weights a checkpoint lacks. Left alone it fills them with random numbers
+and goes on."""
+
+
+def check_weights(ref: str, report: Mapping[str, Any], given: Collection[str] = ()) -> None:
+    """Raises HarnessError where weights are missing, mis-shaped or not the architecture's, by the report of
+    `from_pretrained` (REPORTED). Weights that the architecture ties to others are no part of it; those in `given` come
+    from elsewhere."""
+    faults = {
+        "lacks": sorted(set(report["missing_keys"]) - set(given)),
+        "has in another shape": sorted(
+            {str(name if isinstance(name, str) else name[0]) for name in report["mismatched_keys"]}
+        ),
+        "has beyond the architecture's": sorted(report["unexpected_keys"]),
+    }
+    told = [
+        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        for what, names in faults.items()
+        if names
+    ]
+    if told:
+        raise HarnessError(
+            f"The weights of '{ref}' do not fit its config.json: the checkpoint {'; it '.join(told)}. Get the model "
+            "again, or repair its names."
+        )
+
+
 @lru_cache(maxsize=16)
 def check_model(ref: str) -> None:
-    """Raises HarnessError if the model or its tokenizer could not be loaded: config, weights' headers, tokenizer. The
-    embedded ones are checked by hash instead, without importing transformers."""
+    """Raises HarnessError if the model or its tokenizer could not be loaded: config, names and shapes of the weights,
+    tokenizer. The embedded ones are checked by hash instead, without importing transformers."""
     path = resolve(ref)
     if is_embedded(ref):
         return
     from safetensors import SafetensorError, safe_open
-    from transformers import AutoConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     if not (path / "config.json").exists():
         raise HarnessError(f"'{ref}' is not a Hugging Face model folder: it has no config.json.")
@@ -91,4 +124,28 @@ def check_model(ref: str) -> None:
                 tensors.keys()
         except (SafetensorError, OSError) as error:
             raise HarnessError(f"The weights {file.name} of '{ref}' are damaged ({why(error)}).") from error
+    try:  # names and shapes alone: nothing is read into memory
+        _, report = AutoModelForCausalLM.from_pretrained(
+            str(path), trust_remote_code=trusted(), use_safetensors=True, device_map="meta", **REPORTED
+        )
+    except Exception as error:
+        raise HarnessError(f"The model '{ref}' could not be loaded ({why(error)}).") from error
+    check_weights(ref, report)
     load_tokenizer(ref)
+
+
+def check_encoder(path: Path) -> None:
+    """Raises HarnessError where the text encoder in a sentence-transformers folder lacks weights, or has them in other
+    shapes. Its pooler and the heads of its pre-training are not used."""
+    from transformers import AutoModel
+
+    for folder in (path, *sorted(path.glob("*_Transformer"))):
+        config = folder / "config.json"
+        if not (config.is_file() and '"model_type"' in config.read_text(encoding="utf-8", errors="replace")):
+            continue
+        try:
+            _, report = AutoModel.from_pretrained(str(folder), device_map="meta", **REPORTED)
+        except Exception as error:
+            raise HarnessError(f"The model in {folder} could not be loaded ({why(error)}).") from error
+        unused = [name for name in report["missing_keys"] if name.startswith("pooler.")]
+        check_weights(str(folder), {**report, "unexpected_keys": ()}, given=unused)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.contracts import HarnessError
+from harness.store.lines import LineError, each_line, is_text
 
 SPLIT_NAMES = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev"}, "test": {"test"}}
 """Split -> what it is called in fields and file names."""
@@ -39,8 +39,9 @@ def from_columns(texts: Iterable[Any], splits: Iterable[Any] | None, ref: str, n
     measured on it would have been trained on."""
     numbers, texts = list(numbers), list(texts)
     for number, text in zip(numbers, texts, strict=True):
-        if not isinstance(text, str):
-            raise HarnessError(f"{ref}, line {number}: the `text` must be a text, not {type(text).__name__}.")
+        if not is_text(text):
+            kind = "null" if text is None else "no Unicode" if isinstance(text, str) else type(text).__name__
+            raise HarnessError(f"{ref}, line {number}: `text` must be a text, but it is {kind}; repair that row.")
     if splits is None:
         return Rows(texts)
     found = []
@@ -84,9 +85,8 @@ def fields(path: Path) -> list[str]:
     try:
         if path.suffix == ".parquet":
             return _columns(path, path.name)
-        with path.open(encoding="utf-8") as file:
-            first = json.loads(next((line for line in file if line.strip()), "null"))
-    except (HarnessError, OSError, ValueError, RecursionError):
+        first = next((row for _, row in each_line(path)), None)
+    except (HarnessError, OSError):
         return []
     return list(first) if isinstance(first, dict) else []
 
@@ -118,25 +118,15 @@ def _parquet(path: Path, ref: str) -> Rows:
 def _json_lines(path: Path, ref: str, blank: bool) -> Rows:
     rows: dict[int, dict[str, Any]] = {}
     try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(
-            f"The data file {ref} cannot be read ({type(error).__name__}); it must be JSON lines in UTF-8."
-        ) from error
-    for number, line in enumerate(content.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            what = getattr(error, "msg", type(error).__name__)
-            raise HarnessError(
-                f"{ref}, line {number}: not valid JSON ({what}); the file must be JSON lines."
-            ) from error
-        text = row.get("text") if isinstance(row, dict) else None
-        if not isinstance(text, str) or not (blank or text.strip()):
-            raise HarnessError(f"{ref}, line {number}: every line must be an object with a non-empty `text`.")
-        rows[number] = row
+        for number, row in each_line(path):
+            if isinstance(row, LineError):
+                raise HarnessError(f"{ref}, {row}; the file must be JSON lines in UTF-8.")
+            text = row.get("text") if isinstance(row, dict) else None
+            if not is_text(text) or not (blank or text.strip()):
+                raise HarnessError(f"{ref}, line {number}: every line must be an object with a non-empty `text`.")
+            rows[number] = row
+    except OSError as error:
+        raise HarnessError(f"The data file {ref} cannot be read ({type(error).__name__}).") from error
     named = any("split" in row for row in rows.values())
     splits = [row.get("split") for row in rows.values()] if named else None
     return from_columns([row["text"] for row in rows.values()], splits, ref, rows)

@@ -289,12 +289,16 @@ def main() -> None:
         signal.signal(number, request_stop)
     try:
         code = app(standalone_mode=False)  # of a typer.Exit that a command raised; what a command returns else
-        sys.exit(code if isinstance(code, int) else 0)
     except HarnessError as error:
         _one_sentence(str(error))
         sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            raise
+        _one_sentence("Code of a task, a reward or a model ended the program before the command was done.")
+        sys.exit(2)
     except (typer.Abort, KeyboardInterrupt, Interrupted) as stop:
         number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else 2
         again = escape(shlex.join(["python", "-m", "harness", *sys.argv[1:]]))
@@ -306,3 +310,4 @@ def main() -> None:
             _one_sentence(f"{error.format_message()} (see python -m harness --help)")
             sys.exit(2)
         raise
+    sys.exit(code if isinstance(code, int) else 0)

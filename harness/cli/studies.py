@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from harness.contracts import HarnessError
+from harness.contracts import Contact, HarnessError
 from harness.store.record import StoredCell
 
 PLACE = "A results folder, a packed study, or a folder of several."
@@ -24,6 +25,14 @@ def add_to(app: typer.Typer, console: Console) -> None:
         task: Annotated[str, typer.Option(help="Of several cells, only those of this task.")] = "",
         reward: Annotated[str, typer.Option(help="Only those of this reward.")] = "",
         seed: Annotated[int | None, typer.Option(help="Only those of this seed.")] = None,
+        contact: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="[VARIABLE=]URL",
+                help="A host that cells may contact, and the environment variable that may go there (repeatable). "
+                "Without it none is contacted, whatever the records say.",
+            ),
+        ] = None,
     ) -> None:
         """Repeat stored cells from their own records and say, a line each, whether the numbers agree. Exit code 0, 1
         where they do not, or 2 where a cell could not be repeated."""
@@ -31,7 +40,8 @@ def add_to(app: typer.Typer, console: Console) -> None:
         from harness.machine.libraries import quiet
 
         quiet()
-        codes = [_repeated(cell, console) for cell in repeating.chosen(place, task, reward, seed)]
+        allowed = frozenset(map(_contact, contact or []))
+        codes = [_repeated(cell, console, allowed) for cell in repeating.chosen(place, task, reward, seed)]
         raise typer.Exit(1 if 1 in codes else max(codes))
 
     @app.command()
@@ -68,7 +78,12 @@ def add_to(app: typer.Typer, console: Console) -> None:
             say(f"{left_out} cells have not ended and were left out.")
 
 
-def _repeated(cell: StoredCell, console: Console) -> int:
+def _contact(text: str) -> Contact:
+    variable, separator, url = text.partition("=")
+    return Contact(url, variable) if separator and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable) else Contact(text)
+
+
+def _repeated(cell: StoredCell, console: Console, allowed: frozenset[Contact]) -> int:
     """Repeats one cell and prints how that went; 0 the same, 1 not the same, 2 not repeated (0 where nobody could)."""
     from harness.rerun import rerun
 
@@ -78,11 +93,16 @@ def _repeated(cell: StoredCell, console: Console) -> int:
     say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
     variant = f" ({record.variant})" if record.variant else ""
     name = f"{record.task} / {record.reward}{variant}, seed {record.seed}"
+
+    def tell(event: dict[str, Any]) -> None:
+        if event["event"] == "contacts":
+            say(f"{name}: contacts {', '.join(map(str, event['contacts']))}")
+
     if record.status != "done":
         say(f"{name}: {record.status}, nothing to repeat")
         return 0
     try:
-        found = rerun(cell, lambda event: None)
+        found = rerun(cell, tell, allowed)
     except HarnessError as error:
         say(f"{name}: not repeated: {error}")
         return 2

@@ -9,6 +9,15 @@ class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; not an Exception, so that nothing on the way swallows it."""
 
 
+class ParentGone(Interrupted):
+    """The process that this worker works for has ended without stopping it, as a killed one does."""
+
+
+def who_stopped(error: BaseException) -> str:
+    """What ended a run, in words that "after step 3" may follow."""
+    return "its command was killed or broke off" if isinstance(error, ParentGone) else "stopped by the user"
+
+
 _stop_signal: int | None = None
 """The first signal that arrived. Written by `request_stop` alone."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from harness import assets
-from harness.contracts import HarnessError, InnerTraining, RewardContext, RewardFunction, Task, TaskContext
+from harness.contracts import Contact, HarnessError, InnerTraining, RewardContext, RewardFunction, Task, TaskContext
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.schema import Settings
 from harness.store.record import CellRecord, identity
@@ -29,6 +29,8 @@ class Cell:
     """Which of several values of settings it has, for messages: "lr 3e-4". Tables tell it from the settings."""
     blocked: str = ""
     """Why it cannot run as it is set, found before the run (harness/planning/preflight.py)."""
+    allowed: frozenset[Contact] = frozenset()
+    """The hosts that the user's own command line lets it contact. Not stored, and never taken from a record."""
 
     @property
     def name(self) -> str:
@@ -76,6 +78,11 @@ class Cell:
         data += [settings.data.references] if task.factory.offers.references else []
         return list(dict.fromkeys(models)), list(dict.fromkeys(data))
 
+    def contacts(self) -> list[Contact]:
+        """The hosts that its task and reward send something to, by their declarations."""
+        found = TASKS.get(self.task).declares.contacts(self.settings.task.options)
+        return [*found, *(REWARDS.get(self.reward).contacts(self.settings.reward.options) if self.reward else ())]
+
     def revisions(self) -> dict[str, str]:
         """Hub reference -> commit that was read."""
         from harness.assets import hub
@@ -109,8 +116,35 @@ class Cell:
         )
 
 
+def said_contacts(task: str, reward: str, given: Mapping[str, Any]) -> frozenset[Contact]:
+    """The contacts that these `--set` assignments alone ask for, whatever a profile or record adds."""
+    options: dict[str, dict[str, Any]] = {"task.options": {}, "reward.options": {}}
+    for key, value in given.items():
+        for section, found in options.items():
+            if key == section and isinstance(value, Mapping):
+                found |= value
+            elif key.startswith(f"{section}."):
+                found[key.removeprefix(f"{section}.")] = value
+    asked = [*TASKS.get(task).declares.contacts(options["task.options"])]
+    asked += REWARDS.get(reward).contacts(options["reward.options"]) if reward else ()
+    return frozenset(asked)
+
+
+def _check_contacts(cell: Cell) -> None:
+    """Raises HarnessError for a contact that the command line did not ask for."""
+    for contact in cell.contacts():
+        if contact not in cell.allowed:
+            what = f"the content of the environment variable {contact.variable}" if contact.variable else "texts"
+            raise HarnessError(
+                f"{cell.name} would send {what} to {contact.url}, and a profile or record says so, which only the "
+                "command line may: repeat the options that ask for it with --set, or set others."
+            )
+
+
 def make_task(cell: Cell, references: int | None = None) -> Task:
-    """The cell's task, made as its settings say. references: the most texts that it gets of a split, default all."""
+    """The cell's task, made as its settings say. references: the most texts that it gets of a split, default all.
+    Raises HarnessError for a contact that the command line did not ask for, as the next does."""
+    _check_contacts(cell)
     settings, entry = cell.settings, TASKS.get(cell.task)
     return entry.factory(
         TaskContext(
@@ -125,6 +159,7 @@ def make_task(cell: Cell, references: int | None = None) -> Task:
 
 def make_reward(cell: Cell, task: Task, inner: InnerTraining) -> RewardFunction:
     """The cell's reward for this task and this training of the target."""
+    _check_contacts(cell)
     settings = cell.settings
     return REWARDS.get(cell.reward).factory(
         RewardContext(

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from harness import assets
 from harness.contracts import HarnessError
 from harness.planning.cells import Cell, articles, make_task, told_splits
-from harness.registry import REWARDS
+from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
 
 
@@ -19,8 +20,15 @@ def _check_task(cell: Cell) -> None:
         make_task(cell)
     except HarnessError:
         raise
-    except Exception:  # a fault in a task's own code costs its own rows, and they say it
+    except (Exception, SystemExit):  # a fault in a task's own code costs its own rows, and they say it
         pass
+
+
+def _check_references(cell: Cell) -> None:
+    """Raises HarnessError where the task's own texts cannot be read; embedded ones are checked by hash."""
+    ref, entry = cell.settings.data.references, TASKS.get(cell.task)
+    if entry.factory.offers.references and not assets.is_embedded(ref):
+        assets.texts(ref, split="train", language=entry.declares.language)
 
 
 def _check_steps(cell: Cell) -> None:
@@ -77,6 +85,7 @@ class _Checks:
             ("task", cell.task, repr(settings.task.options), settings.data): lambda: _check_task(cell),
             ("model", settings.generator.model): lambda: check_model(settings.generator.model),
             ("model", settings.target.model): lambda: check_model(settings.target.model),
+            ("references", cell.task, settings.data.references): lambda: _check_references(cell),
             ("articles", settings.data, settings.validation.prompts, settings.grpo.prompts_per_step): lambda: (
                 _check_articles(settings)
             ),

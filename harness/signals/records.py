@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from harness.contracts import HarnessError
 from harness.signals.pool import Pool
 from harness.store.atomic import parquet_bytes, write_atomic
+from harness.store.damage import DamagedError, check_plain, read_json, reading
 
 SCHEMA_VERSION = 1
 SMALL = 0.1
@@ -21,6 +22,8 @@ PACKED = "fidelity.parquet"
 """A study's file: a row a record, with the pool's profile, task, seed and identity, its kind ("pool", "truth" or
 "signal", a pool before what belongs to it) and itself as JSON. Most of it is numbers: JSON lines would be four times as
 large."""
+FREE = ("settings", "given")
+"""What may hold any numbers."""
 Record = TypeVar("Record", bound=BaseModel)
 
 
@@ -122,12 +125,11 @@ class SignalRecord(BaseModel):
 
 def read(path: Path, kind: type[Record]) -> Record | None:
     """The stored record, or None if there is none. Raises HarnessError if it is damaged or newer than this harness."""
-    if not path.exists():
-        return None
     try:
-        return parsed(json.loads(path.read_text(encoding="utf-8")), kind, path)
-    except (OSError, ValueError) as error:
-        raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it again.") from error
+        with reading(path, path.parent, "remove it to make it again"):
+            return parsed(read_json(path), kind, path)
+    except FileNotFoundError:
+        return None
 
 
 def parsed(data: Any, kind: type[Record], path: Path) -> Record:
@@ -135,6 +137,7 @@ def parsed(data: Any, kind: type[Record], path: Path) -> Record:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise HarnessError(f"{path} has schema version {version}, newer than {SCHEMA_VERSION}; update the harness.")
+    check_plain({name: value for name, value in data.items() if name not in FREE} if isinstance(data, dict) else data)
     return kind.model_validate(data)
 
 
@@ -154,17 +157,103 @@ class Judged:
 
 
 def load(place: Path) -> list[Judged]:
-    """Everything stored below `place`, in folders or in packed studies, sorted by task and seed. Raises HarnessError
-    for damaged or newer records."""
-    found = []
-    for path in sorted(place.rglob("fidelity/*/seed*/pool.json")):
-        pool = read(path, PoolRecord)
-        truths = [read(file, TruthRecord) for file in sorted(path.parent.glob("truth-*.json"))]
-        signals = [read(file, SignalRecord) for file in sorted(path.parent.glob("reward-*.json"))]
-        found.append(Judged(pool, {truth.identity: truth for truth in truths}, signals))
+    """Everything stored below `place`, in folders or in packed studies, sorted by task and seed. Of what is damaged or
+    newer, signals are left with the status "damaged" and the reason."""
+    root = place.resolve()
+    paths = [
+        path for path in sorted(place.rglob("fidelity/*/seed*/pool.json")) if path.parent.resolve().is_relative_to(root)
+    ]
+    found = [_judged(path) for path in paths]
     for path in sorted(place.rglob(PACKED)):
-        found += _unpacked(path)
-    return sorted(found, key=lambda judged: judged.place)
+        try:
+            found += _unpacked(path)
+        except HarnessError as error:
+            found.append(_lost(path, error))
+    return sorted(map(_consistent, found), key=lambda judged: judged.place)
+
+
+def _judged(path: Path) -> Judged:
+    """What lies beside the pool in `path`."""
+    try:
+        pool = read(path, PoolRecord)
+    except HarnessError as error:
+        return _lost(path, error)
+    truths, signals, damaged = {}, [], {}
+    for file in sorted(path.parent.glob("truth-*.json")):
+        try:
+            truth = read(file, TruthRecord)
+            truths[truth.identity] = truth
+        except HarnessError as error:
+            damaged[file.stem.removeprefix("truth-")] = _what(error)
+    for file in sorted(path.parent.glob("reward-*.json")):
+        try:
+            signals.append(read(file, SignalRecord))
+        except HarnessError as error:
+            signals.append(_damaged(pool, file.stem.removeprefix("reward-"), _what(error)))
+    for place, signal in enumerate(signals):
+        if reasons := [damaged[key] for key in signal.truths if key in damaged]:
+            signals[place] = _damaged(pool, signal.reward, reasons[0])
+    return Judged(pool, truths, signals)
+
+
+def _lost(path: Path, error: HarnessError) -> Judged:
+    """What is left of comparisons whose pool cannot be read: signals that say so, under the names of the folders."""
+    inside = path.name == "pool.json"
+    profile, task = (path.parts[-5], path.parts[-3]) if inside and len(path.parts) > 4 else ("(unknown)", "(unknown)")
+    empty: dict[str, list[Any]] = {
+        name: [] for name in ("texts", "groups", "sources", "articles", "halves", "removed", "batches")
+    }
+    pool = PoolRecord(profile=profile, task=task, seed=0, identity=path.parent.name, spec=Spec(), **empty)
+    names = [file.stem.removeprefix("reward-") for file in sorted(path.parent.glob("reward-*.json")) if inside]
+    return Judged(pool, {}, [_damaged(pool, name, _what(error)) for name in names or ["(unknown)"]])
+
+
+def _damaged(pool: PoolRecord, reward: str, what: str) -> SignalRecord:
+    return SignalRecord(
+        profile=pool.profile,
+        task=pool.task,
+        reward=reward,
+        seed=pool.seed,
+        identity=pool.identity,
+        status="damaged",
+        reason=what,
+    )
+
+
+def _what(error: HarnessError) -> str:
+    return error.what if isinstance(error, DamagedError) else str(error)
+
+
+def _consistent(judged: Judged) -> Judged:
+    """The same, with signals marked as damaged whose numbers do not fit their pool and truths."""
+    pool, count = judged.pool, len(judged.pool.texts)
+    indices = [i for part in (*pool.halves, *pool.removed, *pool.batches) for i in part]
+    fits = {len(pool.groups), len(pool.sources), len(pool.articles)} == {count} and all(0 <= i < count for i in indices)
+    signals = []
+    for signal in judged.signals:
+        truths = [judged.truths[key] for key in signal.truths if key in judged.truths]
+        numbers = len(signal.rewards) == count and [*map(len, signal.draws)] == [*map(len, pool.batches)]
+        whole = fits and numbers and all(_fits(pool, truth) for truth in truths)
+        done = signal.status == "done"
+        signals.append(
+            signal if whole or not done else _damaged(pool, signal.reward, "numbers that do not fit its pool")
+        )
+    return Judged(pool, judged.truths, signals)
+
+
+def _fits(pool: PoolRecord, truth: TruthRecord) -> bool:
+    """Whether a truth has one number for each part of the pool. That of a reward's own training leaves none out."""
+    parts = ((truth.without_one, pool.texts), (truth.without_part, pool.removed))
+    left_out = all(len(values) in ({0} if not truth.without_one else {len(part)}) for values, part in parts)
+    changes = all(0 < len(values) <= len(pool.halves) and _is_number(size) for size, values in truth.changed.items())
+    return len(truth.halves) == len(pool.halves) and left_out and changes
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return float(text) > 0
+    except ValueError:
+        return False
 
 
 # ---------------------------------------------------------------------------------------------------------- packed
@@ -173,7 +262,7 @@ def load(place: Path) -> list[Judged]:
 def _unpacked(path: Path) -> list[Judged]:
     import pandas
 
-    try:
+    with reading(path, path.parent, "bring back the committed file or pack it again"):
         found: dict[tuple[Any, ...], Judged] = {}
         for row in pandas.read_parquet(path).itertuples(index=False):
             key, data = (row.profile, row.task, row.seed, row.identity), json.loads(row.record)
@@ -185,10 +274,6 @@ def _unpacked(path: Path) -> list[Judged]:
             else:
                 found[key].signals.append(parsed(data, SignalRecord, path))
         return list(found.values())
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise HarnessError(
-            f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it again."
-        ) from error
 
 
 def write_packed(study: Path, judged: Sequence[Judged]) -> None:
@@ -204,8 +289,11 @@ def write_packed(study: Path, judged: Sequence[Judged]) -> None:
 
 
 def packed(old: Sequence[Judged], new: Sequence[Judged], *, replace: bool = False) -> list[Judged]:
-    """`old` and `new` together, each task and seed once. Raises HarnessError where both have one with different
-    content, unless `replace`: then `new`'s is taken."""
+    """`old` and `new` together, each task and seed once. Raises HarnessError for damaged ones, and where both have one
+    with different content, unless `replace`: then `new`'s is taken."""
+    damaged = [signal for one in (*old, *new) for signal in one.signals if signal.status == "damaged"]
+    if damaged:
+        raise HarnessError(f"{damaged[0].task}/{damaged[0].reward} is damaged ({damaged[0].reason}); remove it first.")
     found = {judged.place: judged for judged in old}
     conflicts = [str(one.place) for one in new if one.place in found and found[one.place] != one and not replace]
     if conflicts:

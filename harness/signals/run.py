@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import assets
 from harness.contracts import HarnessError
-from harness.planning.cells import Cell, make_reward, make_task
+from harness.planning.cells import Cell, make_reward, make_task, said_contacts
 from harness.registry import REWARDS
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
@@ -32,6 +32,7 @@ from harness.settings.schema import InnerSettings, identity_view
 from harness.signals.pool import Pool, as_rollouts, build_pool
 from harness.signals.records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRecord, Spec, TruthRecord, read
 from harness.store.atomic import write_json
+from harness.store.plain import said
 from harness.store.provenance import provenance
 from harness.store.record import identity
 from harness.workers.executor import Event, Executor, Tell
@@ -116,7 +117,8 @@ def fidelity_cells(
         elif inner.warmup_steps and spec.pool < whole and "inner.warmup_steps" not in given:
             changes["warmup_steps"] = max(1, inner.warmup_steps * spec.pool // whole)
         settings = settings.model_copy(update={"inner": inner.model_copy(update=changes)})
-        return Cell(profile.name, task, reward, seed, settings, given=given)
+        allowed = said_contacts(task, reward, given)
+        return Cell(profile.name, task, reward, seed, settings, given=given, allowed=allowed)
 
     return [
         FidelityCell(
@@ -312,9 +314,8 @@ class _Run:
             rollouts = sum(map(len, pool.batches))
             record.seconds_per_1000 = (time.perf_counter() - begun) / rollouts * 1000
             record.batch, record.status = rollouts // len(pool.batches), "done"
-        except Exception as error:  # a signal may be anybody's code
-            first = (str(error).strip().splitlines() or ["no message"])[0]
-            record.status = "failed"
+        except (Exception, SystemExit) as error:  # a signal may be anybody's code
+            record.status, first = "failed", said(error)
             record.reason = first if isinstance(error, HarnessError) else f"{type(error).__name__}: {first}"
         return record
 

@@ -43,5 +43,7 @@ def arrays_of(frame: pandas.DataFrame) -> dict[int, dict[str, numpy.ndarray]]:
     found: dict[int, dict[str, numpy.ndarray]] = {}
     for row in frame[COLUMNS].itertuples(index=False):
         shape = tuple(map(int, row.shape.split()))
+        if np.dtype(row.dtype).kind not in "biufc" or min(shape, default=0) < 0:
+            raise ValueError(f"an array of {row.dtype} and shape {row.shape}")
         found.setdefault(int(row.step), {})[row.name] = np.frombuffer(row.data, dtype=row.dtype).reshape(shape)
     return found

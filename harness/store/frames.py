@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
 from harness.settings import variants
+from harness.store.damage import DamagedError, check_png, reading
+from harness.store.plain import plain_text
 from harness.store.record import CellRecord, CellStore, StoredCell, long_frame
 from harness.store.study import CELLS, Study, is_study, open_study
 
 if TYPE_CHECKING:
     import pandas
+
+
+UNKNOWN = "(unknown)"
+"""Profile, task and reward of a damaged cell that lies in no folder named after them."""
 
 
 def find_cells(place: Path) -> list[StoredCell]:
@@ -52,18 +59,19 @@ def cell_at(folder: str | Path) -> StoredCell | None:
 
 def load(place: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     """(wide, long): one cell a row, one measurement a row; both with a column for every setting that is not the same in
-    all cells of a task and reward, under its dotted key. Raises HarnessError for damaged or newer results."""
+    all cells of a task and reward, under its dotted key. A cell with a file that cannot be used has a row whose status
+    is "damaged" and whose reason says what, and no measurements."""
     import pandas
 
-    found = [(cell, record) for cell in find_cells(place) if (record := cell.read())]  # None: just started again
-    settings = _varying_settings([record for _, record in found])
+    found = [(cell, *whole) for cell in find_cells(place) if (whole := examined(cell))]  # None: just started again
+    settings = _varying_settings([record for _, record, _ in found])
     wide, long = [], []
-    for number, (cell, record) in enumerate(found):
+    for number, (cell, record, curves) in enumerate(found):
         wide.append(wide_row(record, cell.folder))
-        if len(curves := cell.curves()):
+        if len(curves):
             long.append(curves.assign(**{key: values[number] for key, values in settings.items()}))
-    table = pandas.DataFrame(wide)
-    return table.assign(**settings), pandas.concat(long, ignore_index=True) if long else long_frame([])
+    table = _of_one_kind(pandas.DataFrame(wide)).assign(**settings)
+    return table, pandas.concat(long, ignore_index=True) if long else long_frame([])
 
 
 def _varying_settings(records: Sequence[CellRecord]) -> dict[str, list[Any]]:
@@ -73,6 +81,70 @@ def _varying_settings(records: Sequence[CellRecord]) -> dict[str, list[Any]]:
     for record, view in zip(records, views, strict=True):
         groups.setdefault((record.profile, record.task, record.reward), []).append(view)
     return {key: variants.column([view.get(key) for view in views]) for key in variants.columns(groups)}
+
+
+def examined(cell: StoredCell) -> tuple[CellRecord, pandas.DataFrame] | None:
+    """A cell's record and curves after a look at all of its files; a record that says what is damaged, without curves,
+    where one of them cannot be used. None where there is no cell any more."""
+    record = None
+    try:
+        record = cell.read()
+        if record is None:
+            return None
+        if record.status == "done" and record.headline is None:
+            return damaged(cell.folder, "cell.json: done without a headline", record), long_frame([])
+        curves = cell.curves()
+        if (curves["seed"] != record.seed).any() or (curves["identity"] != record.identity).any():
+            return damaged(cell.folder, "curves.parquet: of another cell", record), long_frame([])
+        cell.samples()
+        cell.arrays()
+        for step, named in cell.files().items():
+            for name, content in named.items():
+                if name.endswith(".png"):
+                    with reading(cell.folder / f"step-{step}" / name, cell.folder, "remove it"):
+                        check_png(content)
+    except DamagedError as error:
+        return damaged(cell.folder, error.what, record), long_frame([])
+    except HarnessError as error:  # of a newer version
+        return damaged(cell.folder, str(error).replace(f"{cell.folder.parent}/", ""), record), long_frame([])
+    return record, curves
+
+
+def damaged(folder: Path, what: str, record: CellRecord | None = None) -> CellRecord:
+    """The record of a damaged cell, from the one that is stored as far as that could be read, else from the names of
+    its folders."""
+    what = plain_text(what)
+    if record is None:
+        names = re.fullmatch(r"seed([0-9]{1,9})-(.+)", folder.name)
+        placed = folder.parts[-4:-1] if names and len(folder.parts) > 3 else [UNKNOWN] * 3
+        profile, task, reward = map(plain_text, placed)
+        seed, identity = (int(names[1]), plain_text(names[2])) if names else (0, plain_text(folder.name))
+        record = CellRecord(
+            profile=profile, task=task, reward=reward, seed=seed, identity=identity, status="damaged", reason=what
+        )
+    return record.model_copy(update={"status": "damaged", "reason": what})
+
+
+def record_of(folder: str, status: str, reason: str) -> CellRecord | None:
+    """The record behind a row of the wide table; of a damaged cell as `examined` gave it."""
+    cell = cell_at(folder)
+    if status != "damaged":
+        return cell.read() if cell else None
+    try:
+        record = cell.read() if cell else None
+    except HarnessError:
+        record = None
+    return damaged(Path(folder), reason, record)
+
+
+def _of_one_kind(wide: pandas.DataFrame) -> pandas.DataFrame:
+    """Provenance that other versions, or other hands, wrote as another kind of value: as texts, since a column of a
+    Parquet file holds one kind."""
+    for name in wide.columns:
+        values = wide[name].dropna()
+        if str(name).startswith("provenance_") and len(set(map(type, values))) > 1:
+            wide[name] = wide[name].map(lambda value: value if value is None or value != value else str(value))
+    return wide
 
 
 def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -34,7 +35,9 @@ from harness.contracts import HarnessError
 from harness.settings.schema import Settings, identity_view
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
 from harness.store.atomic import parquet_bytes, write_atomic, write_json
+from harness.store.damage import check_long, check_plain, check_sample, read_json, reading
 from harness.store.lines import as_lines, read_lines
+from harness.store.plain import plain_text
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +48,8 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda data: data,  # 2 added `flops` and `floor_seconds`, which nobody can tell of older cells
 }
 """Schema version -> a record's plain data of that version as data of the next; one for each rise of SCHEMA_VERSION."""
-Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
+Status = Literal["running", "done", "failed", "unsupported", "interrupted", "damaged"]
+"""What a cell is. "damaged" is never stored: it is what reading makes of a cell whose files cannot be used."""
 
 KEY_COLUMNS = ["profile", "task", "reward", "variant", "seed", "identity"]
 HANDFUL = 16
@@ -150,13 +154,22 @@ def parsed(data: Any, path: Path) -> CellRecord:
     """The record that `path` holds as plain data. Raises ValueError for what is none, and HarnessError for one of
     another version that cannot be read."""
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if not isinstance(version, int):
+    if type(version) is not int:
         raise HarnessError(f"{path} is not a result of this harness; move it away or choose another --out.")
     if version > SCHEMA_VERSION:
         raise HarnessError(
             f"{path} has schema version {version}, newer than {SCHEMA_VERSION} that this harness reads; update it."
         )
-    return CellRecord.model_validate(migrated(data, path))
+    for name, value in data.items():  # settings may be any numbers, and no table holds them
+        check_plain(value, numbers=name not in ("settings", "given"))
+    record = CellRecord.model_validate(migrated(data, path))
+    if record.status == "damaged":
+        raise ValueError("the status `damaged`, which nobody stores")
+    try:
+        place_of(record)
+    except HarnessError as error:
+        raise ValueError(str(error)) from error
+    return record
 
 
 def check_name(name: str) -> None:
@@ -169,7 +182,8 @@ def check_name(name: str) -> None:
 
 
 class StoredCell(Protocol):
-    """A cell to read, wherever it is stored: in a folder of its own (`CellStore`) or in a packed study."""
+    """A cell to read, wherever it is stored: in a folder of its own (`CellStore`) or in a packed study. What cannot be
+    read, or leads out of its folder, raises DamagedError."""
 
     @property
     def folder(self) -> Path:
@@ -213,42 +227,36 @@ class CellStore:
         return cls(runs / place_of(record))
 
     def read(self) -> CellRecord | None:
-        """The stored record, or None. Raises HarnessError if there is one that cannot be read."""
-        path = self.folder / "cell.json"
+        """The stored record, or None. Raises HarnessError if there is one that cannot be read: damaged, or newer."""
         try:
-            return parsed(json.loads(path.read_text(encoding="utf-8")), path)
+            with self._reading("cell.json") as path:
+                return parsed(read_json(path), path)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
-            raise self._damaged(path, error) from error
 
     def curves(self) -> pandas.DataFrame:
-        """Every measurement, LONG_COLUMNS; no rows where nothing was measured. Raises HarnessError for a damaged
+        """Every measurement, LONG_COLUMNS; no rows where nothing was measured. Raises DamagedError for a damaged
         file, as the next three do."""
         import pandas
 
-        path = self.folder / "curves.parquet"
         try:
-            return pandas.read_parquet(path)
+            with self._reading("curves.parquet") as path:
+                return check_long(pandas.read_parquet(path), LONG_COLUMNS)
         except FileNotFoundError:  # not yet, or just started again by another process
             return long_frame([])
-        except (OSError, ValueError) as error:
-            raise self._damaged(path, error) from error
 
     def samples(self) -> list[dict[str, Any]]:
         """Sampled texts in their order: step, index, text and the task's labels."""
         import pandas
 
-        path = self.folder / "samples.jsonl"
         try:
-            if (table := self.folder / "samples.parquet").exists():
-                path = table
-                return samples_of(pandas.read_parquet(path))
-            return read_lines(path)
+            if (self.folder / "samples.parquet").exists():
+                with self._reading("samples.parquet") as path:
+                    return [check_sample(value) for value in samples_of(pandas.read_parquet(path))]
+            with self._reading("samples.jsonl") as path:
+                return [check_sample(value) for value in read_lines(path, strict=True)]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError) as error:
-            raise self._damaged(path, error) from error
 
     def rollouts(self) -> pandas.DataFrame:
         """Kept rollouts of training, ROLLOUT_COLUMNS; no rows where none were kept."""
@@ -257,43 +265,40 @@ class CellStore:
         parts = []
         for path in sorted((self.folder / "rollouts").glob("step-*.parquet")):
             try:
-                parts.append(pandas.read_parquet(path)[ROLLOUT_COLUMNS])
+                with self._reading(f"rollouts/{path.name}") as whole:
+                    parts.append(pandas.read_parquet(whole)[ROLLOUT_COLUMNS])
             except FileNotFoundError:
                 continue  # just started again by another process
-            except (OSError, ValueError, KeyError) as error:
-                raise self._damaged(path, error) from error
         return pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=ROLLOUT_COLUMNS)
 
     def arrays(self) -> StepArrays:
         """Step -> name -> array, of every evaluation that gave arrays."""
         import pandas
 
-        path = self.folder / "arrays.parquet"
         try:
-            return arrays_of(pandas.read_parquet(path))
+            with self._reading("arrays.parquet") as path:
+                return arrays_of(pandas.read_parquet(path))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise self._damaged(path, error) from error
 
     def files(self) -> StepFiles:
         """Step -> name -> content, of every evaluation that gave files."""
-        paths = [path for path in self.folder.glob("step-*/*") if path.parent.name[5:].isdigit() and path.is_file()]
+        paths = [path for path in self.folder.glob("step-*/*") if re.fullmatch("[0-9]{1,18}", path.parent.name[5:])]
         found: dict[int, dict[str, bytes]] = {}
         for path in sorted(paths, key=lambda path: (int(path.parent.name[5:]), path.name)):
             if not path.name.startswith("."):
-                found.setdefault(int(path.parent.name[5:]), {})[path.name] = path.read_bytes()
+                with self._reading(f"{path.parent.name}/{path.name}"):
+                    found.setdefault(int(path.parent.name[5:]), {})[path.name] = path.read_bytes()
         return found
 
-    @staticmethod
-    def _damaged(path: Path, error: Exception) -> HarnessError:
-        return HarnessError(f"{path} is damaged ({type(error).__name__}); remove its folder to run it again.")
+    def _reading(self, name: str) -> AbstractContextManager[Path]:
+        return reading(self.folder / name, self.folder, "remove its folder to run it again")
 
     def clear(self, stale: Iterable[str] | None = None) -> None:
         """Removes the named files from the cell's folder; by default everything but its lock."""
         for path in self.folder.iterdir():
             if path.name in stale if stale is not None else path.name != ".lock":
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def write(self, record: CellRecord) -> None:
         write_json(self.folder / "cell.json", record.model_dump())
@@ -333,9 +338,11 @@ class CellStore:
         write_atomic(self.folder / "arrays.parquet", parquet_bytes(arrays_frame(arrays)))
 
     def write_file(self, step: int, name: str, content: bytes) -> None:
-        if not name or Path(name).name != name or name.startswith("."):
-            raise HarnessError(f"The task wants to store a file named {name!r}; use a plain file name.")
-        write_atomic(self.folder / f"step-{step}" / name, content)
+        if not re.fullmatch(r"[^\x00-\x1f/\\]{1,100}", plain_text(name)) or name.startswith("."):
+            raise HarnessError(f"The task wants to store a file named {name[:120]!r}; use a plain file name.")
+        if not isinstance(content, bytes | bytearray):
+            raise HarnessError(f"The task wants to store a {type(content).__name__} as {name!r}; give it bytes.")
+        write_atomic(self.folder / f"step-{step}" / plain_text(name), bytes(content))
 
 
 def samples_frame(samples: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:

@@ -15,6 +15,7 @@ README.md and pictures beside these files are written by hand.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,9 +24,11 @@ from typing import TYPE_CHECKING, Any
 from harness.contracts import HarnessError
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
 from harness.store.atomic import parquet_bytes, write_together
-from harness.store.lines import as_lines, read_lines
+from harness.store.damage import DamagedError, check_long, check_sample, reading
+from harness.store.lines import LineError, as_lines, each_line
 from harness.store.record import (
     KEY_COLUMNS,
+    LONG_COLUMNS,
     ROLLOUT_COLUMNS,
     CellRecord,
     StoredCell,
@@ -47,6 +50,7 @@ ROLLOUTS = "rollouts.parquet"
 ARRAYS = "arrays.parquet"
 FILES = "files.parquet"
 FILE_COLUMNS = ["step", "name", "content"]
+ADVICE = "bring back the committed file or pack it again"
 
 
 # ------------------------------------------------------------------------------------------------------------- reading
@@ -76,7 +80,8 @@ class PackedCell:
         rows = self._rows(SAMPLES)
         if rows is None:
             return []
-        return samples_of(rows)
+        with self._reading(SAMPLES):
+            return [check_sample(value) for value in samples_of(rows)]
 
     def rollouts(self) -> pandas.DataFrame:
         import pandas
@@ -86,17 +91,50 @@ class PackedCell:
 
     def arrays(self) -> StepArrays:
         rows = self._rows(ARRAYS)
-        return {} if rows is None else arrays_of(rows)
+        if rows is None:
+            return {}
+        with self._reading(ARRAYS):
+            return arrays_of(rows)
 
     def files(self) -> StepFiles:
         rows = self._rows(FILES)
         found: dict[int, dict[str, bytes]] = {}
-        for row in () if rows is None else rows.itertuples(index=False):
-            found.setdefault(int(row.step), {})[row.name] = row.content
+        with self._reading(FILES):
+            for row in () if rows is None else rows.itertuples(index=False):
+                found.setdefault(int(row.step), {})[str(row.name)] = bytes(row.content)
         return found
+
+    def _reading(self, name: str) -> AbstractContextManager[Path]:
+        return reading(self.study.folder / name, self.study.folder, ADVICE)
 
     def _rows(self, name: str) -> pandas.DataFrame | None:
         return self.study.parts(name).get(self.place)
+
+
+@dataclass(frozen=True)
+class DamagedCell:
+    """A cell of which no record can be read: whatever is asked for raises `error`."""
+
+    folder: Path
+    error: HarnessError
+
+    def read(self) -> CellRecord:
+        raise self.error
+
+    def curves(self) -> pandas.DataFrame:
+        raise self.error
+
+    def samples(self) -> list[dict[str, Any]]:
+        raise self.error
+
+    def rollouts(self) -> pandas.DataFrame:
+        raise self.error
+
+    def arrays(self) -> StepArrays:
+        raise self.error
+
+    def files(self) -> StepFiles:
+        raise self.error
 
 
 class Study:
@@ -107,43 +145,59 @@ class Study:
         self._parts: dict[str, dict[Path, pandas.DataFrame]] = {}
 
     @cached_property
-    def by_place(self) -> dict[Path, PackedCell]:
-        """Every cell by its folder below its results. Raises HarnessError for damaged or newer records."""
-        path = self.folder / CELLS
+    def by_place(self) -> dict[Path, StoredCell]:
+        """Every cell by its folder below its results; a record that cannot be read by its line, as a `DamagedCell`."""
+        found: dict[Path, StoredCell] = {}
         try:
-            records = [parsed(data, path) for data in read_lines(path)]
-            return {place_of(record): PackedCell(self, place_of(record), record) for record in records}
-        except (OSError, ValueError, RecursionError) as error:
-            raise _damaged(path, error) from error
+            with self._reading(CELLS) as path:
+                for number, data in each_line(path, strict=True):
+                    place, cell = self._cell(number, data)
+                    found[place] = cell
+        except (DamagedError, FileNotFoundError) as error:
+            damaged = error if isinstance(error, DamagedError) else DamagedError(self.folder / CELLS, "gone", ADVICE)
+            found[Path("cells")] = DamagedCell(self.folder / "cells", damaged)
+        return found
+
+    def _cell(self, number: int, data: Any) -> tuple[Path, StoredCell]:
+        try:
+            with self._reading(CELLS) as path:
+                if isinstance(data, LineError):
+                    raise data
+                record = parsed(data, path)
+        except HarnessError as error:
+            place = Path(f"line-{number}")
+            return place, DamagedCell(self.folder / place, error)
+        place = place_of(record)
+        return place, PackedCell(self, place, record)
+
+    def _reading(self, name: str) -> AbstractContextManager[Path]:
+        return reading(self.folder / name, self.folder, ADVICE)
 
     @property
-    def cells(self) -> list[PackedCell]:
+    def cells(self) -> list[StoredCell]:
         return list(self.by_place.values())
 
     def parts(self, name: str) -> dict[Path, pandas.DataFrame]:
-        """The rows of one of the study's tables, by the cell's folder. Raises HarnessError for a damaged file."""
+        """The rows of one of the study's tables, by the cell's folder. Raises DamagedError for a damaged file."""
         if name not in self._parts:
-            self._parts[name] = self._read(self.folder / name)
+            self._parts[name] = self._read(name)
         return self._parts[name]
 
-    @staticmethod
-    def _read(path: Path) -> dict[Path, pandas.DataFrame]:
+    def _read(self, name: str) -> dict[Path, pandas.DataFrame]:
         import pandas
 
+        keys = ["profile", "task", "reward", "seed", "identity"]
         try:
-            grouped = pandas.read_parquet(path).groupby(["profile", "task", "reward", "seed", "identity"], sort=False)
+            with self._reading(name) as path:
+                frame = pandas.read_parquet(path)
+                if name == CURVES:
+                    frame = check_long(frame, LONG_COLUMNS)
+                return {
+                    Path(profile, task, reward, f"seed{seed}-{identity}"): rows.reset_index(drop=True)
+                    for (profile, task, reward, seed, identity), rows in frame.groupby(keys, sort=False)
+                }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError) as error:
-            raise _damaged(path, error) from error
-        return {
-            Path(profile, task, reward, f"seed{seed}-{identity}"): rows.reset_index(drop=True)
-            for (profile, task, reward, seed, identity), rows in grouped
-        }
-
-
-def _damaged(path: Path, error: Exception) -> HarnessError:
-    return HarnessError(f"{path} is damaged ({type(error).__name__}); bring back the committed file or pack it again.")
 
 
 def is_study(folder: Path) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal
 
 import torch
@@ -15,10 +15,30 @@ NO_SPREAD = 1e-6
 rewards differ by elsewhere moves no weight."""
 
 
+ORDINARY = 2.0**-400, 2.0**400
+"""What rewards may differ by, at most and at least, so that squares of it are float64 numbers of full precision."""
+
+
+def factor(values: torch.Tensor) -> float:
+    """A power of two that brings values which are too large or too small to be squared to about 1, without rounding
+    any; 1 for all others, and for values that are all equal."""
+    spread, size = float(values.amax() - values.amin()), float(values.abs().amax())
+    if not math.isfinite(size) or spread == 0 or ORDINARY[0] <= spread and size <= ORDINARY[1]:
+        return 1.0
+    return math.ldexp(1.0, -max(-1000, min(1000, math.frexp(size)[1])))
+
+
+def moments(values: torch.Tensor) -> tuple[float, float]:
+    """Mean and unbiased standard deviation, whatever the scale."""
+    scale = factor(values)
+    return float((values * scale).mean()) / scale, float((values * scale).std()) / scale
+
+
 def rescale(raw: torch.Tensor) -> torch.Tensor:
     """Rewards (N,) divided by their unbiased standard deviation; all-equal rewards become zeros. Works in float64,
     since deviations near 1e-9 squared leave float32."""
     wide = raw.double()
+    wide = wide * factor(wide)
     deviation = wide.std() if wide.numel() > 1 else wide.new_zeros(())
     return wide / deviation if deviation > 0 else torch.zeros_like(wide)
 
@@ -32,6 +52,8 @@ def advantages(
     little, while the paper's scaling by each group's own blows their noise up to full size. The deviation is
     unbiased, as in TRL and in verl, whose defaults the paper takes (Appendix E).
     """
+    power = factor(rewards)
+    rewards, eps = rewards * power, eps * power
     groups = rewards.view(-1, group_size) if kind == "group" else rewards.view(1, -1)
     centred = groups - groups.mean(dim=1, keepdim=True)
     deviation = groups.std(dim=1, keepdim=True) if scale == "group" else rewards.std()
@@ -45,10 +67,16 @@ def zero_spread(rewards: torch.Tensor, group_size: int) -> float:
 
 
 def check_rewards(name: str, values: Any, completions: Sequence[Any]) -> list[float]:
-    """`values` as floats. Raises SignalError naming the completions whose reward is missing, NaN or infinite."""
+    """`values` as floats. Raises SignalError for what is no list of numbers (of a mapping only the keys would be read,
+    a set has no order), naming the completions whose reward is missing, NaN or infinite."""
+    if isinstance(values, Mapping | Set | str | bytes):
+        raise SignalError(f"The reward '{name}' must return a list of numbers, not a {type(values).__name__}.")
     try:
+        values = list(values)
+        if texts := [value for value in values if isinstance(value, str | bytes | bytearray)]:
+            raise TypeError(f"{texts[0][:40]!r} is no number")
         values = [float(value) for value in values]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise SignalError(f"The reward '{name}' must return a list of numbers ({error}).") from error
     if len(values) != len(completions):
         raise SignalError(f"The reward '{name}' returned {len(values)} numbers for {len(completions)} completions.")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import SignalError
+from harness.store.plain import plain_text, said, storable
 
 if TYPE_CHECKING:
     import torch
@@ -31,14 +32,36 @@ def check_update(logs: Mapping[str, Any], model: torch.nn.Module) -> None:
         raise SignalError(f"the generator's weights {bad[0]}{more} are not finite; lower grpo.lr.")
 
 
-def check_advantages(advantages: torch.Tensor) -> None:
-    """Raises SignalError where an advantage is NaN or infinite, or the finite rewards overflow on the way to it."""
+def check_advantages(advantages: torch.Tensor, zero_spread: float) -> None:
+    """Raises SignalError where an advantage is NaN or infinite, or the finite rewards overflow on the way to it; and
+    where all are zero though rewards differ within groups (`zero_spread` is not 1): the step would teach nothing."""
     bad = int((~advantages.isfinite()).sum())
     if bad:
         raise SignalError(
             f"{bad} of {advantages.numel()} advantages are not finite though the rewards are; their scale overflows, "
             "so let the reward return smaller numbers."
         )
+    if zero_spread < 1 and not bool(advantages.any()):
+        raise SignalError(
+            f"all {advantages.numel()} advantages are 0 though the rewards differ: what they differ by is lost in "
+            "float32 or beside grpo.advantage_eps, or their credits do not differ; set grpo.rescale=true, or let the "
+            "reward return numbers near 1."
+        )
+
+
+def storable_labels(labels: Mapping[str, Any], count: int, shown: int) -> list[dict[str, Any]]:
+    """The task's labels of the first `shown` of `count` rollouts as JSON data, one mapping a rollout. Raises
+    SignalError for a column without an entry a rollout, and for what cannot be stored."""
+    found: list[dict[str, Any]] = [{} for _ in range(shown)]
+    for name, column in labels.items():
+        odd = isinstance(column, Mapping | Set | str | bytes) or not hasattr(column, "__len__")
+        if odd or len(column) != count:
+            raise SignalError(f"the task's label {name!r} must have one entry for each of {count} rollouts, in order.")
+        if name in ("step", "index", "text"):
+            raise SignalError(f"the task's label {name!r} has the name of something else that is stored; rename it.")
+        for index, row in enumerate(found):
+            row[plain_text(str(name))] = storable(column[index], f"the task's label {name!r}")
+    return found
 
 
 def finite_values(values: Mapping[str, float], headline: str) -> tuple[dict[str, float], list[str]]:
@@ -61,7 +84,7 @@ def flags(rollouts: Sequence[str]) -> list[str]:
     return []
 
 
-def memory_advice(error: Exception, settings: Settings) -> str | None:
+def memory_advice(error: BaseException, settings: Settings) -> str | None:
     """What to do where the error means that memory ran out; None for any other error.
 
     No pass is halved behind the user's back: sums in another order differ in the last digits, so a smaller
@@ -71,7 +94,7 @@ def memory_advice(error: Exception, settings: Settings) -> str | None:
     """
     import traceback
 
-    text = str(error)
+    text = said(error)
     if not (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text):
         return None
     names = {frame.name for frame in traceback.extract_tb(error.__traceback__)}

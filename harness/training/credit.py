@@ -13,13 +13,14 @@ target agree on: their tokens may differ.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 
 from harness.contracts import SignalError
+from harness.training.advantages import factor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,10 +31,14 @@ ROUNDING = 1e-12
 
 def check_credits(name: str, credits: Sequence[Sequence[float]], texts: Sequence[str]) -> None:
     """Raises SignalError unless there is one finite number for every character of every text."""
-    lengths = [len(own) for own in credits]
-    if lengths != [len(text) for text in texts]:
+    lists = [credits, *credits] if isinstance(credits, Sequence) else [credits]
+    plain = not any(isinstance(own, Mapping | Set | str | bytes) or not hasattr(own, "__len__") for own in lists)
+    if not plain or [len(own) for own in credits] != [len(text) for text in texts]:
         raise SignalError(f"The reward '{name}' must credit every character of every completion, one number each.")
-    flat = torch.tensor([value for own in credits for value in own], dtype=torch.float64)
+    try:
+        flat = torch.tensor([float(value) for own in credits for value in own], dtype=torch.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SignalError(f"The reward '{name}' credits characters with what is no number ({error}).") from error
     if not bool(flat.isfinite().all()):
         raise SignalError(f"The reward '{name}' credits characters with numbers that are not finite.")
 
@@ -80,7 +85,7 @@ def token_advantages(credits: Sequence[Sequence[float]], width: int, discount: f
     for row, own in enumerate(credits):
         earned[row, : len(own)] = torch.tensor(own, dtype=torch.float64)
         there[row, : len(own)] = 1
-    earned, there = discounted(earned, discount), there.double()
+    earned, there = discounted(earned * factor(earned), discount), there.double()
     mean = (earned * there).sum(0) / there.sum(0).clamp_min(1)
     centred = (earned - mean) * there
     deviation = (centred.square().sum() / there.sum().clamp_min(1)).sqrt()

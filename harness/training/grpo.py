@@ -46,7 +46,7 @@ from harness.contracts import Advantage, HarnessError, RewardFunction, completio
 from harness.machine import processes
 from harness.settings.schema import GeneratorSettings, GrpoSettings
 from harness.training import packed
-from harness.training.advantages import advantages, check_rewards, rescale, zero_spread
+from harness.training.advantages import advantages, check_rewards, moments, rescale, zero_spread
 from harness.training.checks import check_advantages
 from harness.training.credit import check_credits, token_advantages, token_credits
 from harness.training.decoding import fits
@@ -243,10 +243,11 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
             credits = token_credits(self.processing_class, ids, texts, credits)
         self._scored = ScoredRollouts(raw, rescaled, credits)
         texts = [text.strip() for text in texts]
+        mean, deviation = moments(raw)
         self.rollout_stats = RolloutStats(
             rollouts=len(rescaled),
-            reward_raw_mean=float(raw.mean()),
-            reward_raw_std=float(raw.std()),
+            reward_raw_mean=mean,
+            reward_raw_std=deviation,
             reward_scaled_mean=float(rescaled.mean()),
             reward_scaled_std=float(rescaled.std()),
             zero_spread=zero_spread(rescaled, self.num_generations),
@@ -270,9 +271,11 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
             of_all_ranks = advantages(
                 source, self.num_generations, self._advantage, grpo.advantage_eps, grpo.scale_rewards
             )
-            check_advantages(of_all_ranks)
+        of_all_ranks = of_all_ranks.to(output["advantages"])
+        size = self.num_generations if self._advantage == "group" else len(scored.rescaled)
+        check_advantages(of_all_ranks, zero_spread(scored.rescaled, size))
         self.kept = self._kept_rollouts(of_all_ranks)
-        output["advantages"] = of_all_ranks[rank * count : (rank + 1) * count].to(output["advantages"])
+        output["advantages"] = of_all_ranks[rank * count : (rank + 1) * count]
         return output
 
     def _kept_rollouts(self, of_all_ranks: torch.Tensor) -> list[KeptRollout]:

@@ -14,7 +14,7 @@ from multiprocessing.connection import wait as ready
 from typing import Any
 
 from harness.machine.libraries import quiet
-from harness.machine.stopping import Interrupted, request_stop
+from harness.machine.stopping import Interrupted, ParentGone, request_stop
 from harness.machine.trust import trusted
 from harness.workers.executor import FINAL, Event, Executor, Job, Observer, prepare, work
 
@@ -175,7 +175,7 @@ def _worker(pipe: Any, prepare: Callable[[], None]) -> None:
         try:
             pipe.send(event)
         except OSError as error:  # the parent is dead: end the job as interrupted, the next run resumes it
-            raise Interrupted from error
+            raise ParentGone from error
 
     try:
         while (order := pipe.recv()) is not None:

@@ -30,7 +30,8 @@ def make_cell():
 
 @pytest.fixture
 def nothing_loads(monkeypatch) -> Iterator[list[str]]:
-    """Whatever holds weights must not be loaded while the test runs; the names of what was."""
+    """Whatever holds weights must not be loaded while the test runs; the names of what was. A look at the names and
+    shapes of a checkpoint (the device "meta") loads none."""
     import fasttext
     import sentence_transformers
     import transformers
@@ -44,7 +45,13 @@ def nothing_loads(monkeypatch) -> Iterator[list[str]]:
 
         monkeypatch.setattr(owner, name, load)
 
+    shapes = vars(transformers.PreTrainedModel)["from_pretrained"].__func__
     forbidden(transformers.PreTrainedModel, "from_pretrained")
+    load = transformers.PreTrainedModel.from_pretrained
+    looked = lambda kind, *rest, **options: (shapes if options.get("device_map") == "meta" else load)(
+        kind, *rest, **options
+    )
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", classmethod(looked))
     forbidden(sentence_transformers.SentenceTransformer, "__init__")
     forbidden(fasttext, "load_model")
     yield loaded

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from harness.assets.models import load_model
 from harness.cell import run_cell
+from harness.contracts import HarnessError
 from harness.grid import cross_product
 from harness.machine.stopping import Interrupted
 from harness.registry import REWARDS, TASKS, unsupported
@@ -19,6 +23,7 @@ from harness.store.record import CellStore
 from harness.workers.grid import run_grid
 from harness.workers.local import InProcess
 from tests.helpers.cells import cut_after, ignore, make_cell
+from tests.helpers.command import flags, run_harness
 
 PAIRS = [("lambada_es", reward) for reward in REWARDS.names()] + [(task, "adam_metagrad") for task in TASKS.names()]
 
@@ -157,6 +162,112 @@ def test_a_reward_that_raises_fails_the_cell_and_keeps_the_traceback(quick, tmp_
     record = run_cell(make_cell("norm", "test_broken", quick()), tmp_path, ignore)
     assert record.status == "failed" and "the reward broke" in record.reason
     assert "Traceback" in (CellStore.of(tmp_path, record).folder / "error.txt").read_text()
+
+
+class Unshown(Exception):
+    def __str__(self):
+        raise RuntimeError("not even this")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (SystemExit(0), "SystemExit: 0"),
+        (RuntimeError("a lone \ud800 surrogate"), "RuntimeError: a lone \\ud800 surrogate"),
+        (HarnessError("a \udcff one\nand more"), "a \\udcff one"),
+        (Unshown(), "Unshown: its message cannot be shown (RuntimeError)"),
+        (ValueError("x" * 10**6), "x [...]"),
+    ],
+    ids=["exit", "surrogate", "sentence", "unshown", "long"],
+)
+def test_whatever_a_reward_raises_is_stored_as_the_reason(error, words, quick, tmp_path, register):
+    def broken(prompts, completions, completion_ids, **columns):
+        raise error
+
+    register("test_broken", broken)
+    record = run_cell(make_cell("norm", "test_broken", quick(grpo__steps=1)), tmp_path, ignore)
+    assert record.status == "failed" and words in record.reason and len(record.reason) < 2200
+    store = CellStore.of(tmp_path, record)
+    assert store.read().reason == record.reason
+    if not isinstance(error, HarnessError):
+        assert "Traceback" in (store.folder / "error.txt").read_text(encoding="utf-8")
+
+
+def test_a_reward_that_exits_ends_its_cell_and_not_the_command(quick, tmp_path, register):
+    register("test_exit", lambda prompts, completions, completion_ids, **columns: sys.exit(0))
+    arguments = ["--task", "norm", "--reward", "test_exit", "--workers", "0", *flags(quick(grpo__steps=1))]
+    found = run_harness("run", *arguments, cwd=tmp_path)
+    assert found.code == 1 and "failed: In step 1: SystemExit: 0" in found.out
+
+
+def test_code_that_ends_the_program_elsewhere_is_a_sentence_and_no_success(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.planning.cells.unsupported", lambda *_: sys.exit(0))
+    found = run_harness("run", "--task", "norm", "--reward", "naive", "--dry-run", cwd=tmp_path)
+    assert found.code == 2 and "ended the program" in found.err
+
+
+def labelled(monkeypatch, **more):
+    """Evaluations of the task norm have these labels, arrays or files too, made of the rollouts."""
+    from tasks.norm import Norm
+
+    evaluate = Norm.evaluate
+
+    def changed(self, rollouts, inner):
+        return replace(evaluate(self, rollouts, inner), **{name: make(rollouts) for name, make in more.items()})
+
+    monkeypatch.setattr(Norm, "evaluate", changed)
+
+
+def test_labels_of_other_kinds_are_stored_as_plain_ones(quick, tmp_path, monkeypatch):
+    labels = lambda rollouts: {
+        "count": np.arange(len(rollouts)),
+        "parts": [{"a": np.float32(0.5), 1: (torch.tensor(2), float("nan"))}] * len(rollouts),
+        "odd \ud800": ["\udcff \u2028 \x85"] * len(rollouts),
+    }
+    labelled(monkeypatch, labels=labels)
+    record = run_cell(make_cell("norm", "naive", quick(grpo__steps=1)), tmp_path / "runs", ignore)
+    assert record.status == "done", record.reason
+    first = CellStore.of(tmp_path / "runs", record).samples()[1]
+    assert first["count"] == 1 and first["parts"] == {"a": 0.5, "1": [2, "nan"]}
+    assert first["odd \\ud800"] == "\\udcff \u2028 \x85"
+    from reports import site
+
+    page = site.build(tmp_path / "runs", tmp_path / "site").read_text(encoding="utf-8")
+    assert "count: 1" in page
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (
+            {"labels": lambda rollouts: {"x": [object()] * len(rollouts)}},
+            "label 'x' is a object, which cannot be stored",
+        ),
+        ({"labels": lambda rollouts: {"x": "abcd"[: len(rollouts)]}}, "label 'x' must have one entry"),
+        ({"labels": lambda rollouts: {"x": [1]}}, "label 'x' must have one entry"),
+        ({"labels": lambda rollouts: {"text": rollouts}}, "label 'text' has the name of something else"),
+        ({"arrays": lambda rollouts: {"x": np.array([object()])}}, "array 'x' of object"),
+        ({"files": lambda rollouts: {"x" * 300: b""}}, "plain file name"),
+        ({"files": lambda rollouts: {"x": 5}}, "store a int as 'x'"),
+    ],
+)
+def test_what_cannot_be_stored_ends_the_cell_with_the_reason(more, words, quick, tmp_path, monkeypatch):
+    labelled(monkeypatch, **more)
+    record = run_cell(make_cell("norm", "naive", quick(grpo__steps=1)), tmp_path, ignore)
+    assert record.status == "failed" and words in record.reason
+    assert CellStore.of(tmp_path, record).read() == record
+
+
+def test_a_cell_whose_results_cannot_be_stored_says_so(quick, tmp_path, monkeypatch):
+    """The last resort, for what nobody has thought of: the record alone."""
+
+    def refuse(self, *arguments):
+        raise TypeError("no such \ud800 column")
+
+    monkeypatch.setattr(CellStore, "write_curves", refuse)
+    record = run_cell(make_cell("norm", "naive", quick(grpo__steps=1)), tmp_path, ignore)
+    stored = CellStore.of(tmp_path, record).read()
+    assert stored == record and record.status == "failed" and "could not be stored (TypeError: no such" in record.reason
 
 
 def test_a_reward_steers_the_generator(quick, tmp_path, register):

@@ -7,6 +7,7 @@ import pickle
 import re
 import socket
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,15 +16,19 @@ import torch
 
 from harness import assets
 from harness.cell import run_cell
-from harness.contracts import HarnessError
+from harness.contracts import Contact, HarnessError, no_contacts
 from harness.grid import cross_product
 from harness.machine import trust
 from harness.machine.stopping import Interrupted
+from harness.planning.cells import Cell, make_task
+from harness.planning.preflight import preflight
+from harness.registry import REWARDS, TASKS
+from harness.rerun import rerun
 from harness.settings.profiles import load_profile, resolve
 from harness.store.record import CellRecord, CellStore
 from reports.store import store_tables
 from tests.helpers.cells import cut_after, ignore
-from tests.helpers.command import ROOT
+from tests.helpers.command import ROOT, run_harness
 
 SOURCES = [path for name in ("harness", "rewards", "tasks", "reports") for path in (ROOT / name).rglob("*.py")]
 
@@ -152,12 +157,13 @@ def gossip(monkeypatch):
     """An endpoint that repeats the key wherever it can: in answers, in error bodies, in headers."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    state = {"answer": "Spanish", "status": 200}
+    state = {"answer": "Spanish", "status": 200, "keys": []}
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             self.rfile.read(int(self.headers["Content-Length"]))
             key = self.headers["Authorization"]
+            state["keys"].append(key)
             content = {"choices": [{"message": {"content": state["answer"].replace("KEY", key)}}], "error": key}
             data = json.dumps(content).encode()
             self.send_response(state["status"], key)
@@ -208,6 +214,100 @@ def test_a_key_in_the_wrong_place_is_refused_and_not_repeated(options):
     with pytest.raises(HarnessError) as caught:
         OpenAIJudge(**options)
     assert "sk-my-own-key" not in str(caught.value)
+
+
+# -------------------------------------------------------------------------------------------------- who says where to
+
+SECRET = "a-secret-of-another-program"
+
+
+@pytest.fixture
+def asks_home(gossip, quick, make_cell, tmp_path, monkeypatch):
+    """A finished cell whose record sends the variable OTHER_SECRET to the server."""
+    monkeypatch.setenv("OTHER_SECRET", SECRET)
+    gossip |= {"answer": "Spanish", "status": 200}
+    options = {"judge": "openai", "judge_base_url": gossip["url"], "judge_key_variable": "OTHER_SECRET"}
+    more = quick(grpo__steps=1) | {f"task.options.{name}": value for name, value in options.items()}
+    record = run_cell(make_cell("lambada_es", "naive", more), tmp_path / "theirs", ignore)
+    assert record.status == "done", record.reason
+    gossip["keys"].clear()
+    return CellStore.of(tmp_path / "theirs", record).folder, Contact(gossip["url"], "OTHER_SECRET")
+
+
+def test_rerun_sends_a_record_no_variable_that_the_command_line_does_not_name(asks_home, gossip, tmp_path):
+    folder, contact = asks_home
+    other = Contact(contact.url, "OPENAI_API_KEY")
+    for flags in ([], ["--contact", contact.url], ["--contact", str(other)], ["--contact", f"{contact}/v2"]):
+        found = run_harness("rerun", str(folder), *flags, cwd=tmp_path)
+        assert found.code == 2 and f"--contact {contact}" in found.out and "OTHER_SECRET" in found.out
+    assert gossip["keys"] == []
+    found = run_harness("rerun", str(folder), "--contact", str(contact), cwd=tmp_path)
+    assert found.code == 0 and f"contacts {contact}" in found.out, found
+    assert set(gossip["keys"]) == {f"Bearer {SECRET}"}
+
+
+def test_rerun_asks_the_hub_for_nothing_unless_it_may(asks_home, monkeypatch):
+    """Looked at before any asset is: downloading one would be the contact."""
+    from huggingface_hub import constants
+
+    folder, contact = asks_home
+    path = folder / "cell.json"
+    data = json.loads(path.read_text())
+    data["settings"]["target"]["model"] = "their/model"
+    path.write_text(json.dumps(data))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(Cell, "record", lambda self: pytest.fail("an asset was looked at"))
+    with pytest.raises(HarnessError, match=f"requests to {constants.ENDPOINT}.*--contact {constants.ENDPOINT}"):
+        rerun(CellStore(folder), ignore, frozenset([contact]))
+
+
+def test_no_profile_says_where_a_key_goes(gossip, tmp_path, monkeypatch):
+    monkeypatch.setenv("OTHER_SECRET", SECRET)
+    options = {"judge": "openai", "judge_base_url": gossip["url"], "judge_key_variable": "OTHER_SECRET"}
+    profile = load_profile("tiny")
+    theirs = replace(
+        profile, tasks={"lambada_es": {(1, f"task.options.{key}"): value for key, value in options.items()}}
+    )
+    said = {f"task.options.{key}": value for key, value in options.items()}
+    for given in ({}, {"task.options.judge": "openai"}, said | {"task.options.judge_key_variable": "HOME"}):
+        given = given or {"grpo.steps": 1}
+        (cell,) = cross_product(theirs, ["lambada_es"], ["naive"], [0], given)
+        if given.keys() >= said.keys():
+            assert cell.contacts() == [Contact(gossip["url"], "HOME")]
+            make_task(cell)
+        else:
+            with pytest.raises(HarnessError, match="OTHER_SECRET to .*--set"):
+                preflight([cell], tmp_path / "runs")
+    (cell,) = cross_product(theirs, ["lambada_es"], ["naive"], [0], {"task.options": options})
+    assert make_task(cell)
+    assert gossip["keys"] == []
+
+
+@pytest.mark.parametrize("entry", [*TASKS, *REWARDS], ids=lambda entry: entry.name)
+def test_who_reads_a_host_or_a_variable_declares_it(entry):
+    """So that the harness can ask who said so."""
+    told = [name for name in entry.options or () if re.search(r"url|host|endpoint|variable|key", name)]
+    declared = entry.declares.contacts if entry in list(TASKS) else entry.contacts
+    assert not told or declared is not no_contacts, told
+
+
+@pytest.mark.parametrize(
+    "place", ["https://127.0.0.1:9/a.jsonl", "/etc/passwd", "../secret.jsonl", "zip://a::b", "~/a"]
+)
+@pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+def test_a_data_sets_card_leads_nowhere_else(name, place, tmp_path):
+    (tmp_path / "secret.jsonl").write_text('{"text": "secret"}\n')
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "all.jsonl").write_text('{"text": "mine"}\n')
+    for inside, ok in (("all.jsonl", True), (place, False)):
+        card = f"configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: '{inside}'\n"
+        (folder / name).write_text(f"---\n{card}---\n# Data\n" if name == "README.md" else card)
+        if ok:
+            assert assets.texts(str(folder), split=None) == ["mine"]
+        else:
+            with pytest.raises(HarnessError, match="outside its folder"):
+                assets.texts(str(folder), split=None)
 
 
 # ---------------------------------------------------------------------------------------------------------- revisions

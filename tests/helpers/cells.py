@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.machine.stopping import Interrupted
-from harness.planning.cells import Cell
+from harness.planning.cells import Cell, said_contacts
 from harness.settings.profiles import load_profile, resolve
 
 
@@ -61,6 +61,7 @@ def quick_settings(model: Path, articles: Path, **more: Any) -> dict[str, Any]:
 
 
 def make_cell(task: str, reward: str, assignments: dict[str, Any], seed: int = 0) -> Cell:
-    """A cell of the tiny profile with these assignments on top."""
+    """A cell of the tiny profile with these assignments on top, as the command line makes it."""
     settings = resolve(load_profile("tiny"), task, reward, assignments)
-    return Cell("tiny", task, reward, seed, settings, given=assignments)
+    allowed = said_contacts(task, reward, assignments)
+    return Cell("tiny", task, reward, seed, settings, given=assignments, allowed=allowed)

@@ -69,7 +69,9 @@ def toy() -> records.Judged:
         removed=[],
         batches=[],
     )
-    phi = dict(untrained=0.1, whole=1 / 3, without_one=[1e-300], without_part=[], halves=[0.2], changed={"0.1": [0.3]})
+    phi = dict(
+        untrained=0.1, whole=1 / 3, without_one=[1e-300, 0.0], without_part=[], halves=[0.2], changed={"0.1": [0.3]}
+    )
     truth = records.TruthRecord(identity="k", name="adamw, T=1", **phi, one_step=True, seconds=1.0)
     names = dict(profile="tiny", task="norm", reward="toy", seed=0, identity="s", status="done")
     return records.Judged(pool, {"k": truth}, [records.SignalRecord(**names, truths=["k"], rewards=[0.1, 0.2])])
@@ -97,7 +99,10 @@ def test_comparisons_of_signals_are_packed_and_read_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"\xff" * 40])
-def test_damaged_comparisons_are_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_damaged_comparisons_are_one_row(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "fidelity.parquet").write_bytes(content)
-    with pytest.raises(records.HarnessError, match="fidelity.parquet is damaged"):
-        records.load(tmp_path)
+    (judged,) = records.load(tmp_path)
+    (signal,) = judged.signals
+    assert signal.status == "damaged" and signal.reason.startswith("fidelity.parquet: ")
+    with pytest.raises(records.HarnessError, match="damaged"):
+        records.packed([], [judged])

@@ -122,3 +122,22 @@ def test_broken_assets_are_clear_errors(make, tmp_path):
         make("embedding", embedding_model=str(tmp_path))
     with pytest.raises(HarnessError, match="no fastText model at"):
         make("fasttext", language_id=str(tmp_path / "absent"))
+
+
+def test_an_encoder_whose_weights_are_not_there_is_an_error(tmp_path):
+    """Its own library fills them with random numbers."""
+    from safetensors.torch import load_file, save_file
+    from transformers import BertConfig, BertModel
+
+    from harness.assets.models import check_encoder
+
+    shape = BertConfig(vocab_size=7, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    BertModel(shape).save_pretrained(tmp_path / "0_Transformer")
+    path = tmp_path / "0_Transformer" / "model.safetensors"
+    tensors = load_file(path)
+    unpooled = {name: value for name, value in tensors.items() if not name.startswith("pooler.")}
+    save_file(unpooled | {"cls.bias": unpooled["embeddings.LayerNorm.bias"].clone()}, path, metadata={"format": "pt"})
+    check_encoder(tmp_path)
+    save_file({f"x.{name}": value for name, value in tensors.items()}, path, metadata={"format": "pt"})
+    with pytest.raises(HarnessError, match="lacks embeddings.LayerNorm"):
+        check_encoder(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 
 from harness import assets
 from harness.assets import hub
+from harness.assets.models import check_model
 from harness.cell import run_cell
 from harness.contracts import HarnessError
 from harness.planning.cells import Cell
@@ -201,3 +202,55 @@ JUDGE = {"task__options__language_id": "embedded:language_id"}
 def test_a_cell_of_each_profile_runs_on_them(profile, task, reward, more, tmp_path):
     record = quick_cell(profile, task, reward, tmp_path, **more)
     assert record["steps_done"] == 2 and record["rollouts"] == 8
+
+
+# ------------------------------------------------------------------------------------------------- weights that fit
+
+
+def renamed(tensors, names):
+    return {("renamed." + name if name in names else name): value for name, value in tensors.items()}
+
+
+CHANGES = {
+    "one missing": (lambda t, name: {key: value for key, value in t.items() if key != name}, "lacks"),
+    "one renamed": (lambda t, name: renamed(t, {name}), "lacks"),
+    "all renamed": (lambda t, name: renamed(t, set(t)), "lacks"),
+    "one more": (
+        lambda t, name: t | {"model.extra.weight": t[name].clone()},
+        "has beyond the architecture's model.extra",
+    ),
+    "another shape": (lambda t, name: t | {name: t[name][:-1].clone()}, "has in another shape"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen"])
+def test_weights_that_do_not_fit_are_an_error_before_the_run(kind, change, make_model, make_tokenizer, tmp_path):
+    """transformers fills what is missing with random numbers and goes on."""
+    from safetensors.torch import load_file, save_file
+
+    make_model(kind).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    assets.check_model(str(tmp_path))
+    for untied in (False, True):
+        assets.load_model(str(tmp_path), untie_head=untied)
+    check_model.cache_clear()
+    path, (edit, words) = tmp_path / "model.safetensors", CHANGES[change]
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.endswith(("mlp.c_fc.weight", "mlp.up_proj.weight")))
+    save_file(edit(tensors, name), path, metadata={"format": "pt"})
+    for look in (assets.check_model, assets.load_model, lambda ref: assets.load_model(ref, untie_head=True)):
+        with pytest.raises(HarnessError, match=f"do not fit its config.json: .*{words}"):
+            look(str(tmp_path))
+
+
+def test_a_head_that_is_tied_nowhere_may_not_be_missing(make_model, make_tokenizer, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    make_model("llama", tied=False).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(HarnessError, match="lacks lm_head.weight"):
+        assets.check_model(str(tmp_path))

@@ -258,3 +258,49 @@ def test_content_counts_not_the_name(tmp_path):
 def test_a_hub_name_that_cannot_be_had_is_a_sentence():
     with pytest.raises(HarnessError, match="nobody/no-such-model"):
         assets.resolve("nobody/no-such-model")
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["a", None], "row 2: `text` must be a text, but it is null"),
+        ([1, 2], "row 1: .* but it is int"),
+        ([b"a"], "is bytes"),
+    ],
+)
+@pytest.mark.parametrize("place", ["one.parquet", "data", "odd"])
+def test_parquet_texts_that_are_none_are_found_before_a_run(values, words, place, tmp_path):
+    """In one file, in a folder with splits, and in one whose layout only `datasets` knows."""
+    import pandas
+
+    folder = tmp_path / place
+    file = {"one.parquet": folder, "data": folder / "train.parquet", "odd": folder / "x.parquet"}[place]
+    file.parent.mkdir(exist_ok=True)
+    pandas.DataFrame({"text": values}).to_parquet(file)
+    with pytest.raises(HarnessError, match=words):
+        assets.texts(str(folder), split=None)
+    pandas.DataFrame({"text": ["a", "b"]}).to_parquet(file)
+    assert assets.texts(str(folder), split=None) == ["a", "b"]
+
+
+def test_references_are_read_before_a_run(tmp_path, quick, make_cell):
+    import pandas
+
+    pandas.DataFrame({"text": ["a", None]}).to_parquet(tmp_path / "references.parquet")
+    cell = make_cell("lambada_es", "naive", quick() | {"data.references": str(tmp_path / "references.parquet")})
+    with pytest.raises(HarnessError, match="row 2: `text` must be a text"):
+        preflight([cell], tmp_path / "runs")
+
+
+def test_a_byte_order_mark_and_empty_lines_count_nothing(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "one"}\n\n{"text": "two"}\r\n')
+    assert assets.texts(str(path), split=None) == ["one", "two"]
+    for line, words in (
+        ('{"text": "\\ud800"}', "line 4: every line"),
+        ("[" * 5000, "line 4: not valid JSON"),
+        ("9" * 6000, "line 4"),
+    ):
+        path.write_bytes(path.read_bytes().split(b"two")[0] + b'two"}\n' + line.encode())
+        with pytest.raises(HarnessError, match=words):
+            assets.texts(str(path), split=None)

@@ -17,7 +17,7 @@ from harness.registry import TASKS
 from harness.settings.profiles import load_profile, profile_names, resolve
 from harness.signals import truth
 from harness.signals.pool import build_pool
-from harness.signals.records import SCHEMA_VERSION, Spec, load
+from harness.signals.records import SCHEMA_VERSION, PoolRecord, Spec, load, read
 from harness.signals.run import fidelity_cells, run_fidelity
 from harness.signals.truth import Retraining, in_float64
 from harness.training.inner import InnerTrainer
@@ -320,12 +320,15 @@ def test_settings_and_sizes_change_the_identity_and_the_place_does_not(quick):
 
 
 @pytest.mark.parametrize("content", ["not json", json.dumps({"schema_version": SCHEMA_VERSION + 1}), "[]"])
-def test_damaged_and_newer_records_are_one_sentence(content, tmp_path):
+def test_a_damaged_or_newer_pool_is_one_row(content, tmp_path):
     path = tmp_path / "tiny" / "fidelity" / "norm" / "seed0-x" / "pool.json"
     path.parent.mkdir(parents=True)
     path.write_text(content)
+    (judged,) = load(tmp_path)
+    assert [(s.task, s.reward, s.status) for s in judged.signals] == [("norm", "(unknown)", "damaged")]
+    assert "pool.json" in judged.signals[0].reason and judged.pool.profile == "tiny"
     with pytest.raises(HarnessError, match="pool.json"):
-        load(tmp_path)
+        read(path, PoolRecord)
 
 
 def test_the_command_prints_and_stores_the_table(quick, tmp_path):

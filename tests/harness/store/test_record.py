@@ -104,12 +104,15 @@ def test_a_record_comes_back_and_tables_hold_every_measurement(tmp_path):
 @pytest.mark.parametrize(
     "content", ["", "{", "[]", "{}", '{"schema_version": "x"}', '{"schema_version": 1, "nope": 2}', "null"]
 )
-def test_damaged_records_are_refused(tmp_path, content):
+def test_damaged_records_are_rows_that_say_so(tmp_path, content):
     folder = CellStore.of(tmp_path, make()).folder
     folder.mkdir(parents=True)
     (folder / "cell.json").write_text(content)
+    wide, long = load(tmp_path)
+    assert wide.loc[0, "status"] == "damaged" and "cell.json" in wide.loc[0, "reason"] and long.empty
+    assert list(wide.loc[0, ["task", "reward", "seed"]]) == [make().task, make().reward, make().seed]
     with pytest.raises(HarnessError):
-        load(tmp_path)
+        CellStore(folder).read()
 
 
 def test_an_older_schema_migrates_step_by_step(tmp_path, monkeypatch):

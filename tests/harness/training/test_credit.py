@@ -40,6 +40,13 @@ def test_credits_near_1e_9_keep_their_advantages():
     torch.testing.assert_close(small, large)
 
 
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_credits_of_any_scale_keep_their_advantages(scale):
+    rows = [[1.0, -2.0, 3.0], [0.5, 4.0], [2.0]]
+    scaled = [[value * scale for value in row] for row in rows]
+    assert torch.allclose(token_advantages(scaled, 3, 0.9, 1e-6), token_advantages(rows, 3, 0.9, 1e-6))
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e-9])
 def test_equal_credits_give_no_advantages(value):
     """Their mean may be off by rounding, which must not be blown up to a deviation of 1."""

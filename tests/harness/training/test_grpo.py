@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from harness.contracts import HarnessError, SignalError
 from harness.settings.schema import GeneratorSettings, GrpoSettings
-from harness.training.advantages import advantages, check_rewards, rescale, zero_spread
+from harness.training.advantages import advantages, check_rewards, factor, moments, rescale, zero_spread
+from harness.training.checks import check_advantages
 from harness.training.grpo import CheckedReward, make_trainer
 from harness.training.prompts import build_prompts, encode_prompt
 
@@ -52,6 +53,70 @@ def test_equal_rewards_give_zero_advantages_and_are_counted():
     assert advantages(scaled, 4, "group", 1e-6).tolist() == [0.0] * 8
     assert zero_spread(scaled, 4) == 1.0
     assert zero_spread(torch.tensor([1.0, 1.0, 1.0, 2.0]), 2) == 0.5
+
+
+SCALES = [1e300, 1e-300, 1e-150, 1e150, 2.0**1015, 2.0**-1020]
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("kind", ["group", "batch"])
+def test_rewards_of_any_scale_are_scaled_safely(scale, kind):
+    """Their squares leave float64; the advantages are those of the same rewards near 1."""
+    plain = torch.tensor([1.0, 2.0, -3.0, 4.0, 0.5, 0.5, 8.0, -7.0], dtype=torch.float64)
+    for rewards in (plain, plain.abs()):
+        assert torch.allclose(rescale(rewards * scale), rescale(rewards), rtol=1e-12)
+        assert zero_spread(rescale(rewards * scale), 4) == zero_spread(rescale(rewards), 4)
+        mean, deviation = moments(rewards * scale)
+        assert mean == pytest.approx(float(rewards.mean()) * scale) and deviation == pytest.approx(
+            float(rewards.std()) * scale
+        )
+        if scale > 1:  # far above any epsilon
+            assert torch.allclose(advantages(rewards * scale, 4, kind, 1e-6), advantages(rewards, 4, kind, 0.0))
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=8, max_size=8), st.sampled_from([1e-9, 1e-30, 1.0, 1e30]))
+def test_ordinary_rewards_are_scaled_to_the_last_bit_as_ever(values, scale):
+    raw = torch.tensor(values, dtype=torch.float64) * scale
+    if float(raw.amax() - raw.amin()) > 1e-100:
+        assert factor(raw) == 1.0
+        assert torch.equal(rescale(raw), raw / raw.std())
+    assert moments(raw) == (float(raw.mean()), float(raw.std()))
+
+
+def test_advantages_that_teach_nothing_though_rewards_differ_are_an_error():
+    raw = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64) * 1e-60
+    lost = advantages(raw, 4, "group", 1e-6).to(torch.float32)
+    with pytest.raises(SignalError, match="all 4 advantages are 0 though the rewards differ.*rescale=true"):
+        check_advantages(lost, zero_spread(rescale(raw), 4))
+    check_advantages(torch.zeros(4), 1.0)
+    equal_in_groups = torch.tensor([1.0, 1.0, 2.0, 2.0], dtype=torch.float64)
+    found = advantages(rescale(equal_in_groups), 2, "group", 1e-6)
+    check_advantages(found, zero_spread(rescale(equal_in_groups), 2))
+    assert not found.any()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"a": 1.0, "b": 2.0}, {1.0, 2.0}, "12", b"12", ["1.0", "2.0"], iter(["1", "2"]), [10**400, 1.0], 5],
+    ids=repr,
+)
+def test_what_is_no_list_of_numbers_is_refused(values):
+    with pytest.raises(SignalError, match="'mine' must return a list of numbers"):
+        check_rewards("mine", values, ["a", "b"])
+
+
+def test_lists_of_numbers_of_other_kinds_are_taken():
+    import numpy as np
+
+    for values in (
+        [1, 2.0],
+        (1, 2),
+        np.array([1, 2]),
+        torch.tensor([1.0, 2.0]),
+        [np.float32(1), True + 1],
+        iter([1, 2]),
+    ):
+        assert check_rewards("mine", values, ["a", "b"]) == [1.0, 2.0]
 
 
 def test_a_checked_reward_keeps_its_last_call_as_it_was_given():

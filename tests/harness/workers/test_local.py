@@ -5,14 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import subprocess
+import sys
 
 import pytest
 
 from harness.store import locks
 from harness.store.atomic import StorageError
 from harness.store.frames import load
-from harness.workers.grid import run_grid
-from harness.workers.local import InProcess
+from harness.workers.grid import CellJob, run_grid
+from harness.workers.local import InProcess, _worker
 from reports.store import store_tables
 from tests.helpers.command import ROOT, start
 
@@ -93,3 +94,24 @@ def test_a_cell_of_another_process_is_left_to_it_and_taken_over_when_it_dies(qui
     (record,) = run_grid([cell], tmp_path, observe, InProcess())
     assert record.status == "done" and events[:3] == ["start", "elsewhere", "start"]
     owner.wait()
+
+
+def test_a_worker_whose_command_was_killed_does_not_say_that_the_user_stopped_it(
+    quick, make_cell, tmp_path, monkeypatch
+):
+    """The pipe to a killed command is broken."""
+
+    class Broken:
+        def recv(self):
+            return CellJob(make_cell("norm", "naive", quick(grpo__steps=2)), tmp_path), True
+
+        def send(self, event):
+            if event.get("step") == 1:
+                raise BrokenPipeError
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    _worker(Broken(), lambda: None)
+    wide, _ = load(tmp_path)
+    assert list(wide["status"]) == ["interrupted"]
+    assert wide.loc[0, "reason"] == "its command was killed or broke off after step 1"
