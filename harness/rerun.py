@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from harness.cell import Notify, run_cell
 from harness.contracts import HarnessError
+from harness.machine.processes import MOST_THREADS
 from harness.planning.cells import Cell
 from harness.settings.schema import Settings
 from harness.store.arrays import arrays_frame
@@ -61,7 +62,10 @@ def rerun(stored_cell: StoredCell, notify: Notify) -> Comparison:
         raise HarnessError(f"{stored_cell.folder} holds no finished cell, so there is nothing to repeat.")
     cell = recorded_cell(stored, stored_cell.folder)
     threads = torch.get_num_threads()
-    torch.set_num_threads(stored.provenance.get("threads") or threads)
+    then = stored.provenance.get("threads") or threads
+    if type(then) is not int or not 0 < then <= MOST_THREADS:
+        raise HarnessError(f"The record in {stored_cell.folder} says threads={str(then)[:40]}, which no run had.")
+    torch.set_num_threads(then)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             repeated = run_cell(cell, Path(scratch), notify)

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 import shlex
 import signal
 import sys
@@ -13,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from harness.cli import assets, listing, studies
 from harness.contracts import HarnessError
 from harness.machine import processes
+from harness.machine.processes import MOST_THREADS
+from harness.machine.terminal import OutputClosed, Terminal, open_streams, standard_output
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, parse_assignment
 
@@ -33,8 +36,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Which reward signal trains a synthetic-data generator? Tasks x rewards through one GRPO runner, one table.",
 )
-console = Console() if sys.stdout.isatty() else Console(width=120)  # a log file has no width of its own
-errors = Console(stderr=True)
+console = standard_output()
+errors = Terminal(stderr=True)
 
 Out = Annotated[Path, typer.Option("--out", help="Where results are kept; a second run continues there.")]
 
@@ -57,8 +60,10 @@ def run(
         ),
     ] = "",
     out: Out = Path("runs"),
-    workers: Annotated[int | None, typer.Option(min=0, help="Cells at a time; 0: in this process.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=MOST_THREADS, help="Cells at a time; 0: in this process.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
@@ -145,8 +150,8 @@ def table(
     cells = len(wide) or not judged
     if markdown:
         texts = [tables.markdown(wide, long)] if cells else []
-        print("\n".join(texts + ([signals.markdown(judged)] if judged else [])), end="")
-        return
+        whole = "\n".join(texts + ([signals.markdown(judged)] if judged else []))
+        return console.print(whole, markup=False, highlight=False, soft_wrap=True, end="")
     if cells:
         console.print(tables.rich(wide, long))
     if judged:
@@ -188,8 +193,10 @@ def fidelity(
     subsets: Annotated[int, typer.Option(min=10, help="Random halves that targets are trained on.")] = 100,
     references: Annotated[int, typer.Option(min=1, help="Reference texts for Φ and similarity, at most.")] = 128,
     out: Out = Path("runs"),
-    workers: Annotated[int | None, typer.Option(min=0, help="Tasks at a time; 0: in this process.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=MOST_THREADS, help="Tasks at a time; 0: in this process.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure what is stored again.")] = False,
 ) -> None:
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
@@ -261,17 +268,24 @@ def _names(text: str, registry: object) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+MOST_SEED, MOST_NUMBERS = 2**32 - 1, 10_000
+"""Generators of random numbers take no larger seed; and a grid of more cells a pair is a slip of the finger."""
+
+
 def _numbers(text: str, option: str) -> list[int]:
-    found: list[int] = []
+    ranges: list[range] = []
+    given = text[:80]
     try:
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
+            ranges.append(range(int(first), int(last if dash else first) + 1))
     except ValueError as error:
-        raise HarnessError(f"{option} takes whole numbers such as 0,1,2 or 0-4, not '{text}'.") from error
-    if not found or min(found) < 0:
-        raise HarnessError(f"{option} takes at least one number, none below zero; given '{text}'.")
-    return list(dict.fromkeys(found))
+        raise HarnessError(f"{option} takes whole numbers such as 0,1,2 or 0-4, not '{given}'.") from error
+    if not any(ranges) or any(part.start < 0 or part.stop > MOST_SEED + 1 for part in ranges):
+        raise HarnessError(f"{option} takes at least one number, none below 0 or above {MOST_SEED}; given '{given}'.")
+    if sum(map(len, ranges)) > MOST_NUMBERS:
+        raise HarnessError(f"{option} takes at most {MOST_NUMBERS} numbers; '{given}' has more.")
+    return list(dict.fromkeys(number for part in ranges for number in part))
 
 
 def _policy(chosen: dict[str, bool]) -> str:
@@ -312,9 +326,14 @@ assets.add_to(app, console, _names)
 studies.add_to(app, console)
 
 
+MOST_SAID = 1500
+"""Characters of a sentence about an error, which may repeat what was given."""
+
+
 def _one_sentence(text: str) -> None:
-    """Whatever the text holds, it stays one line, without control characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Whatever the text holds, it stays one line that can be read."""
+    line = " ".join(text.split())
+    line = line if len(line) <= MOST_SAID else f"{line[: MOST_SAID - 200]} [...] {line[-200:]}"
     errors.print(f"[bold red]Error:[/bold red] {escape(line)}", highlight=False, soft_wrap=True)
 
 
@@ -325,13 +344,20 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, request_stop)
     try:
+        open_streams()
         code = app(standalone_mode=False)  # of a typer.Exit that a command raised; what a command returns else
         sys.exit(code if isinstance(code, int) else 0)
     except HarnessError as error:
         _one_sentence(str(error))
         sys.exit(2)
+    except OSError as error:  # the system's own refusals: a name too long, no more files, no room for scratch files
+        _one_sentence(f"{error.filename or 'The system refuses'}: {error.strerror or error}.")
+        sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
+    except OutputClosed as stop:
+        _one_sentence(f"Standard output cannot be written ({stop.args[1]}); what was measured is stored.")
+        sys.exit(2 if stop.args[1] != os.strerror(errno.EPIPE) else 128 + stop.args[0])
     except (typer.Abort, KeyboardInterrupt, Interrupted) as stop:
         number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else 2
         again = escape(shlex.join(["python", "-m", "harness", *sys.argv[1:]]))
