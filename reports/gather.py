@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.contracts import HarnessError
+from harness.machine.files import check_png
 from harness.registry import TASKS
 from harness.store.frames import cell_at
 from harness.store.record import CellRecord, StoredCell, place_of
@@ -140,7 +142,13 @@ def final_pictures(cell: StoredCell, task: str) -> dict[str, bytes]:
         return {}
     contents = dict(_draw(task, arrays[last])) if last in arrays else {}
     contents |= {Path(name).stem: content for name, content in stored.get(last, {}).items() if name.endswith(".png")}
-    return {name: content for name, content in contents.items() if content.startswith(PNG)}
+    found = {name: content for name, content in contents.items() if content.startswith(PNG)}
+    for name, content in found.items():
+        try:
+            check_png(content, f"The picture {name} of {task}")
+        except HarnessError as error:
+            raise Undrawable(str(error)) from error
+    return found
 
 
 def _draw(task: str, arrays: Mapping[str, Any]) -> Mapping[str, bytes]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.contracts import HarnessError
+from harness.machine.files import MOST_TABLE, check_plain, check_table, files_below
 from harness.store.lines import read_lines
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.bin"]
@@ -169,9 +170,11 @@ def read_texts(path: Path, ref: str) -> list[str]:
         import pyarrow.parquet as pq
 
         try:
+            check_plain(path, MOST_TABLE)
             names = pq.read_schema(path).names
             if "text" not in names:
                 raise HarnessError(f"'{ref}' has no `text` column; it has {', '.join(names)}.")
+            check_table(path)
             return pq.read_table(path, columns=["text"])["text"].to_pylist()
         except (OSError, ValueError) as error:
             raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error
@@ -190,7 +193,7 @@ def split_files(folder: Path, config: str, split: str) -> list[Path]:
     """Data files of one configuration and split by the hub's naming (`es/train-00000-of-00001.parquet`,
     `data/train-*.parquet`, `lambada_test_es.jsonl`), sorted; empty if the names do not tell."""
 
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix in DATA_ENDINGS and path.is_file()]
+    files = [path for path in files_below(folder) if path.suffix in DATA_ENDINGS]
     return [
         path
         for path in files
@@ -205,7 +208,7 @@ def _words(path: Path, folder: Path) -> set[str]:
 
 def meant(ref: str, folder: Path, data: bool) -> list[Path]:
     """The files of a cached folder that the reference means, sorted."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = files_below(folder)
     if not data:
         fits = lambda path, patterns: any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)
         return [path for path in files if fits(path, model_files()) and not fits(path, NOT_NEEDED)]

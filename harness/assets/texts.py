@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from harness.assets.references import EMBEDDED, is_embedded, is_local, resolve, why
 from harness.contracts import HarnessError
+from harness.machine.files import MOST_LINE, MOST_LINES, check_plain, parse_json
 from harness.miniature.texts import embedded_texts
 
 SPLIT_OF_ROW = ("train", "train", "train", "validation", "test")
@@ -43,18 +43,22 @@ def _json_lines(ref: str, split: str | None) -> list[str]:
     path = resolve(ref)
     rows: list[dict[str, Any]] = []
     try:
+        check_plain(path, MOST_LINES)
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(lambda: file.readline(MOST_LINE + 1), ""), start=1):
+                if len(line) > MOST_LINE:
+                    raise HarnessError(f"{ref}, line {number}: it has more than {MOST_LINE:,} characters; split it.")
                 if not line.strip():
                     continue
-                row = json.loads(line)
+                row = parse_json(line)
                 if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
                     raise HarnessError(f"{ref}, line {number}: every line must be an object with a non-empty `text`.")
                 rows.append(row)
     except (OSError, UnicodeDecodeError) as error:
         raise HarnessError(f"The data file {ref} cannot be read ({why(error)}).") from error
-    except json.JSONDecodeError as error:
-        raise HarnessError(f"{ref}, line {number}: not valid JSON ({error.msg}).") from error
+    except ValueError as error:
+        said = str(error).partition(":")[0]
+        raise HarnessError(f"{ref}, line {number}: not valid JSON ({said}).") from error
     if split and any("split" in row for row in rows):
         rows = [row for row in rows if row.get("split") == split]
     elif split:

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
 from harness.fidelity.pool import Pool
+from harness.machine.files import read_json, read_table
 from harness.store.atomic import parquet_bytes, write_atomic
+from harness.store.record import Said
 
 SCHEMA_VERSION = 1
 SMALL = 0.1
@@ -107,7 +109,7 @@ class SignalRecord(BaseModel):
     identity: str
     status: str
     """done, failed or unsupported."""
-    reason: str = ""
+    reason: Said = ""
     advantage: str = "group"
     truths: list[str] = Field(default_factory=list)
     """Keys of the truths it is compared with: the task's own, then the reward's where its inner training differs."""
@@ -125,7 +127,7 @@ def read(path: Path, kind: type[Record]) -> Record | None:
     if not path.exists():
         return None
     try:
-        return parsed(json.loads(path.read_text(encoding="utf-8")), kind, path)
+        return parsed(read_json(path), kind, path)
     except (OSError, ValueError) as error:
         raise HarnessError(f"{path} is damaged ({type(error).__name__}); remove it to make it again.") from error
 
@@ -171,11 +173,9 @@ def load(place: Path) -> list[Judged]:
 
 
 def _unpacked(path: Path) -> list[Judged]:
-    import pandas
-
     try:
         found: dict[tuple[Any, ...], Judged] = {}
-        for row in pandas.read_parquet(path).itertuples(index=False):
+        for row in read_table(path).itertuples(index=False):
             key, data = (row.profile, row.task, row.seed, row.identity), json.loads(row.record)
             if row.kind == "pool":
                 found[key] = Judged(parsed(data, PoolRecord, path), {}, [])

@@ -34,6 +34,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from harness.contracts import HarnessError, unknown
+from harness.machine.files import read_text
 from harness.settings.reading import plain, read_yaml
 from harness.settings.schema import OPTIONS, Settings, groups, known_keys
 
@@ -161,7 +162,7 @@ def _read_folder(folder: Path) -> Profile:
 def _read_file(path: Path) -> Mapping[str, Any]:
     what = f"The profile's file {path}"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as error:
         raise HarnessError(f"{what} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -314,7 +315,7 @@ def _check_key(key: str, there: str) -> None:
     """Keys below `options` are the task's or the reward's own and are checked by harness.settings.options."""
     if key in known_keys() or key.startswith(tuple(f"{options}." for options in OPTIONS)):
         return
-    near = difflib.get_close_matches(key, known_keys(), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(key[:80], known_keys(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`python -m harness list --settings` shows all."
     raise HarnessError(f"{there} is no setting named '{_short(key)}'; {hint}")
 
@@ -336,7 +337,7 @@ def _validated(tree: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "settings"
-        given = "" if isinstance(first.get("input"), dict) else f" (given: {first.get('input')!r})"
+        given = "" if isinstance(first.get("input"), dict) else f" (given: {repr(first.get('input'))[:200]})"
         more = f" And {error.error_count() - 1} more." if error.error_count() > 1 else ""
         message = first["msg"].removeprefix("Value error, ")
         raise HarnessError(f"Bad setting {place}: {message}{given}.{more}") from error

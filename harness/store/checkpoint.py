@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.machine.files import parse_json
 from harness.store.atomic import cannot_write, sync_folder
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Checkpoints:
     def _files(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        files = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        files = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file()]
         return sorted(files, key=lambda path: (int(_NAME.fullmatch(path.name)[1]), path.stat().st_mtime_ns))
 
 
@@ -104,7 +105,7 @@ def read(path: Path) -> Checkpoint | None:
             if hashlib.file_digest(file, "sha256").hexdigest()[:16] != expected:
                 return None
         with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
+            state = parse_json(file.metadata()["state"])
             return Checkpoint(int(step), {name: file.get_tensor(name) for name in file.keys()}, state)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None

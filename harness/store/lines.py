@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.machine.files import MOST_LINES, parse_json, read_text
+
 
 def read_lines(path: Path) -> list[Any]:
-    """The values in `path`, without empty lines. Raises OSError, and ValueError for what is not JSON or not UTF-8."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    """The values in `path`, without empty lines. Raises OSError, ValueError for what is not JSON or not UTF-8, and
+    HarnessError for what is no plain file or too large."""
+    return [parse_json(line) for line in read_text(path, MOST_LINES).split("\n") if line.strip()]
 
 
 def as_lines(values: Iterable[Any]) -> str:

@@ -22,11 +22,12 @@ import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
+from harness.machine.files import read_bytes, read_json, read_table
 from harness.settings.schema import Settings, identity_view
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
 from harness.store.atomic import parquet_bytes, write_atomic, write_json
@@ -41,6 +42,15 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda data: data,  # 2 added `flops` and `floor_seconds`, which nobody can tell of older cells
 }
 """Schema version -> a record's plain data of that version as data of the next; one for each rise of SCHEMA_VERSION."""
+MOST_SAID = 2000
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]} [...]"
+
+
+Said = Annotated[str, AfterValidator(_shortened)]
+"""A sentence of a record; of what is stored longer the beginning is read."""
 Status = Literal["running", "done", "failed", "unsupported", "interrupted"]
 
 KEY_COLUMNS = ["profile", "task", "reward", "variant", "seed", "identity"]
@@ -61,7 +71,7 @@ class CellRecord(BaseModel):
     seed: int
     identity: str
     status: Status
-    reason: str = ""
+    reason: Said = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     given: dict[str, Any] = Field(default_factory=dict)
     """The `--set` assignments, as opposed to what the profile said."""
@@ -93,7 +103,7 @@ class CellRecord(BaseModel):
     its threads: over `seconds`, the share of that rate which was reached."""
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
-    notes: list[str] = Field(default_factory=list)
+    notes: list[Said] = Field(default_factory=list)
     """Flags of the last validation: rollouts that are empty or all the same, measures that are not finite."""
 
 
@@ -202,7 +212,7 @@ class CellStore:
         """The stored record, or None. Raises HarnessError if there is one that cannot be read."""
         path = self.folder / "cell.json"
         try:
-            return parsed(json.loads(path.read_text(encoding="utf-8")), path)
+            return parsed(read_json(path), path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
@@ -211,11 +221,9 @@ class CellStore:
     def curves(self) -> pandas.DataFrame:
         """Every measurement, LONG_COLUMNS; no rows where nothing was measured. Raises HarnessError for a damaged
         file, as the next three do."""
-        import pandas
-
         path = self.folder / "curves.parquet"
         try:
-            return pandas.read_parquet(path)
+            return read_table(path)
         except FileNotFoundError:  # not yet, or just started again by another process
             return long_frame([])
         except (OSError, ValueError) as error:
@@ -233,11 +241,9 @@ class CellStore:
 
     def arrays(self) -> StepArrays:
         """Step -> name -> array, of every evaluation that gave arrays."""
-        import pandas
-
         path = self.folder / "arrays.parquet"
         try:
-            return arrays_of(pandas.read_parquet(path))
+            return arrays_of(read_table(path))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -249,7 +255,7 @@ class CellStore:
         found: dict[int, dict[str, bytes]] = {}
         for path in sorted(paths, key=lambda path: (int(path.parent.name[5:]), path.name)):
             if not path.name.startswith("."):
-                found.setdefault(int(path.parent.name[5:]), {})[path.name] = path.read_bytes()
+                found.setdefault(int(path.parent.name[5:]), {})[path.name] = read_bytes(path)
         return found
 
     @staticmethod

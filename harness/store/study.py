@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
+from harness.machine.files import read_table
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
 from harness.store.atomic import parquet_bytes, write_together
 from harness.store.lines import as_lines, read_lines
@@ -114,10 +115,8 @@ class Study:
 
     @staticmethod
     def _read(path: Path) -> dict[Path, pandas.DataFrame]:
-        import pandas
-
         try:
-            grouped = pandas.read_parquet(path).groupby(["profile", "task", "reward", "seed", "identity"], sort=False)
+            grouped = read_table(path).groupby(["profile", "task", "reward", "seed", "identity"], sort=False)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError) as error:
