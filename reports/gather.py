@@ -29,6 +29,9 @@ MOST_SAMPLE_BYTES = 1_500_000
 MOST_PICTURE_BYTES = 1_000_000
 """Of all texts, and of all pictures, on one page; the rest stays in the results and the page says so."""
 
+MOST_DRAWN = 1_000_000
+"""Numbers that a task is asked to draw; each becomes many pixels."""
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -154,6 +157,8 @@ def final_pictures(cell: StoredCell, task: str) -> dict[str, bytes]:
 def _draw(task: str, arrays: Mapping[str, Any]) -> Mapping[str, bytes]:
     if task not in TASKS.names():
         raise Undrawable(f"The pictures of {task} are not drawn: that task is not installed here.")
+    if (entries := sum(array.size for array in arrays.values())) > MOST_DRAWN:
+        raise Undrawable(f"The pictures of {task} are not drawn: {entries:,} numbers, and at most {MOST_DRAWN:,} are.")
     draw = TASKS.get(task).declares.draw
     if draw is None:
         return {}
