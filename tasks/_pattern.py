@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,10 @@ def from_file(path: Path) -> np.ndarray:
     other values."""
     import numpy as np
 
-    if not path.is_file():
-        raise HarnessError(f"The pattern {path} is not a file; set task.options.pattern to a .npy or image file.")
+    if not os.path.exists(path):  # Path.exists raises for names that no file can have
+        raise HarnessError(
+            f"The pattern {str(path)[:200]} is not a file; set task.options.pattern to a .npy or image file."
+        )
     if path.suffix != ".npy":
         import cv2
 

@@ -353,6 +353,9 @@ def main() -> None:
     except OSError as error:  # the system's own refusals: a name too long, no more files, no room for scratch files
         _one_sentence(f"{error.filename or 'The system refuses'}: {error.strerror or error}.")
         sys.exit(2)
+    except MemoryError:
+        _one_sentence("Memory ran out; what was measured is stored. Free some, or make models or batches smaller.")
+        sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except OutputClosed as stop:

@@ -35,22 +35,29 @@ MOST_ENTRIES = 20_000
 def check_plain(path: Path, most: int) -> None:
     """Raises HarnessError for what is no plain file or has more than `most` bytes, and OSError where nothing is."""
     found = os.stat(path)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(found.st_mode) or (found.st_size == 0 and _has_content(path)):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-        kind = kinds.get(stat.S_IFMT(found.st_mode), "a device")
+        kind = kinds.get(stat.S_IFMT(found.st_mode), "a device or the kernel's")
         raise HarnessError(f"{path} is {kind}, not a plain file; name a file.")
     if found.st_size > most:
         raise HarnessError(f"{path} has {found.st_size:,} bytes, and at most {most:,} are read; make it smaller.")
 
 
+def _has_content(path: Path) -> bool:
+    """Whether something comes out of a file that has no size: the kernel's own files, some of which wait for more."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return bool(os.read(file, 1))
+    except OSError:
+        return True
+    finally:
+        os.close(file)
+
+
 def read_bytes(path: Path, most: int = MOST_CONTENT) -> bytes:
     """The whole file. Raises as `check_plain`."""
     check_plain(path, most)
-    with path.open("rb") as file:
-        content = file.read(most + 1)  # what /proc calls a plain file of no bytes may have more than any
-    if len(content) > most:
-        raise HarnessError(f"{path} has more than the {most:,} bytes that are read; make it smaller.")
-    return content
+    return path.read_bytes()
 
 
 def read_text(path: Path, most: int = MOST_RECORD) -> str:

@@ -100,9 +100,10 @@ def csv_text(frame: pandas.DataFrame) -> str:
     a tab or a carriage return, and is no number) gets an apostrophe before it; so do names of columns."""
 
     def harmless(value: Any) -> Any:
-        return (
-            f"'{value}" if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
-        )
+        if not isinstance(value, str):
+            return value
+        value = re.sub("\r\n?", "\n", value)  # which is quoted; a bare return would end the line
+        return f"'{value}" if _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
 
     inert = frame.copy()
     for name, column in frame.items():
