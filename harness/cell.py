@@ -189,6 +189,7 @@ class _Run:
                 report_to=self.report_to,
                 bfloat16_copy=self.bfloat16_copy,
                 offloader=self.offloader,
+                reward_seconds=self.settings.reward.seconds,
             )
             self.trainer.train_from(self.resumed, scratch) if self.resumed else self.trainer.train()
         if torch.cuda.is_available():

@@ -76,7 +76,7 @@ def from_file(path: Path) -> np.ndarray:
     try:
         check_plain(path, MOST_CONTENT)
         values = np.load(path, allow_pickle=False, mmap_mode="r")  # a header may claim more than the file has
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, OverflowError) as error:
         raise HarnessError(f"The pattern {path} is not a plain .npy array; save it with numpy.save.") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or not values.size or not np.isin(values, (-1, 1)).all():
         raise HarnessError(f"The pattern {path} must be a two-dimensional array of +1 and -1.")

@@ -49,8 +49,8 @@ def resolve(ref: str, data: bool = False) -> Path:
         if not os.path.exists(path):  # Path.exists raises for names that no file can have
             raise HarnessError(f"There is no file or folder {ref[:200]!r}; check the path.")
         for item in path.iterdir() if path.is_dir() else [path]:
-            if item.exists() and not (item.is_file() or item.is_dir()):
-                raise HarnessError(f"{item} is a pipe or a device, not a plain file; take it away or name another one.")
+            if os.path.exists(item) and not item.is_dir():
+                check_plain(item, MOST_ASSET)
         return path
     from harness.assets import hub
 

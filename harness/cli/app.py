@@ -21,7 +21,7 @@ from harness.cli import assets, listing, studies
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.machine.processes import MOST_THREADS
-from harness.machine.terminal import OutputClosed, Terminal, open_streams, standard_output
+from harness.machine.terminal import Terminal, open_streams, standard_output
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, parse_assignment
 
@@ -358,11 +358,11 @@ def main() -> None:
         sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
-    except OutputClosed as stop:
-        _one_sentence(f"Standard output cannot be written ({stop.args[1]}); what was measured is stored.")
-        sys.exit(2 if stop.args[1] != os.strerror(errno.EPIPE) else 128 + stop.args[0])
     except (typer.Abort, KeyboardInterrupt, Interrupted) as stop:
         number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else 2
+        if number == signal.SIGPIPE:
+            _one_sentence(f"Standard output cannot be written ({stop.args[1]}); what was measured is stored.")
+            sys.exit(128 + number if stop.args[1] == os.strerror(errno.EPIPE) else 2)
         again = escape(shlex.join(["python", "-m", "harness", *sys.argv[1:]]))
         errors.print(f"Interrupted; what was measured is stored. Run it again to resume: {again}", highlight=False)
         sys.exit(128 + number)

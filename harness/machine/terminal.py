@@ -33,11 +33,6 @@ def inert(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _STEERING.sub(SHOWN, text)
 
 
-class OutputClosed(Interrupted):
-    """Standard output cannot be written any more: ends a run as a signal does, so that its cells are stored as
-    interrupted. Arguments: SIGPIPE, and why in the system's words."""
-
-
 class Terminal(Console):
     """A console whose output is inert, whichever text, table or bar it comes from. Colours are rich's own alone."""
 
@@ -49,7 +44,8 @@ class Terminal(Console):
             yield segment if segment.control else segment._replace(text=inert(segment.text))
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Raises OutputClosed where standard output cannot be written; standard error is then given up in silence."""
+        """Raises Interrupted (SIGPIPE and why) where standard output cannot be written any more: that ends a run as a
+        signal does, so that its cells are stored. Standard error is given up in silence."""
         try:
             super().print(*objects, **options)
         except OSError as error:
@@ -63,7 +59,7 @@ class Terminal(Console):
         stream = sys.stderr if self.stderr else sys.stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is left in its buffer has to go somewhere
         if not self.stderr:
-            raise OutputClosed(signal.SIGPIPE, error.strerror) from error
+            raise Interrupted(signal.SIGPIPE, error.strerror) from error
 
 
 def standard_output() -> Terminal:

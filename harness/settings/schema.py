@@ -263,6 +263,13 @@ class TaskSettings(Section):
 
 class RewardSettings(Section):
     options: dict[str, Any] = Field(default_factory=dict)
+    seconds: float | None = Field(
+        None,
+        gt=0,
+        le=1e7,
+        description="Seconds that the rewards of one step may take before the cell fails; default: any.",
+        json_schema_extra=NEUTRAL,
+    )
 
 
 class Settings(Section):
