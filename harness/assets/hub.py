@@ -174,7 +174,7 @@ def read_texts(path: Path, ref: str) -> list[str]:
             names = pq.read_schema(path).names
             if "text" not in names:
                 raise HarnessError(f"'{ref}' has no `text` column; it has {', '.join(names)}.")
-            check_table(path)
+            check_table(path, ["text"])
             return pq.read_table(path, columns=["text"])["text"].to_pylist()
         except (OSError, ValueError) as error:
             raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error

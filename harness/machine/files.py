@@ -102,8 +102,9 @@ def check_png(content: bytes, what: str) -> None:
     check_pixels(int.from_bytes(content[16:20]), int.from_bytes(content[20:24]), what)
 
 
-def check_table(path: Path) -> None:
-    """Raises HarnessError for a Parquet file whose content would not fit, and OSError or ValueError where it is none.
+def check_table(path: Path, columns: Sequence[str] | None = None) -> None:
+    """Raises HarnessError for a Parquet file whose content (of these columns) would not fit, and OSError or ValueError
+    where it is none.
 
     A file says how many rows it has and how large its pages are; how often a text of a dictionary stands there has to
     be counted, which is done where it could matter.
@@ -114,12 +115,15 @@ def check_table(path: Path) -> None:
     with pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
         chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
+        chunks = [chunk for chunk in chunks if columns is None or chunk.path_in_schema.split(".")[0] in columns]
         size = sum(chunk.total_uncompressed_size for chunk in chunks)
         if file.metadata.num_rows > MOST_ROWS or size > MOST_TABLE:
             raise _too_large(path)
         if sum(chunk.total_uncompressed_size * max(1, chunk.num_values) for chunk in chunks) > MOST_TABLE:
-            names = [name for name in file.schema_arrow.names if _holds_texts(file.schema_arrow.field(name).type)]
-            if names and _characters(path, names) > MOST_TABLE:
+            fields = [field for field in file.schema_arrow if columns is None or field.name in columns]
+            names = [field.name for field in fields if _holds_texts(field.type)]
+            nested = any(field.type.num_fields for field in fields)
+            if nested or (names and _characters(path, names) > MOST_TABLE):
                 raise _too_large(path)
 
 
@@ -127,7 +131,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pandas.DataF
     """The frame. Raises as `check_table`."""
     import pandas
 
-    check_table(path)
+    check_table(path, columns)
     return pandas.read_parquet(path, columns=list(columns) if columns else None)
 
 
@@ -140,7 +144,9 @@ def _too_large(path: Path) -> HarnessError:
 def _holds_texts(kind: Any) -> bool:
     import pyarrow as pa
 
-    return any(is_a(kind) for is_a in (pa.types.is_string, pa.types.is_binary, pa.types.is_large_string))
+    kinds = pa.types
+    texts = (kinds.is_string, kinds.is_binary, kinds.is_large_string, kinds.is_large_binary, kinds.is_dictionary)
+    return any(is_a(kind) for is_a in texts)
 
 
 def _characters(path: Path, names: Sequence[str]) -> int:

@@ -19,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.machine.files import parse_json
+from harness.contracts import HarnessError
+from harness.machine.files import check_plain, parse_json
 from harness.store.atomic import cannot_write, sync_folder
 
 if TYPE_CHECKING:
     import torch
 
 KEPT = 2
+MOST_BYTES = 2**40
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.safetensors")
 
 
@@ -101,11 +103,12 @@ def read(path: Path) -> Checkpoint | None:
 
     step, expected = _NAME.fullmatch(path.name).groups()
     try:
+        check_plain(path, MOST_BYTES)
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest()[:16] != expected:
                 return None
         with safe_open(path, framework="pt") as file:
             state = parse_json(file.metadata()["state"])
             return Checkpoint(int(step), {name: file.get_tensor(name) for name in file.keys()}, state)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (HarnessError, OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
