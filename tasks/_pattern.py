@@ -89,6 +89,8 @@ def _size_of(content: bytes) -> tuple[int, int]:
 
     from PIL import Image
 
+    if content.startswith(b"\x89PNG"):
+        return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.size
