@@ -698,13 +698,27 @@ def labels(world: World) -> Iterator[Case]:
     }.items():
         yield Case(f"labels that are {name}", "works", lambda make=make: run(make))
     odd: dict[str, Callable[[int], Any]] = {
-        "NumPy integers": np.int64, "NumPy floats": np.float32, "NumPy truth": lambda k: np.bool_(True),
-        "objects": lambda k: object(), "lone surrogates": lambda k: "\ud800", "bytes": lambda k: b"x",
-        "NaN": lambda k: float("nan"), "infinity": lambda k: float("inf"), "sets": lambda k: {k}, "complex": lambda k: 1j,
-        "dates": lambda k: datetime.date(2026, 1, 1), "decimals": lambda k: decimal.Decimal("0.1"), "types": lambda k: int,
-        "arrays": lambda k: np.arange(3), "dicts with odd keys": lambda k: {(1, 2): 3}, "huge": lambda k: 10**5000,
-        "nested": lambda k: deep(3000), "Path": lambda k: Path("x"), "lists": lambda k: [k, [k]], "control": lambda k: "\x1b[2J\0",
-    }  # fmt: skip
+        "NumPy integers": np.int64,
+        "NumPy floats": np.float32,
+        "NumPy truth": lambda k: np.bool_(True),
+        "objects": lambda k: object(),
+        "lone surrogates": lambda k: "\ud800",
+        "bytes": lambda k: b"x",
+        "NaN": lambda k: float("nan"),
+        "infinity": lambda k: float("inf"),
+        "sets": lambda k: {k},
+        "complex": lambda k: 1j,
+        "dates": lambda k: datetime.date(2026, 1, 1),
+        "decimals": lambda k: decimal.Decimal("0.1"),
+        "types": lambda k: int,
+        "arrays": lambda k: np.arange(3),
+        "dicts with odd keys": lambda k: {(1, 2): 3},
+        "huge": lambda k: 10**5000,
+        "nested": lambda k: deep(3000),
+        "Path": lambda k: Path("x"),
+        "lists": lambda k: [k, [k]],
+        "control": lambda k: "\x1b[2J\0",
+    }
     for name, make in odd.items():
         yield Case(f"labels that are {name}", "either", lambda make=make: run(make))
 
@@ -776,9 +790,8 @@ def damaged(world: World) -> Iterator[Case]:
 
     for name, (how, change) in product(files, everywhere.items()):
         for commands in (("table",), ("diff",), ("report",)):
-            yield Case(
-                f"{commands[0]} of {name} {how}", "works", lambda a=(rewritten(name, change), commands): look(*a)
-            )
+            given = rewritten(name, change), commands
+            yield Case(f"{commands[0]} of {name} {how}", "works", lambda given=given: look(*given))
     for number in range(220):
         name, seed = files[number % len(files)], chance.random()
         change = rewritten(name, lambda data, seed=seed: mutated(data, random.Random(seed)))
@@ -806,9 +819,42 @@ def fail(why: str) -> None:
 
 
 LONG, DEEP = "x" * 300, "x/" * 2500
-PATHS = ["/", "", ".", "..", LONG, DEEP, "~", "~nobody/x", "/dev/null", "/dev/zero", "/dev/full", "/proc/self/mem", "/proc",
-         "embedded:", "embedded:../x", f"embedded:{LONG}", "a@b@c", "@", "-", " ", "\udc80", "%s", "🙂" * 99, "*", "a b", "a//b",
-         "x.jsonl", f"{LONG}.jsonl", "x.parquet", "/etc/passwd", "/root/.bashrc", "https://example.invalid/x", "../" * 60, "\x1b[2J"]  # fmt: skip
+PATHS = [
+    "/",
+    "",
+    ".",
+    "..",
+    LONG,
+    DEEP,
+    "~",
+    "~nobody/x",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/proc/self/mem",
+    "/proc",
+    "embedded:",
+    "embedded:../x",
+    f"embedded:{LONG}",
+    "a@b@c",
+    "@",
+    "-",
+    " ",
+    "\udc80",
+    "%s",
+    "🙂" * 99,
+    "*",
+    "a b",
+    "a//b",
+    "x.jsonl",
+    f"{LONG}.jsonl",
+    "x.parquet",
+    "/etc/passwd",
+    "/root/.bashrc",
+    "https://example.invalid/x",
+    "../" * 60,
+    "\x1b[2J",
+]
 """No model, no texts and no results."""
 
 
@@ -870,9 +916,27 @@ def arguments(world: World) -> Iterator[Case]:
             yield Case(
                 f"{option} {text[:12]}", "works" if text in good else "refused", lambda a=f"{option}={text}": plan(a)
             )
-    for text in ("grpo.steps", "=", "=1", "grpo.steps=", "grpo.steps=[", "grpo.steps={a: 1", "x" * 5000 + "=1", "grpo.steps=" + "9" * 6000,
-                 "grpo.steps=" + "[" * 3000, "grpo..steps=1", ".=1", "grpo.steps=1e999", "grpo.steps=.inf", "grpo.betas=[1]", "grpo=1",
-                 "grpo.steps=!!python/object:os.system", "generator.prompt=" + "x" * 9000, "grpo.steps=&a [*a]", "grpo.lr=1e-400"):  # fmt: skip
+    for text in (
+        "grpo.steps",
+        "=",
+        "=1",
+        "grpo.steps=",
+        "grpo.steps=[",
+        "grpo.steps={a: 1",
+        "x" * 5000 + "=1",
+        "grpo.steps=" + "9" * 6000,
+        "grpo.steps=" + "[" * 3000,
+        "grpo..steps=1",
+        ".=1",
+        "grpo.steps=1e999",
+        "grpo.steps=.inf",
+        "grpo.betas=[1]",
+        "grpo=1",
+        "grpo.steps=!!python/object:os.system",
+        "generator.prompt=" + "x" * 9000,
+        "grpo.steps=&a [*a]",
+        "grpo.lr=1e-400",
+    ):
         yield Case(f"--set {text[:30]}", "refused", lambda text=text: plan("--set", text))
     for text in (
         "grpo.steps=3",
@@ -883,9 +947,18 @@ def arguments(world: World) -> Iterator[Case]:
     ):
         yield Case(f"--set {text}", "works", lambda text=text: plan("--set", text))
     rows = world.articles
-    for name, line in {"nested": "[" * 5000 + "]" * 5000, "nested in text": '{"text": ' + "[" * 5000 + "]" * 5000 + "}",
-                       "6,000 digits": '{"text": "x", "n": ' + "9" * 6000 + "}", "a number": "1", "no text": "{}", "not JSON": "{",
-                       "text of digits": '{"text": ' + "9" * 6000 + "}", "NaN": '{"text": NaN}', "null": "null", "zero": "\0"}.items():  # fmt: skip
+    for name, line in {
+        "nested": "[" * 5000 + "]" * 5000,
+        "nested in text": '{"text": ' + "[" * 5000 + "]" * 5000 + "}",
+        "6,000 digits": '{"text": "x", "n": ' + "9" * 6000 + "}",
+        "a number": "1",
+        "no text": "{}",
+        "not JSON": "{",
+        "text of digits": '{"text": ' + "9" * 6000 + "}",
+        "NaN": '{"text": NaN}',
+        "null": "null",
+        "zero": "\0",
+    }.items():
 
         def lines(line: str = line) -> str:
             path = world.lines([{"text": text} for text in rows])
@@ -908,12 +981,20 @@ def arguments(world: World) -> Iterator[Case]:
     yield Case("rerun with one thread", "works", lambda: rerun_with(world, 1))
     study = "reports/studies/reference"
     for shell, codes in {
-        f"HARNESS table {study} >&-": (2,), "HARNESS list >&-": (2,), f"HARNESS table {study} > /dev/full": (2,),
-        "HARNESS list > /dev/full": (2,), "HARNESS run --task norm --dry-run > /dev/full": (2,),
-        "set -o pipefail; HARNESS list --settings | true": (141, 0), f"set -o pipefail; HARNESS diff {study} {study} | true": (141, 0),
-        "HARNESS list 2>&-": (0,), "HARNESS list <&-": (0,), "HARNESS list <&- 2>&-": (0,), "HARNESS list >&- 2>&-": (2,),
-        "PYTHONIOENCODING=ascii HARNESS list --settings": (0,), f"PYTHONIOENCODING=latin-1 HARNESS table {study}": (0,),
-    }.items():  # fmt: skip
+        f"HARNESS table {study} >&-": (2,),
+        "HARNESS list >&-": (2,),
+        f"HARNESS table {study} > /dev/full": (2,),
+        "HARNESS list > /dev/full": (2,),
+        "HARNESS run --task norm --dry-run > /dev/full": (2,),
+        "set -o pipefail; HARNESS list --settings | true": (141, 0),
+        f"set -o pipefail; HARNESS diff {study} {study} | true": (141, 0),
+        "HARNESS list 2>&-": (0,),
+        "HARNESS list <&-": (0,),
+        "HARNESS list <&- 2>&-": (0,),
+        "HARNESS list >&- 2>&-": (2,),
+        "PYTHONIOENCODING=ascii HARNESS list --settings": (0,),
+        f"PYTHONIOENCODING=latin-1 HARNESS table {study}": (0,),
+    }.items():
         yield Case(shell, "works", lambda shell=shell, codes=codes: process(shell=shell).outcome(codes))
 
 
@@ -1120,7 +1201,8 @@ TEMPLATES = {
     "loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "a long text": "{{ 'x' * 10**10 }}",
     "a power": "{{ 9 ** (10 ** 9) }}",
-    "doubling": "{% set n = namespace(x='aaaa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+    "doubling": "{% set n = namespace(x='aaaa') %}"
+    "{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
     "padding": "{{ 'x'.center(9999999999) }}",
     "formats": "{{ '%09999999999d' % 1 }}",
     "much output": "{% for i in range(90000) %}{{ messages[0].content }}{% endfor %}",
@@ -1161,10 +1243,30 @@ def long_reason(world: World, size: int, name: str) -> str:
     return said.outcome((0, 1, 2) if name == "diff" else (0,))
 
 
-# ------------------------------------------------------------------------------------------ what is shown to people (11)
+# ----------------------------------------------------------------------------------------- what is shown to people (11)
 
-STEERING = ["\x1b[2J", "\x1b]0;title\x07", "\x1b]8;;http://x\x1b\\", "\x9b31m", "\x07", "\x08" * 9, "\x7f", "\x00", "\u202e", "\u2066",
-            "\u2069", "\u200e", "\u200f", "\u061c", "\u202a", "\u2028", "\x85", "\ufeff", "\U000e0041", "\r"]  # fmt: skip
+STEERING = [
+    "\x1b[2J",
+    "\x1b]0;title\x07",
+    "\x1b]8;;http://x\x1b\\",
+    "\x9b31m",
+    "\x07",
+    "\x08" * 9,
+    "\x7f",
+    "\x00",
+    "\u202e",
+    "\u2066",
+    "\u2069",
+    "\u200e",
+    "\u200f",
+    "\u061c",
+    "\u202a",
+    "\u2028",
+    "\x85",
+    "\ufeff",
+    "\U000e0041",
+    "\r",
+]
 
 
 def steers(text: str) -> bool:
@@ -1186,8 +1288,13 @@ def terminal(world: World) -> Iterator[Case]:
 
     for text in STEERING:
         marked = f"a{text}b"
-        odd: list[dict[str, Any]] = [{"status": "failed", "reason": marked}, {"variant": marked}, {"notes": [marked]},
-                                     {"unit": marked}, {"settings": {"x": {"y": marked}}}]  # fmt: skip
+        odd: list[dict[str, Any]] = [
+            {"status": "failed", "reason": marked},
+            {"variant": marked},
+            {"notes": [marked]},
+            {"unit": marked},
+            {"settings": {"x": {"y": marked}}},
+        ]
         for fields, name in product(odd, (("table",), ("table", "--markdown"), ("diff",))):
             yield Case(f"{name[-1]} with {text!r} in {next(iter(fields))}", "either", lambda a=(fields, name): show(*a))
         yield Case(f"an error with {text!r}", "refused", lambda text=marked: sentence(text))
@@ -1306,7 +1413,7 @@ def ranges(world: World) -> Iterator[Case]:
 
 
 def checkpoints(world: World) -> Iterator[Case]:
-    """An interrupted cell with every one of its files changed goes on, or starts again, and ends with the same numbers."""
+    """An interrupted cell with any of its files changed goes on, or starts again, and ends with the same numbers."""
     from harness.cell import run_cell
     from harness.store.frames import find_cells
 
@@ -1478,7 +1585,7 @@ def strange_reward(world: World, how: str) -> str:
     return said.outcome() if record.status == "done" else "refused"
 
 
-# ------------------------------------------------------------------------------------------------------------- the trial
+# ------------------------------------------------------------------------------------------------------------ the trial
 
 KINDS: dict[str, Callable[[World], Iterator[Case]]] = {
     "keys": keys,

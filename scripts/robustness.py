@@ -208,7 +208,8 @@ def readme(found: dict[str, Any]) -> str:
         f"by side: {', '.join(f'{value:+.2%}' for value in more)}; median {store['paired median']:+.2%}.",
         "",
         f"The kills and faults are {len(pieces)} pieces with seeds of their own, "
-        f"{sum(piece['seconds'] for piece in pieces):,.0f} s in all (commit {commits(pieces)}); the tests are of {commits([suites])}, the seconds of {commits([store])}. "
+        f"{sum(piece['seconds'] for piece in pieces):,.0f} s in all (commit {commits(pieces)}); "
+        f"the tests are of {commits([suites])}, the seconds of {commits([store])}. "
         f"Machine: {pieces[-1]['machine']}, shared with other work (load average {pieces[-1]['load']}).",
     ]
     return "\n".join(lines) + "\n"
