@@ -431,19 +431,26 @@ def names_of(chosen: Names, registry: Registry[Any]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+MOST_SEED, MOST_NUMBERS = 2**32 - 1, 10_000
+"""Generators of random numbers take no larger seed; and a grid of more cells a pair is a slip of the finger."""
+
+
 def _numbers(chosen: Numbers, what: str) -> list[int]:
     """3, [0, 1], "0,1" or "0-4" -> whole numbers, each once; `what` names them as the command line does."""
-    found: list[int] = []
-    wrong = HarnessError(f"--{what} takes whole numbers such as 0,1,2 or 0-4, none below zero, not {chosen!r}.")
+    ranges: list[range] = []
+    option, given = f"--{what}", f"{str(chosen)[:80]!r}"
     try:
         for part in chosen.split(",") if isinstance(chosen, str) else [chosen] if isinstance(chosen, int) else chosen:
             first, dash, last = str(part).strip().partition("-")
-            found += range(int(first), int(last) + 1) if dash else [int(first)]
+            ranges.append(range(int(first), int(last if dash else first) + 1))
     except (TypeError, ValueError) as error:
-        raise wrong from error
-    if not found:
-        raise wrong
-    return list(dict.fromkeys(found))
+        wrong = f"{option} takes whole numbers such as 0,1,2 or 0-4, none below zero, not {given}."
+        raise HarnessError(wrong) from error
+    if not any(ranges) or any(part.start < 0 or part.stop > MOST_SEED + 1 for part in ranges):
+        raise HarnessError(f"{option} takes at least one number, none below zero or above {MOST_SEED}; given {given}.")
+    if sum(part.stop - part.start for part in ranges) > MOST_NUMBERS:
+        raise HarnessError(f"{option} takes at most {MOST_NUMBERS} numbers; {given} has more.")
+    return list(dict.fromkeys(number for part in ranges for number in part))
 
 
 def _check_choice(name: str, chosen: str, known: Sequence[str]) -> None:
@@ -484,19 +491,18 @@ def _observer(
     chosen: Sequence[Cell], progress: Console | bool, slots: int
 ) -> AbstractContextManager[Callable[[Cell, Event], None]]:
     """Who shows what happens to the cells; of a launcher's ranks the first."""
-    from rich.console import Console
-
+    from harness.machine.terminal import Terminal
     from harness.workers.progress import Progress
 
     if progress is False or processes.rank() > 0:
         return nullcontext(lambda cell, event: None)
-    return Progress(chosen, Console() if progress is True else progress, slots)
+    return Progress(chosen, Terminal() if progress is True else progress, slots)
 
 
 def _say(progress: Console | bool) -> Callable[[str], None]:
     """Where remarks go: standard error, or the notebook."""
-    from rich.console import Console
+    from harness.machine.terminal import Terminal
 
     if progress is False or processes.rank() > 0:
         return lambda line: None
-    return lambda line: Console(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True, style="dim")
+    return lambda line: Terminal(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True, style="dim")

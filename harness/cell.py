@@ -217,6 +217,7 @@ class _Run:
                     bfloat16_copy=self.bfloat16_copy,
                     offloader=self.offloader,
                     keep=self.settings.keep.rollouts,
+                    reward_seconds=self.settings.reward.seconds,
                 )
             self.trainer.train_from(self.resumed, scratch) if self.resumed else self.trainer.train()
         if torch.cuda.is_available():

@@ -14,6 +14,7 @@ from harness import assets
 from harness.assets import hub
 from harness.cell import Notify, run_cell
 from harness.contracts import Contact, HarnessError
+from harness.machine.processes import MOST_THREADS
 from harness.planning.cells import Cell
 from harness.settings.schema import Settings
 from harness.store.arrays import arrays_frame
@@ -69,7 +70,10 @@ def rerun(stored_cell: StoredCell, notify: Notify, allowed: frozenset[Contact] =
     if asked := contacts(cell):
         notify({"event": "contacts", "contacts": asked})
     threads = torch.get_num_threads()
-    torch.set_num_threads(stored.provenance.get("threads") or threads)
+    then = stored.provenance.get("threads") or threads
+    if type(then) is not int or not 0 < then <= MOST_THREADS:
+        raise HarnessError(f"The record in {stored_cell.folder} says threads={str(then)[:40]}, which no run had.")
+    torch.set_num_threads(then)
     try:
         with tempfile.TemporaryDirectory() as scratch:
             repeated = run_cell(cell, Path(scratch), notify)

@@ -39,6 +39,8 @@ CLEAR = 3.0
 """Tolerances by which every seed has to move where statistics cannot decide."""
 WHOLE_NAME = 44
 """Characters of a row's name that a terminal shows without a break."""
+MOST_VALUE = 200
+"""Characters of a setting in a reason."""
 ENOUGH_SEEDS = 3
 """Seeds from which a t interval is worth asking: from two it is thirteen standard errors wide."""
 
@@ -333,7 +335,8 @@ def _why_other(before: pandas.DataFrame, after: pandas.DataFrame, base: _Side, n
 
 def _changes(was: dict[str, Any], now: dict[str, Any], most: int = 4) -> str:
     keys = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key))
-    listed = ", ".join(f"{key} {was.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in keys[:most])
+    cut = lambda value: str(value) if len(str(value)) <= MOST_VALUE else f"{str(value)[:MOST_VALUE]} [...]"
+    listed = ", ".join(f"{key} {cut(was.get(key, 'absent'))} -> {cut(now.get(key, 'absent'))}" for key in keys[:most])
     return listed + (f" and {len(keys) - most} more" if len(keys) > most else "")
 
 

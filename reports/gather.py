@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.contracts import HarnessError
+from harness.machine.files import check_png
 from harness.registry import TASKS
 from harness.store.frames import cell_at
 from harness.store.record import CellRecord, StoredCell, place_of
@@ -28,6 +30,9 @@ MOST_TEXT = 700
 MOST_SAMPLE_BYTES = 1_500_000
 MOST_PICTURE_BYTES = 1_000_000
 """Of all texts, and of all pictures, on one page; the rest stays in the results and the page says so."""
+
+MOST_DRAWN = 1_000_000
+"""Numbers that a task is asked to draw; each becomes many pixels."""
 
 
 HELD_OUT, TRAINING = "held-out", "training"
@@ -173,12 +178,20 @@ def final_pictures(cell: StoredCell, task: str) -> dict[str, bytes]:
         return {}
     contents = dict(_draw(task, arrays[last])) if last in arrays else {}
     contents |= {Path(name).stem: content for name, content in stored.get(last, {}).items() if name.endswith(".png")}
-    return {name: content for name, content in contents.items() if content.startswith(PNG)}
+    found = {name: content for name, content in contents.items() if content.startswith(PNG)}
+    for name, content in found.items():
+        try:
+            check_png(content, f"The picture {name} of {task}")
+        except HarnessError as error:
+            raise Undrawable(str(error)) from error
+    return found
 
 
 def _draw(task: str, arrays: Mapping[str, Any]) -> Mapping[str, bytes]:
     if task not in TASKS.names():
         raise Undrawable(f"The pictures of {task} are not drawn: that task is not installed here.")
+    if (entries := sum(array.size for array in arrays.values())) > MOST_DRAWN:
+        raise Undrawable(f"The pictures of {task} are not drawn: {entries:,} numbers, and at most {MOST_DRAWN:,} are.")
     draw = TASKS.get(task).declares.draw
     if draw is None:
         return {}

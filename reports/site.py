@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError, unknown
 from harness.signals import records
-from harness.store.atomic import write_atomic
+from harness.store.atomic import csv_text, write_atomic
 from harness.store.frames import load
 from reports import answer, figures, gather, markdown, signals, stats, style, summary, svg, tables
 from reports.stats import Comparison
@@ -75,7 +75,7 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
         text += f"\n## Signals before any RL\n\n{signals.markdown(judged)}"
-        write_atomic(out / "data" / "signals.csv", signals.frame(judged).to_csv(index=False))
+        write_atomic(out / "data" / "signals.csv", csv_text(signals.frame(judged)))
     write_atomic(out / "report.md", text)
     write_atomic(out / "summary.md", markdown.short(blocks, compared, reference))
     _write_data(wide, long, compared, runs, out / "data")
@@ -385,7 +385,7 @@ def _write_data(
     relative = [str(Path(folder).relative_to(runs)) for folder in wide["folder"]]
     frames = {"wide": wide.assign(folder=relative), "long": long, "comparisons": comparison_frame(compared)}
     for name, frame in frames.items():
-        write_atomic(out / f"{name}.csv", frame.to_csv(index=False))
+        write_atomic(out / f"{name}.csv", csv_text(frame))
 
 
 def comparison_frame(compared: list[tuple[Block, list[Comparison], list[Comparison]]]) -> pandas.DataFrame:

@@ -30,7 +30,7 @@ from harness.machine.libraries import quiet
 from harness.planning.cells import articles, make_task
 from harness.settings.profiles import load_profile
 from harness.settings.schema import Settings
-from harness.store.atomic import write_atomic
+from harness.store.atomic import csv_text, write_atomic
 from harness.training.generation import generate
 from harness.training.inner import InnerTrainer
 from harness.training.prompts import bind_template, build_prompts
@@ -126,7 +126,7 @@ def main() -> None:
         [row for first in given.first.split(",") for row in measure(given.task, int(first), counts)]
     )
     given.out.mkdir(parents=True, exist_ok=True)
-    write_atomic(given.out / f"{given.task}.csv", rows.to_csv(index=False))
+    write_atomic(given.out / f"{given.task}.csv", csv_text(rows))
     print(rows.to_string(index=False))
 
 

@@ -1,14 +1,16 @@
-"""Nothing lost: kills, faults and fuzzed inputs counted, and what it costs. At most 15 minutes on 2 cores.
+"""Nothing lost: kills, faults and fuzzed inputs counted, and what it costs. About 15 minutes on 2 cores.
 
-    python scripts/robustness.py [--kills 50] [--signals 6] [--faults 8] [--cases 150] [--steps 5] [--pairs 3]
-                                 [--out reports/studies/robustness]
+    python scripts/robustness.py [--only kills,suites,storing] [--pieces 1] [--kills 100] [--signals 8] [--faults 12]
+                                 [--cases 150] [--steps 5] [--pairs 3] [--out reports/studies/robustness]
 
-1. scripts/kill_and_resume.py: a grid killed, stopped and starved, resumed and compared with one left alone.
+1. scripts/kill_and_resume.py: a grid killed, stopped and starved, resumed and compared with one left alone. Every run
+   of it is a piece with a seed of its own: `--pieces` more are made, each is stored when it ends, and all add up.
 2. tests/harness/test_fuzz.py with --cases inputs a test, and tests/harness/training/test_checks.py, test_security.py.
 3. Pairs of `tiny` cells, side by side on a core each: one with the profile's checkpoints, one without. The share of the
    former's time that goes into storing, timed inside the run, and the paired difference in CPU seconds.
 
-Writes results.json and README.md into --out and prints the latter; exit code 1 where anything was lost.
+Writes results.json and README.md into --out and prints the latter; exit code 1 where anything was lost. What --only
+leaves out stays as it was stored, with the commit it was measured at; `--only none` writes the page again.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +38,11 @@ LIMIT = 0.03
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--signals", type=int, default=6)
-    parser.add_argument("--faults", type=int, default=8)
+    parser.add_argument("--only", default="kills,suites,storing", help="some of the three")
+    parser.add_argument("--pieces", type=int, default=1, help="runs of kill_and_resume.py to add")
+    parser.add_argument("--kills", type=int, default=100, help="of a piece")
+    parser.add_argument("--signals", type=int, default=8, help="of a piece")
+    parser.add_argument("--faults", type=int, default=12, help="of a piece")
     parser.add_argument("--cases", type=int, default=150, help="fuzzed inputs a test")
     parser.add_argument("--steps", type=int, default=5, help="GRPO steps of the tiny cells whose storing is timed")
     parser.add_argument("--pairs", type=int, default=3, help="pairs of runs with and without checkpoints")
@@ -45,30 +50,51 @@ def main() -> int:
     options = parser.parse_args()
     if options.pairs < 1:
         parser.error("--pairs must be at least 1.")
-    began = time.monotonic()
-    found: dict[str, Any] = {"arguments": {key: value for key, value in vars(options).items() if key != "out"}}
-    found["kills"] = kills(options)
-    found["suites"] = suites(options.cases)
-    found["storing"] = storing(options.steps, options.pairs)
-    found |= {
-        "seconds": round(time.monotonic() - began),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load": [round(value, 1) for value in os.getloadavg()],
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "results.json").write_text(json.dumps(found, indent=2) + "\n")
+    stored = options.out / "results.json"
+    found: dict[str, Any] = {"pieces": []} | (json.loads(stored.read_text()) if stored.exists() else {})
+    wanted = options.only.split(",")
+    for _ in range(options.pieces if "kills" in wanted else 0):
+        seed = 1 + max((piece["seed"] for piece in found["pieces"]), default=0)
+        found["pieces"].append(kills(options, seed))
+        write(stored, found)
+    if "suites" in wanted:
+        found["suites"] = suites(options.cases) | surroundings()
+    if "storing" in wanted:
+        found["storing"] = storing(options.steps, options.pairs) | surroundings()
+    missing = [name for name in ("pieces", "suites", "storing") if not found.get(name)]
+    if missing:
+        parser.error(f"There are no results of {', '.join(missing)} yet; leave --only out.")
+    write(stored, found)
     text = readme(found)
     (options.out / "README.md").write_text(text)
     print(text)
     return 1 if lost(found) else 0
 
 
-def kills(options: argparse.Namespace) -> dict[str, Any]:
+def write(path: Path, found: dict[str, Any]) -> None:
+    """Whole or not at all: pieces take minutes each."""
+    from harness.store.atomic import write_atomic
+
+    write_atomic(path, json.dumps(found, indent=1) + "\n")
+
+
+def surroundings() -> dict[str, Any]:
+    """Where and with what something was measured."""
+    commit = run(["git", "rev-parse", "--short", "HEAD"]).stdout.strip()
+    load = round(os.getloadavg()[0], 1)
+    return {"commit": commit, "machine": f"{platform.machine()}, {os.cpu_count()} cores", "load": load}
+
+
+def kills(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """One piece."""
     numbers = [f"--{name}={getattr(options, name)}" for name in ("kills", "signals", "faults")]
-    done = run([sys.executable, "scripts/kill_and_resume.py", *numbers])
+    began = time.monotonic()
+    done = run([sys.executable, "scripts/kill_and_resume.py", f"--seed={seed}", *numbers])
+    piece: dict[str, Any] = {"seed": seed} | surroundings()
     if not done.stdout.strip().endswith("}"):
-        return {"lost": [f"kill_and_resume.py ended with code {done.returncode}: {done.stderr[-500:]}"]}
-    return json.loads(done.stdout[done.stdout.index("{") :])
+        why = f"kill_and_resume.py ended with code {done.returncode}: {done.stderr[-500:]}"
+        return piece | {"seconds": round(time.monotonic() - began), "lost": [why]}
+    return piece | json.loads(done.stdout[done.stdout.index("{") :])
 
 
 def suites(cases: int) -> dict[str, Any]:
@@ -139,7 +165,7 @@ def run(command: list[str], **environment: str) -> subprocess.CompletedProcess:
 def lost(found: dict[str, Any]) -> list[str]:
     """Everything that must not be."""
     suites, share = found["suites"], found["storing"]["share"]
-    wrong = list(found["kills"]["lost"])
+    wrong = [f"seed {piece['seed']}: {line}" for piece in found["pieces"] for line in piece["lost"]]
     wrong += [] if suites["inputs"] else ["no fuzzed input was counted"]
     wrong += [f"{suites['failing inputs']} fuzzed inputs broke something"] if suites["failing inputs"] else []
     wrong += [f"tests ended with code {suites['code']}: {suites['broken']}"] if suites["code"] else []
@@ -150,12 +176,16 @@ def lost(found: dict[str, Any]) -> list[str]:
 
 
 def readme(found: dict[str, Any]) -> str:
-    kills, suites, store = found["kills"], found["suites"], found["storing"]
-    counts, wrong, more = kills.get("disturbances", {}), lost(found), store["paired CPU differences"]
+    pieces, suites, store = found["pieces"], found["suites"], found["storing"]
+    counts: Counter[str] = Counter()
+    for piece in pieces:
+        counts.update(piece.get("disturbances", {}))
+    wrong, more = lost(found), store["paired CPU differences"]
+    commits = lambda parts: ", ".join(dict.fromkeys(part["commit"] for part in parts))
     lines = [
         "# Nothing lost",
         "",
-        "`python scripts/robustness.py` writes this page.",
+        "`python scripts/robustness.py` writes this page; `--only kills --pieces 5` adds five hundred kills to it.",
         "",
         "| what was done | count |",
         "|---|---:|",
@@ -177,7 +207,10 @@ def readme(found: dict[str, Any]) -> str:
         f"CPU seconds of the whole process with checkpoints over those without, minus 1, of {len(more)} pairs run side "
         f"by side: {', '.join(f'{value:+.2%}' for value in more)}; median {store['paired median']:+.2%}.",
         "",
-        f"{found['seconds']} s on {found['machine']}; load average at the end {found['load'][0]}.",
+        f"The kills and faults are {len(pieces)} pieces with seeds of their own, "
+        f"{sum(piece['seconds'] for piece in pieces):,.0f} s in all (commit {commits(pieces)}); "
+        f"the tests are of {commits([suites])}, the seconds of {commits([store])}. "
+        f"Machine: {pieces[-1]['machine']}, shared with other work (load average {pieces[-1]['load']}).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -338,9 +338,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     frame = table(options.worlds)
-    from harness.store.atomic import write_atomic
+    from harness.store.atomic import csv_text, write_atomic
 
-    write_atomic(options.out / "theorem.csv", frame.to_csv(index=False))
+    write_atomic(options.out / "theorem.csv", csv_text(frame))
     write_atomic(options.out / "theorem.md", markdown(frame))
     draw(frame, options.out / "theorem.png")
     print(markdown(frame))

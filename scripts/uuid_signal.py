@@ -36,7 +36,7 @@ from harness.contracts import TaskContext
 from harness.machine.libraries import quiet
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile, resolve
-from harness.store.atomic import write_atomic
+from harness.store.atomic import csv_text, write_atomic
 from harness.training.credit import discounted
 from harness.training.inner import InnerTrainer
 from reports.markdown import grid
@@ -161,7 +161,7 @@ def main() -> None:
 
 def write_results(rows: pandas.DataFrame, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "signal.csv", rows.to_csv(index=False))
+    write_atomic(out / "signal.csv", csv_text(rows))
     lines = ["# What metagradients reward on `uuid`", ""]
     lines += ["Made by `python scripts/uuid_signal.py`, which says what the columns are.", ""]
     for kind, part in rows.groupby("texts", sort=False):

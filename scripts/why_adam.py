@@ -37,7 +37,7 @@ from harness.signals.pool import build_pool
 from harness.signals.records import Spec
 from harness.signals.run import draw_parts, fidelity_cells, training_name
 from harness.signals.truth import OneStep, Retraining, in_float64
-from harness.store.atomic import write_atomic
+from harness.store.atomic import csv_text, write_atomic
 from harness.training.inner import InnerTrainer
 from reports.signals import spearman
 from rewards.metagradient.optimizer import pulled_back, updated
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = fidelity_of(bench, trainings) if part == "settings" else coordinates_of(bench, _one_step(trainings))
             lines[part] += [{"task": name, **line} for line in found]
             frame = pandas.DataFrame(lines[part])
-            write_atomic(options.out / f"why_adam_{part}.csv", frame.to_csv(index=False))
+            write_atomic(options.out / f"why_adam_{part}.csv", csv_text(frame))
             write_atomic(options.out / f"why_adam_{part}.md", PARTS[part](frame))
         print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
     print("\n".join(PARTS[part](pandas.DataFrame(lines[part])) for part in lines))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os.path
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.contracts import HarnessError
+from harness.machine.files import MOST_CONTENT, check_pixels, check_plain, read_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,22 +60,44 @@ def from_file(path: Path) -> np.ndarray:
     other values."""
     import numpy as np
 
-    if not path.is_file():
-        raise HarnessError(f"The pattern {path} is not a file; set task.options.pattern to a .npy or image file.")
+    if not os.path.exists(path):  # Path.exists raises for names that no file can have
+        raise HarnessError(
+            f"The pattern {str(path)[:200]} is not a file; set task.options.pattern to a .npy or image file."
+        )
     if path.suffix != ".npy":
         import cv2
 
-        grey = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
+        content = read_bytes(path)
+        check_pixels(*_size_of(content), f"The pattern {path}")
+        grey = cv2.imdecode(np.frombuffer(content or b"\0", dtype=np.uint8), cv2.IMREAD_GRAYSCALE)
         if grey is None:
             raise HarnessError(f"The pattern {path} is not an image that OpenCV reads; save it as PNG.")
         return np.where(grey >= 128, 1, -1).astype(np.int8)
     try:
-        values = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        check_plain(path, MOST_CONTENT)
+        values = np.load(path, allow_pickle=False, mmap_mode="r")  # a header may claim more than the file has
+    except (ValueError, OSError, EOFError, OverflowError) as error:
         raise HarnessError(f"The pattern {path} is not a plain .npy array; save it with numpy.save.") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or not values.size or not np.isin(values, (-1, 1)).all():
         raise HarnessError(f"The pattern {path} must be a two-dimensional array of +1 and -1.")
     return values.astype(np.int8)
+
+
+def _size_of(content: bytes) -> tuple[int, int]:
+    """(width, height) as an image's header says, whatever its format; (0, 0) where nobody knows."""
+    import io
+
+    from PIL import Image
+
+    if content.startswith(b"\x89PNG"):
+        return int.from_bytes(content[16:20]), int.from_bytes(content[20:24])
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.size
+    except Image.DecompressionBombError:
+        return 2**31, 2**31
+    except Exception:  # of dozens of formats; OpenCV says what it cannot read
+        return 0, 0
 
 
 # ------------------------------------------------------------------------------------------------------------- pictures

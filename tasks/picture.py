@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +74,8 @@ class _Picture:
             raise HarnessError(f"task.options.lambda must be a positive number, not {self.scale}.")
         self.first_token = self._options.integer("first_token", 0, least=0)
         pattern = self._options.text("pattern", "")
-        self.picture: np.ndarray = _pattern.from_file(Path(pattern).expanduser()) if pattern else self._own_picture()
+        file = Path(os.path.expanduser(pattern))
+        self.picture: np.ndarray = _pattern.from_file(file) if pattern else self._own_picture()
         """Y: (hidden dimensions, token ids) int8."""
 
     def _own_picture(self) -> np.ndarray:

@@ -20,6 +20,7 @@ from typing import Any
 
 from harness.assets.rows import SPLIT_NAMES, Rows, fields, from_columns, read_rows
 from harness.contracts import HarnessError
+from harness.machine.files import files_below
 from harness.settings.reading import read_yaml
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.bin"]
@@ -207,7 +208,7 @@ def explain(ref: str, error: Exception) -> HarnessError:
 def data_files(folder: Path, config: str) -> list[Path]:
     """The files of one configuration that may hold data, by the hub's naming (`es/train-00000-of-00001.parquet`,
     `data/train-*.parquet`, `lambada_test_es.jsonl`), sorted."""
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix in DATA_ENDINGS and path.is_file())
+    files = (path for path in files_below(folder) if path.suffix in DATA_ENDINGS)
     return [path for path in files if not config or config in _words(path, folder)]
 
 
@@ -226,9 +227,8 @@ def meant(ref: str, folder: Path, data: bool) -> list[Path]:
     """The files of a cached folder that the reference means, sorted."""
     if data:
         return data_files(folder, parse(ref).inside)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
     fits = lambda path, patterns: any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)
-    return [path for path in files if fits(path, model_files()) and not fits(path, NOT_NEEDED)]
+    return [path for path in files_below(folder) if fits(path, model_files()) and not fits(path, NOT_NEEDED)]
 
 
 def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -24,11 +27,57 @@ def load_tokenizer(ref: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trusted())
     except Exception as error:
         raise HarnessError(f"No tokenizer could be loaded from '{ref}' ({why(error)}).") from error
+    if isinstance(tokenizer.chat_template, str) and not is_embedded(ref):
+        _check_template(ref, tokenizer.chat_template, json.dumps(tokenizer.special_tokens_map))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
         raise HarnessError(f"The tokenizer of '{ref}' has neither a padding nor an end-of-text token; add one to it.")
     return tokenizer
+
+
+TEMPLATE_SECONDS, TEMPLATE_BYTES = 20, 4 * 2**30
+"""What a chat template may take of the processor and of memory, the interpreter's start included."""
+MOST_TEMPLATE = 1_000_000
+"""Characters of a template, and of what it makes of a message of a few."""
+_APPLY = """
+import json, resource, sys
+seconds, memory = int(sys.argv[1]), int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+from transformers.utils.chat_template_utils import render_jinja_template
+template, special = json.load(sys.stdin)
+chat = [{"role": "user", "content": "word " * 400}]
+try:
+    print(len(render_jinja_template([chat], chat_template=template, add_generation_prompt=True, **special)[0][0]))
+except MemoryError:
+    sys.exit(9)
+except Exception as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@lru_cache(maxsize=16)
+def _check_template(ref: str, template: str, special_tokens: str) -> None:
+    """Applies the chat template once in a process of its own: a template is a program, and a few words of it can fill
+    the memory or never end. Raises HarnessError."""
+    if len(template) > MOST_TEMPLATE:
+        raise HarnessError(
+            f"The chat template of '{ref}' has more than {MOST_TEMPLATE:,} characters; use a shorter one."
+        )
+    command = [sys.executable, "-c", _APPLY, str(TEMPLATE_SECONDS), str(TEMPLATE_BYTES)]
+    given = json.dumps([template, json.loads(special_tokens)])
+    tried = subprocess.run(command, input=given, capture_output=True, text=True)
+    length = tried.stdout.strip()
+    if tried.returncode == 0 and length.isdecimal() and int(length) <= MOST_TEMPLATE:
+        return
+    if tried.returncode == 1:
+        said = " ".join((tried.stderr.strip().splitlines() or ["no message"])[-1].split())[:200]
+        raise HarnessError(f"The chat template of '{ref}' cannot be applied to a message ({said}).")
+    raise HarnessError(
+        f"The chat template of '{ref}' takes more than {TEMPLATE_SECONDS} s, {TEMPLATE_BYTES // 2**30} GiB or "
+        f"{MOST_TEMPLATE:,} characters for a message of 400 words; use another one."
+    )
 
 
 def load_model(

@@ -8,13 +8,17 @@ that names the setting's value and says what to do.
 from __future__ import annotations
 
 import hashlib
+import os.path
 from functools import lru_cache
 from pathlib import Path
 
 from harness.contracts import HarnessError
+from harness.machine.files import check_plain, files_below
 from harness.miniature.texts import TEXTS, embedded_texts_hash
 
 EMBEDDED = "embedded:"
+MOST_ASSET = 2**40
+"""Bytes of one file of a model or a data set."""
 
 
 def is_embedded(ref: str) -> bool:
@@ -23,7 +27,7 @@ def is_embedded(ref: str) -> bool:
 
 def is_local(ref: str) -> bool:
     """A path that exists, or that can only be meant as one."""
-    return Path(ref).exists() or ref.startswith((".", "/", "~")) or ref.endswith((".jsonl", ".json"))
+    return os.path.exists(ref) or ref.startswith((".", "/", "~")) or ref.endswith((".jsonl", ".json"))
 
 
 def names_asset(value: object) -> bool:
@@ -41,9 +45,12 @@ def resolve(ref: str, data: bool = False) -> Path:
 
         return miniature.path(ref.removeprefix(EMBEDDED))
     if is_local(ref):
-        path = Path(ref).expanduser()
-        if not path.exists():
-            raise HarnessError(f"There is no file or folder {ref}; check the path.")
+        path = Path(os.path.expanduser(ref))
+        if not os.path.exists(path):  # Path.exists raises for names that no file can have
+            raise HarnessError(f"There is no file or folder {ref[:200]!r}; check the path.")
+        for item in path.iterdir() if path.is_dir() else [path]:
+            if os.path.exists(item) and not item.is_dir():
+                check_plain(item, MOST_ASSET)
         return path
     from harness.assets import hub
 
@@ -68,10 +75,11 @@ def fingerprint(ref: str, data: bool = False) -> str:
 
 def _content_hash(path: str, only: tuple[str, ...] | None = None) -> str:
     root = Path(path)
-    files = sorted(item for item in root.rglob("*") if item.is_file()) if root.is_dir() else [root]
+    files = files_below(root) if root.is_dir() else [root]
     files = files if only is None else [Path(name) for name in only]
     total = hashlib.sha256()
     for file in files:
+        check_plain(file, MOST_ASSET)
         # A session may live for days, and a file be written anew meanwhile.
         state = file.stat()
         digest = _digest(str(file), state.st_size, state.st_mtime_ns)

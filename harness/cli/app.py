@@ -3,6 +3,7 @@ and prints; errors are a sentence and exit code 2. Here and in harness/api.py th
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -12,13 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from harness import api
 from harness.cli import assets, listing, studies
 from harness.contracts import HarnessError
 from harness.machine import processes
+from harness.machine.processes import MOST_THREADS
+from harness.machine.terminal import Terminal, open_streams, standard_output
 from harness.settings.profiles import parse_assignment
 
 app = typer.Typer(
@@ -28,9 +30,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Which reward signal trains a synthetic-data generator? Tasks x rewards through one GRPO runner, one table.",
 )
-# A log file has no width of its own, but its reader may name one.
-console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=120)
-errors = Console(stderr=True)
+console = standard_output()
+errors = Terminal(stderr=True)
 
 Found = TypeVar("Found")
 Out = Annotated[Path, typer.Option("--out", help="Where results are kept; a second run continues there.")]
@@ -58,8 +59,10 @@ def run(
         ),
     ] = "",
     out: Out = Path("runs"),
-    workers: Annotated[int | None, typer.Option(min=0, help="Cells at a time; 0: in this process.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=MOST_THREADS, help="Cells at a time; 0: in this process.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
@@ -162,8 +165,8 @@ def table(
     cells = len(wide) or not judged
     if markdown:
         texts = [tables.markdown(wide, long)] if cells else []
-        print("\n".join(texts + ([signals.markdown(judged)] if judged else [])), end="")
-        return
+        whole = "\n".join(texts + ([signals.markdown(judged)] if judged else []))
+        return console.print(whole, markup=False, highlight=False, soft_wrap=True, end="")
     if cells:
         console.print(tables.rich(wide, long))
     if judged:
@@ -203,8 +206,10 @@ def fidelity(
     subsets: Annotated[int, typer.Option(min=10, help="Random halves that targets are trained on.")] = 100,
     references: Annotated[int, typer.Option(min=1, help="Reference texts for Φ and similarity, at most.")] = 128,
     out: Out = Path("runs"),
-    workers: Annotated[int | None, typer.Option(min=0, help="Tasks at a time; 0: in this process.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads a worker.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(min=0, max=MOST_THREADS, help="Tasks at a time; 0: in this process.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure what is stored again.")] = False,
 ) -> None:
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
@@ -275,9 +280,14 @@ def _run_to_its_end(function: Callable[..., Found], *arguments: Any, **options: 
         raise Interrupted(*stop.args) from stop
 
 
+MOST_SAID = 1500
+"""Characters of a sentence about an error, which may repeat what was given."""
+
+
 def _one_sentence(text: str) -> None:
-    """Whatever the text holds, it stays one line, without control characters."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Whatever the text holds, it stays one line that can be read."""
+    line = " ".join(text.split())
+    line = line if len(line) <= MOST_SAID else f"{line[: MOST_SAID - 200]} [...] {line[-200:]}"
     errors.print(f"[bold red]Error:[/bold red] {escape(line)}", highlight=False, soft_wrap=True)
 
 
@@ -288,9 +298,16 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, request_stop)
     try:
+        open_streams()
         code = app(standalone_mode=False)  # of a typer.Exit that a command raised; what a command returns else
     except HarnessError as error:
         _one_sentence(str(error))
+        sys.exit(2)
+    except OSError as error:  # the system's own refusals: a name too long, no more files, no room for scratch files
+        _one_sentence(f"{error.filename or 'The system refuses'}: {error.strerror or error}.")
+        sys.exit(2)
+    except MemoryError:
+        _one_sentence("Memory ran out; what was measured is stored. Free some, or make models or batches smaller.")
         sys.exit(2)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
@@ -301,6 +318,9 @@ def main() -> None:
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt, Interrupted) as stop:
         number = stop.args[0] if stop.args and isinstance(stop.args[0], int) else 2
+        if number == signal.SIGPIPE:
+            _one_sentence(f"Standard output cannot be written ({stop.args[1]}); what was measured is stored.")
+            sys.exit(128 + number if stop.args[1] == os.strerror(errno.EPIPE) else 2)
         again = escape(shlex.join(["python", "-m", "harness", *sys.argv[1:]]))
         errors.print(f"Interrupted; what was measured is stored. Run it again to resume: {again}", highlight=False)
         sys.exit(128 + number)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import torch
 
 
+MOST_THREADS = 1024
+"""Of a process, and processes on a machine: more is a slip of the finger, and starting them takes the machine down."""
+
+
 def launched_count() -> int:
     """Processes that a launcher started for this job (1: none), from the environment, before torch is imported."""
     return int(os.environ.get("WORLD_SIZE", "1"))

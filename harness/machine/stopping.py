@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -29,6 +32,26 @@ def request_stop(number: int, frame: Any) -> None:
     if _stop_signal is None:
         _stop_signal = number
         raise Interrupted(number)
+
+
+@contextmanager
+def within(seconds: float | None, late: Exception) -> Iterator[None]:
+    """Raises `late` in the block when it has taken so many seconds, and again every second where it is swallowed; None:
+    no limit. In the main thread alone, and not before the block comes back to Python."""
+    if seconds is None:
+        yield
+        return
+
+    def ring(number: int, frame: Any) -> None:
+        raise late
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def stop_signal() -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from harness.contracts import HarnessError
+from harness.machine.files import read_json
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def shape_of(ref: str) -> Shape:
     config = folder / "config.json" if folder else None
     if config and config.is_file():
         try:
-            return shape_from_config(json.loads(config.read_text(encoding="utf-8")))
+            return shape_from_config(read_json(config))
         except (OSError, ValueError) as error:
             raise HarnessError(f"'{ref}' has a broken config.json ({type(error).__name__}).") from error
     known = known_assets().get(ref.partition("@")[0], {})

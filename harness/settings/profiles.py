@@ -39,6 +39,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from harness.contracts import HarnessError, unknown
+from harness.machine.files import read_text
 from harness.settings.reading import plain, read_yaml
 from harness.settings.schema import OPTIONS, Settings, groups, known_keys, required_keys
 from harness.settings.variants import Several, parse_values
@@ -251,7 +252,7 @@ def _read_folder(folder: Path, extending: tuple[str, ...]) -> Profile:
 def _read_file(path: Path) -> Mapping[str, Any]:
     what = f"The profile's file {path}"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as error:
         raise HarnessError(f"{what} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -416,7 +417,7 @@ def _check_key(key: str, there: str) -> None:
     """Keys below `options` are the task's or the reward's own and are checked by harness.settings.options."""
     if key in known_keys() or key.startswith(tuple(f"{options}." for options in OPTIONS)):
         return
-    near = difflib.get_close_matches(key, known_keys(), n=3, cutoff=0.5)
+    near = difflib.get_close_matches(key[:80], known_keys(), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`python -m harness list --settings` shows all."
     raise HarnessError(f"{there} is no setting named '{_short(key)}'; {hint}")
 
@@ -451,5 +452,5 @@ def _explained(error: ValidationError, profile: str) -> Iterator[str]:
     for one in error.errors():
         if one["type"] != "missing":
             place = ".".join(map(str, one["loc"])) or "settings"
-            given = "" if isinstance(one.get("input"), dict) else f" (given: {one.get('input')!r})"
+            given = "" if isinstance(one.get("input"), dict) else f" (given: {repr(one.get('input'))[:200]})"
             yield f"Bad setting {place}: {one['msg'].removeprefix('Value error, ')}{given}."

@@ -9,18 +9,40 @@ import yaml
 
 from harness.contracts import HarnessError
 
+MOST_TEXT = 2**20
+"""Characters of a profile's file; the longest here has ten thousand."""
+MOST_NODES = 100_000
+"""Values in it: a few aliases of aliases stand for more than any memory holds."""
+
 
 def read_yaml(text: str, what: str) -> Any:
     """Plain data: what JSON can hold too, since that is how settings are stored. Raises HarnessError, also where a
     mapping has a key twice (YAML would keep the last one and say nothing)."""
+    if len(text) > MOST_TEXT:
+        raise HarnessError(f"{what} has {len(text):,} characters, and at most {MOST_TEXT:,} are read; make it smaller.")
     try:
-        data = yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is not None and _size(node, {}) > MOST_NODES:
+            raise HarnessError(f"{what} holds more than {MOST_NODES:,} values with its aliases (*) written out.")
+        data = None if node is None else loader.construct_document(node)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError, AttributeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         mark = getattr(error, "problem_mark", None)
         place = f" (line {mark.line + 1})" if mark else ""
         raise HarnessError(f"{what} is not valid YAML: {first}{place}.") from error
     return plain(data, what)
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Values in the node with every alias written out; no more than MOST_NODES + 1 are counted. A node that holds
+    itself has no end."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1
+        inner = node.value if isinstance(node, yaml.SequenceNode) else []
+        inner = [each for pair in node.value for each in pair] if isinstance(node, yaml.MappingNode) else inner
+        known[id(node)] = min(MOST_NODES + 1, 1 + sum(_size(each, known) for each in inner))
+    return known[id(node)]
 
 
 def plain(data: Any, what: str) -> Any:

@@ -16,6 +16,18 @@ ADDED = {"identity": "unless default"}
 """Marks a field that came after cells had been stored: it enters the identity only where it is not at its default."""
 
 
+MOST = 10**9
+Count = Annotated[int, Field(ge=1, le=MOST)]
+"""Steps, texts, tokens: every number of a setting has a least and a largest value, or it is found out hours later. A
+bound of a field's own would be passed by beside these: where one differs the field says both."""
+Share = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+"""Learning rates, clips and temperatures; the paper tries learning rates up to 14."""
+Weight = Annotated[float, Field(ge=0, le=1e6)]
+TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -26,9 +38,9 @@ class GeneratorSettings(Section):
     model: str = Field(description="Asset: embedded:NAME, a local Hugging Face folder, or a hub id (ID@REVISION).")
     dtype: Literal["float32", "bfloat16"] = "float32"
     prompt: str = Field(description="The user message; <article> is replaced by the article (Appendix G).")
-    max_prompt_tokens: int = Field(1024, ge=8, description="The article is cut so that the whole prompt fits.")
-    max_completion_tokens: int = Field(128, ge=1)
-    temperature: float = Field(1.0, gt=0)
+    max_prompt_tokens: int = Field(1024, ge=8, le=MOST, description="The article is cut so that the whole prompt fits.")
+    max_completion_tokens: Count = 128
+    temperature: Rate = 1.0
     template_values: dict[str, str] = Field(
         default_factory=dict,
         description="Variables of the chat template, such as date_string of Llama's, which is else the day of the run.",
@@ -46,9 +58,8 @@ class GeneratorSettings(Section):
         "is wrong for absolute position embeddings such as GPT-2's.",
         json_schema_extra=ADDED,
     )
-    batch: int | None = Field(
+    batch: Count | None = Field(
         None,
-        ge=1,
         description="Rollouts generated at a time, longest prompts first; default: all.",
         json_schema_extra=ADDED,
     )
@@ -85,20 +96,18 @@ class DataSettings(Section):
     )
     validation_articles: str | None = Field(None, description="Default: held out from the end of `articles`.")
     references: str = Field("embedded:passages", description="The task's texts: embedded, file or hub set.")
-    article_count: int = Field(4096, ge=2, description="How many training articles to read at most.")
+    article_count: int = Field(4096, ge=2, le=MOST, description="How many training articles to read at most.")
 
 
 class GrpoSettings(Section):
     """The generator's training. TRL's names differ in places; grpo.py maps them."""
 
-    steps: int = Field(ge=1, description="GRPO steps = rollout batches.")
-    prompts_per_step: int = Field(ge=1)
-    rollouts_per_prompt: int = Field(4, ge=2)
-    updates_per_step: int = Field(1, ge=1, description="Optimizer updates on each rollout batch.")
-    microbatch: int | None = Field(
-        None, ge=1, description="Rollouts per backward pass at most; default: all of an update."
-    )
-    lr: float = Field(gt=0)
+    steps: Count = Field(description="GRPO steps = rollout batches.")
+    prompts_per_step: Count
+    rollouts_per_prompt: int = Field(4, ge=2, le=MOST)
+    updates_per_step: Count = Field(1, description="Optimizer updates on each rollout batch.")
+    microbatch: Count | None = Field(None, description="Rollouts per backward pass at most; default: all of an update.")
+    lr: Rate
     lr_schedule: Literal["constant", "linear", "cosine", "late_linear"] = Field(
         "constant",
         description="What becomes of lr over the steps: all but constant end at 0, so that the last policies "
@@ -106,16 +115,15 @@ class GrpoSettings(Section):
         "late_linear falls in the last third alone.",
         json_schema_extra=ADDED,
     )
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    clip_low: float = Field(0.2, gt=0)
-    clip_high: float = Field(0.2, gt=0)
-    dual_clip: float | None = Field(3.0, description="Upper bound of the ratio for negative advantages.")
-    kl: float = Field(0.0, ge=0)
-    entropy_coef: float = Field(
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: Weight = 0.01
+    max_grad_norm: float = Field(1.0, gt=0, le=1e12)
+    clip_low: Rate = 0.2
+    clip_high: Rate = 0.2
+    dual_clip: float | None = Field(3.0, gt=1, le=1e6, description="Upper bound of the ratio for negative advantages.")
+    kl: Weight = 0.0
+    entropy_coef: Weight = Field(
         0.0,
-        ge=0,
         description="Weight of a bonus for the mean entropy of a rollout's tokens, beside advantages of deviation 1.",
         json_schema_extra=ADDED,
     )
@@ -125,7 +133,7 @@ class GrpoSettings(Section):
         description="Whose standard deviation divides an advantage. batch: rare large rewards keep their weight.",
         json_schema_extra=ADDED,
     )
-    advantage_eps: float = Field(1e-6, ge=0, description="Beside the standard deviation, after rewards were rescaled.")
+    advantage_eps: Weight = Field(1e-6, description="Beside the standard deviation, after rewards were rescaled.")
     credit_discount: float = Field(
         1.0,
         ge=0,
@@ -148,6 +156,7 @@ class GrpoSettings(Section):
     checkpoint_every: int = Field(
         8,
         ge=0,
+        le=MOST,
         description="GRPO steps between checkpoints that an interrupted cell resumes from; 0: none.",
         json_schema_extra=NEUTRAL,
     )
@@ -174,19 +183,18 @@ class OptimizerSettings(Section):
     """The optimizer of the inner training (InnerOptimizer of the engine)."""
 
     name: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: float = Field(gt=0)
-    total_lr: float | None = Field(
+    lr: Rate
+    total_lr: Rate | None = Field(
         None,
-        gt=0,
         description="In place of lr: each of a training's T steps has total_lr / T, so that short and long ones "
         "move as far.",
         json_schema_extra=ADDED,
     )
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, ge=0)
-    eps_root: float = Field(1e-9, ge=0)
-    weight_decay: float = Field(1e-4, ge=0)
-    momentum: float = Field(0.0, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    eps: Weight = 1e-8
+    eps_root: Weight = 1e-9
+    weight_decay: Weight = 1e-4
+    momentum: Share = 0.0
 
     def rate(self, steps: int) -> float:
         """The learning rate of each step of a training of `steps` steps."""
@@ -196,20 +204,22 @@ class OptimizerSettings(Section):
 class InnerSettings(Section):
     """The learning algorithm A: how the target is trained on rollouts."""
 
-    steps: int = Field(1, ge=1, description="T, optimizer steps of the training whose metagradient is taken.")
+    steps: Count = Field(1, description="T, optimizer steps of the training whose metagradient is taken.")
     warmup_steps: int = Field(
         0,
         ge=0,
+        le=MOST,
         description="Steps on the same texts before those: trained, not differentiated; the T steps then start "
         "from there.",
         json_schema_extra=ADDED,
     )
-    warmup_lr: float | None = Field(
-        None, gt=0, description="Learning rate of the warm-up; default: the optimizer's.", json_schema_extra=ADDED
+    warmup_lr: Rate | None = Field(
+        None, description="Learning rate of the warm-up; default: the optimizer's.", json_schema_extra=ADDED
     )
     warmup_after: int = Field(
         0,
         ge=0,
+        le=MOST,
         description="GRPO steps whose rewards come without the warm-up, before it sets in.",
         json_schema_extra=ADDED,
     )
@@ -217,29 +227,34 @@ class InnerSettings(Section):
         True, description="All rollouts of a step train one target; off: one target per rollout rank."
     )
     optimizer: OptimizerSettings
-    max_tokens: int = Field(128, ge=2)
+    max_tokens: int = Field(128, ge=2, le=MOST)
     prepend_bos: bool = Field(True, description="So that a text's first token is scored too.")
     append_eos: bool = False
-    shuffle_seed: int | None = Field(42, description="One fixed order of the training set; null: as generated.")
-    fixed_length: int | None = Field(None, description="Authors: loss of an example = sum of token NLL / this number.")
-    summed_microbatches: int | None = Field(
+    shuffle_seed: Seed | None = Field(42, description="One fixed order of the training set; null: as generated.")
+    fixed_length: Count | None = Field(
+        None, description="Authors: loss of an example = sum of token NLL / this number."
+    )
+    summed_microbatches: Count | None = Field(
         None, description="Authors: an inner batch is this many microbatches whose mean gradients are summed."
     )
-    trained_padding: int | None = Field(
+    trained_padding: TokenId | None = Field(
         None,
-        ge=0,
         description="Authors: pad every text to max_tokens with this token id and train on it, but not on its first.",
         json_schema_extra=ADDED,
     )
-    microbatch: int | None = Field(None, ge=1, description="Examples per pass; equal numbers, less memory.")
-    memory_budget: int | None = Field(None, ge=1, description="Bytes for stored states.", json_schema_extra=NEUTRAL)
+    microbatch: Count | None = Field(None, description="Examples per pass; equal numbers, less memory.")
+    memory_budget: int | None = Field(
+        None, ge=1, le=2**60, description="Bytes for stored states.", json_schema_extra=NEUTRAL
+    )
 
 
 class ValidationSettings(Section):
-    every: int = Field(5, ge=1, description="GRPO steps between validations; the last step is always validated.")
-    prompts: int = Field(64, ge=1, description="Held-out articles, one rollout each.")
-    inner_steps: int | None = Field(None, ge=1, description="T of the validation training; default: inner.steps.")
-    samples: int = Field(8, ge=0, description="Sampled texts kept at each validation.", json_schema_extra=NEUTRAL)
+    every: Count = Field(5, description="GRPO steps between validations; the last step is always validated.")
+    prompts: Count = Field(64, description="Held-out articles, one rollout each.")
+    inner_steps: Count | None = Field(None, description="T of the validation training; default: inner.steps.")
+    samples: int = Field(
+        8, ge=0, le=10**6, description="Sampled texts kept at each validation.", json_schema_extra=NEUTRAL
+    )
 
 
 class KeepSettings(Section):
@@ -256,6 +271,13 @@ class TaskSettings(Section):
 
 class RewardSettings(Section):
     options: dict[str, Any] = Field(default_factory=dict)
+    seconds: float | None = Field(
+        None,
+        gt=0,
+        le=1e7,
+        description="Seconds that the rewards of one step may take before the cell fails; default: any.",
+        json_schema_extra=NEUTRAL,
+    )
 
 
 class Settings(Section):

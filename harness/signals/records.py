@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
+from harness.machine.files import read_json, read_table
 from harness.signals.pool import Pool
 from harness.store.atomic import parquet_bytes, write_atomic
-from harness.store.damage import DamagedError, check_plain, read_json, reading
+from harness.store.damage import DamagedError, check_plain, reading
+from harness.store.record import Said
 
 SCHEMA_VERSION = 1
 SMALL = 0.1
@@ -110,7 +112,7 @@ class SignalRecord(BaseModel):
     identity: str
     status: str
     """done, failed or unsupported."""
-    reason: str = ""
+    reason: Said = ""
     advantage: str = "group"
     truths: list[str] = Field(default_factory=list)
     """Keys of the truths it is compared with: the task's own, then the reward's where its inner training differs."""
@@ -260,11 +262,9 @@ def _is_number(text: str) -> bool:
 
 
 def _unpacked(path: Path) -> list[Judged]:
-    import pandas
-
     with reading(path, path.parent, "bring back the committed file or pack it again"):
         found: dict[tuple[Any, ...], Judged] = {}
-        for row in pandas.read_parquet(path).itertuples(index=False):
+        for row in read_table(path).itertuples(index=False):
             key, data = (row.profile, row.task, row.seed, row.identity), json.loads(row.record)
             if row.kind == "pool":
                 found[key] = Judged(parsed(data, PoolRecord, path), {}, [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,6 +93,27 @@ def parquet_bytes(frame: pandas.DataFrame, plain: Sequence[str] = ("value",)) ->
     coded = [name for name in frame.columns if name not in plain]
     frame.to_parquet(buffer, index=False, compression="zstd", compression_level=19, use_dictionary=coded)
     return buffer.getvalue()
+
+
+def csv_text(frame: pandas.DataFrame) -> str:
+    """The frame as the text of a CSV file. A text that a spreadsheet would take for a formula (it begins with = + - @,
+    a tab or a carriage return, and is no number) gets an apostrophe before it; so do names of columns."""
+
+    def harmless(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        value = re.sub("\r\n?", "\n", value)  # which is quoted; a bare return would end the line
+        return f"'{value}" if _FORMULA.match(value) and not _NUMBER.fullmatch(value) else value
+
+    inert = frame.copy()
+    for name, column in frame.items():
+        if column.dtype.kind not in "biufcmM":
+            inert[name] = column.astype(object).map(harmless)
+    return inert.rename(columns=harmless).to_csv(index=False)
+
+
+_FORMULA = re.compile(r"\s*[=+\-@\t\r\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|nan)", re.ASCII | re.IGNORECASE)
 
 
 def check_writable(folder: Path) -> None:

@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.contracts import HarnessError
+from harness.machine.files import check_plain, parse_json
 from harness.store.atomic import cannot_write, sync_folder
 
 if TYPE_CHECKING:
     import torch
 
 KEPT = 2
+MOST_BYTES = 2**40
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.safetensors")
 
 
@@ -90,7 +93,7 @@ class Checkpoints:
     def _files(self) -> list[Path]:
         if not self.folder.is_dir():
             return []
-        files = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)]
+        files = [path for path in self.folder.iterdir() if _NAME.fullmatch(path.name) and path.is_file()]
         return sorted(files, key=lambda path: (int(_NAME.fullmatch(path.name)[1]), path.stat().st_mtime_ns))
 
 
@@ -100,11 +103,12 @@ def read(path: Path) -> Checkpoint | None:
 
     step, expected = _NAME.fullmatch(path.name).groups()
     try:
+        check_plain(path, MOST_BYTES)
         with path.open("rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest()[:16] != expected:
                 return None
         with safe_open(path, framework="pt") as file:
-            state = json.loads(file.metadata()["state"])
+            state = parse_json(file.metadata()["state"])
             return Checkpoint(int(step), {name: file.get_tensor(name) for name in file.keys()}, state)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (HarnessError, OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None

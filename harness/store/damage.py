@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from harness.contracts import HarnessError
+from harness.machine.files import check_pixels
 from harness.store.lines import LineError, is_text
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 DEEPEST = 100
 """Lists in lists, and mappings in mappings: no record has more, and libraries give up at some hundreds."""
-MOST_PIXELS = 4096 * 4096
-"""Of one stored picture."""
 
 
 class DamagedError(HarnessError):
@@ -70,11 +69,6 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def read_json(path: Path) -> Any:
-    """The plain value in `path`. Raises OSError, and ValueError or RecursionError for what is none."""
-    return json.loads(path.read_bytes().decode("utf-8"))
-
-
 def check_plain(value: Any, *, numbers: bool = True, depth: int = DEEPEST) -> None:
     """Raises ValueError where tables cannot hold a JSON value: it is too deep, or has a lone surrogate or, with
     `numbers`, an integer beyond 64 bits or a number that is not finite."""
@@ -118,6 +112,5 @@ def check_png(content: bytes) -> None:
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-        if math.prod(image.size) > MOST_PIXELS:
-            raise ValueError(f"a picture of {image.size[0]} x {image.size[1]} pixels")
+        check_pixels(*image.size, "it")
         image.load()

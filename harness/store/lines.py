@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.machine.files import MOST_LINE, MOST_LINES, check_plain
+
 BOM = b"\xef\xbb\xbf"
 
 
@@ -19,9 +21,13 @@ def each_line(path: Path, *, strict: bool = False) -> Iterator[tuple[int, Any]]:
     """(number from 1, value) of every line; where a line is no JSON or not UTF-8, a LineError in place of its value.
 
     Editors leave empty lines and a byte order mark: they count nothing, or are errors where `strict` (what the harness
-    wrote has neither). Raises OSError."""
+    wrote has neither). Raises OSError, and HarnessError for what is no plain file or too large."""
+    check_plain(path, MOST_LINES)
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(MOST_LINE + 1), b""), start=1):
+            if len(line) > MOST_LINE:
+                yield number, LineError(f"line {number}: more than {MOST_LINE:,} bytes; split it")
+                return
             if number == 1 and not strict:
                 line = line.removeprefix(BOM)
             if line.strip() or strict:

@@ -27,15 +27,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
+from harness.machine.files import read_bytes, read_json, read_table
 from harness.settings.schema import Settings, identity_view
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
 from harness.store.atomic import parquet_bytes, write_atomic, write_json
-from harness.store.damage import check_long, check_plain, check_sample, read_json, reading
+from harness.store.damage import check_long, check_plain, check_sample, reading
 from harness.store.lines import as_lines, read_lines
 from harness.store.plain import plain_text
 
@@ -48,6 +49,15 @@ MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda data: data,  # 2 added `flops` and `floor_seconds`, which nobody can tell of older cells
 }
 """Schema version -> a record's plain data of that version as data of the next; one for each rise of SCHEMA_VERSION."""
+MOST_SAID = 2000
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_SAID else f"{text[:MOST_SAID]} [...]"
+
+
+Said = Annotated[str, AfterValidator(_shortened)]
+"""A sentence of a record; of what is stored longer the beginning is read."""
 Status = Literal["running", "done", "failed", "unsupported", "interrupted", "damaged"]
 """What a cell is. "damaged" is never stored: it is what reading makes of a cell whose files cannot be used."""
 
@@ -77,7 +87,7 @@ class CellRecord(BaseModel):
     seed: int
     identity: str
     status: Status
-    reason: str = ""
+    reason: Said = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     given: dict[str, Any] = Field(default_factory=dict)
     """The `--set` assignments, as opposed to what the profile said."""
@@ -109,7 +119,7 @@ class CellRecord(BaseModel):
     its threads: over `seconds`, the share of that rate which was reached."""
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
-    notes: list[str] = Field(default_factory=list)
+    notes: list[Said] = Field(default_factory=list)
     """Flags of the last validation: rollouts that are empty or all the same, measures that are not finite."""
 
 
@@ -237,22 +247,19 @@ class CellStore:
     def curves(self) -> pandas.DataFrame:
         """Every measurement, LONG_COLUMNS; no rows where nothing was measured. Raises DamagedError for a damaged
         file, as the next three do."""
-        import pandas
-
         try:
             with self._reading("curves.parquet") as path:
-                return check_long(pandas.read_parquet(path), LONG_COLUMNS)
+                return check_long(read_table(path), LONG_COLUMNS)
         except FileNotFoundError:  # not yet, or just started again by another process
             return long_frame([])
 
     def samples(self) -> list[dict[str, Any]]:
         """Sampled texts in their order: step, index, text and the task's labels."""
-        import pandas
 
         try:
             if (self.folder / "samples.parquet").exists():
                 with self._reading("samples.parquet") as path:
-                    return [check_sample(value) for value in samples_of(pandas.read_parquet(path))]
+                    return [check_sample(value) for value in samples_of(read_table(path))]
             with self._reading("samples.jsonl") as path:
                 return [check_sample(value) for value in read_lines(path, strict=True)]
         except FileNotFoundError:
@@ -266,18 +273,16 @@ class CellStore:
         for path in sorted((self.folder / "rollouts").glob("step-*.parquet")):
             try:
                 with self._reading(f"rollouts/{path.name}") as whole:
-                    parts.append(pandas.read_parquet(whole)[ROLLOUT_COLUMNS])
+                    parts.append(read_table(whole)[ROLLOUT_COLUMNS])
             except FileNotFoundError:
                 continue  # just started again by another process
         return pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=ROLLOUT_COLUMNS)
 
     def arrays(self) -> StepArrays:
         """Step -> name -> array, of every evaluation that gave arrays."""
-        import pandas
-
         try:
             with self._reading("arrays.parquet") as path:
-                return arrays_of(pandas.read_parquet(path))
+                return arrays_of(read_table(path))
         except FileNotFoundError:
             return {}
 
@@ -288,7 +293,7 @@ class CellStore:
         for path in sorted(paths, key=lambda path: (int(path.parent.name[5:]), path.name)):
             if not path.name.startswith("."):
                 with self._reading(f"{path.parent.name}/{path.name}"):
-                    found.setdefault(int(path.parent.name[5:]), {})[path.name] = path.read_bytes()
+                    found.setdefault(int(path.parent.name[5:]), {})[path.name] = read_bytes(path)
         return found
 
     def _reading(self, name: str) -> AbstractContextManager[Path]:

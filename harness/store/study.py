@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
+from harness.machine.files import read_table
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
 from harness.store.atomic import parquet_bytes, write_together
 from harness.store.damage import DamagedError, check_long, check_sample, reading
@@ -184,12 +185,10 @@ class Study:
         return self._parts[name]
 
     def _read(self, name: str) -> dict[Path, pandas.DataFrame]:
-        import pandas
-
         keys = ["profile", "task", "reward", "seed", "identity"]
         try:
             with self._reading(name) as path:
-                frame = pandas.read_parquet(path)
+                frame = read_table(path)
                 if name == CURVES:
                     frame = check_long(frame, LONG_COLUMNS)
                 return {

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.contracts import HarnessError
+from harness.machine.files import parse_json
 from harness.texts.diversity import ngrams
 
 NOT_NATURAL = "Not Natural Language"
@@ -175,6 +176,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+MOST_REPLY = 2**20
+"""Bytes of a judge's reply; a label has thirty."""
+
+
 class OpenAIJudge:
     """Asks an OpenAI-compatible endpoint the question of Appendix F, once for every distinct text, at temperature 0.
 
@@ -270,7 +275,7 @@ class OpenAIJudge:
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._key()}"},
         )
         with self._opener.open(request, timeout=self.timeout) as reply:
-            body = json.load(reply)
+            body = parse_json(reply.read(MOST_REPLY).decode("utf-8"))
         try:
             answer = body["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):

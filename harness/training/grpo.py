@@ -42,8 +42,9 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from harness.contracts import Advantage, HarnessError, RewardFunction, completion_text
+from harness.contracts import Advantage, HarnessError, RewardFunction, SignalError, completion_text
 from harness.machine import processes
+from harness.machine.stopping import within
 from harness.settings.schema import GeneratorSettings, GrpoSettings
 from harness.training import packed
 from harness.training.advantages import advantages, check_rewards, moments, rescale, zero_spread
@@ -95,8 +96,8 @@ class CheckedReward:
     """The reward as TRL calls it: a function of all rollouts of the step, checked. TRL rounds what it returns to
     float32; `last` is what the last call gave."""
 
-    def __init__(self, reward: RewardFunction) -> None:
-        self._function = reward
+    def __init__(self, reward: RewardFunction, seconds: float | None = None) -> None:
+        self._function, self._seconds = reward, seconds
         self.__name__ = getattr(reward, "__name__", "reward")
         self.last: RewardCall | None = None
 
@@ -112,7 +113,11 @@ class CheckedReward:
             prompts, completions = columns.pop("prompts"), columns.pop("completions")
             first = count * processes.rank()
         credits: list[Sequence[Sequence[float]]] = []  # a reward that credits characters calls its `append` once
-        values = self._function(prompts=prompts, completions=completions, credit_characters=credits.append, **columns)
+        late = SignalError(f"The reward '{self.__name__}' took more than reward.seconds={self._seconds}; raise it.")
+        with within(self._seconds, late):
+            values = self._function(
+                prompts=prompts, completions=completions, credit_characters=credits.append, **columns
+            )
         raw = check_rewards(self.__name__, values, completions)[first : first + count]
         self.last = RewardCall(raw, credits[-1] if credits else None)
         return raw
@@ -134,13 +139,14 @@ class GeneratorTrainer(Resumable, GRPOTrainer):
         bfloat16_copy: Bfloat16Copy | None = None,
         offloader: Offloader | None = None,
         keep: int | str = 0,
+        reward_seconds: float | None = None,
         **kwargs: Any,
     ) -> None:
         self._advantage, self._grpo, self._keep = advantage, grpo, keep
         self._sampling, self._bfloat16_copy, self._offloader = sampling, bfloat16_copy, offloader
         self.seconds = {"generation": 0.0, "reward": 0.0}
         self.rollout_stats: RolloutStats | None = None
-        self._reward = CheckedReward(reward)
+        self._reward = CheckedReward(reward, reward_seconds)
         self._scored: ScoredRollouts | None = None
         self._written: tuple[list[Any], list[str], list[list[int]]] | None = None
         """Prompts, texts and tokens of the batch, of all processes, where some are kept."""
@@ -330,6 +336,7 @@ def make_trainer(
     bfloat16_copy: Bfloat16Copy | None = None,
     offloader: Offloader | None = None,
     keep: int | str = 0,
+    reward_seconds: float | None = None,
 ) -> GeneratorTrainer:
     """A trainer ready for `.train()`. `on_step(report)` is called after each GRPO step, with `keep` of its rollouts.
     `bfloat16_copy` is given of a bfloat16 generator, whose `model` is float32. `offloader` knows the roles "generator"
@@ -357,6 +364,7 @@ def make_trainer(
         bfloat16_copy=bfloat16_copy,
         offloader=offloader,
         keep=keep,
+        reward_seconds=reward_seconds,
         model=model,
         args=trl_settings(generator, grpo, seed=seed, scratch=scratch, report_to=report_to),
         train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),

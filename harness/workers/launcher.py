@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.machine import processes
+from harness.machine.terminal import inert
 from harness.workers.executor import Event, Executor, Job, Observer, Tell
 
 
@@ -60,7 +61,7 @@ def _part(job: SharedJob, tell: Tell) -> None:
     record = job.run(tell, wait=True)
     tell({"event": "end", "record": record})
     if record.status == "failed":
-        print(f"rank {processes.rank()}: {record.reason}", flush=True)
+        print(inert(f"rank {processes.rank()}: {record.reason}"), flush=True)
         raise SystemExit(1)
 
 

@@ -1,12 +1,18 @@
-"""No code comes in, nothing listens, nothing leaves the results folder, the judge's key stays where it is."""
+"""No code comes in, nothing listens, nothing leaves the results folder, the judge's key stays where it is, and what is
+read from outside has limits."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import os
 import pickle
 import re
+import shutil
 import socket
 import threading
+import zlib
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,18 +21,25 @@ import pytest
 import torch
 
 from harness import assets
+from harness.assets import models
 from harness.cell import run_cell
 from harness.contracts import Contact, HarnessError, no_contacts
 from harness.grid import cross_product
 from harness.machine import trust
+from harness.machine.files import read_table
 from harness.machine.stopping import Interrupted
 from harness.planning.cells import Cell, make_task
 from harness.planning.preflight import preflight
 from harness.registry import REWARDS, TASKS
 from harness.rerun import rerun
 from harness.settings.profiles import load_profile, resolve
+from harness.settings.reading import read_yaml
+from harness.store.atomic import csv_text
+from harness.store.checkpoint import Checkpoints
 from harness.store.record import CellRecord, CellStore
+from reports import gather
 from reports.store import store_tables
+from tasks import _pattern
 from tests.helpers.cells import cut_after, ignore
 from tests.helpers.command import ROOT, run_harness
 
@@ -321,3 +334,157 @@ def test_the_commit_of_a_hub_model_is_recorded(make_cell, monkeypatch, tmp_path)
     pinned = f"org/name@{commit[:8]}"
     cell = make_cell("norm", "naive", {"generator.model": pinned, "target.model": "embedded:target"})
     assert cell.revisions() == {pinned: commit}
+
+
+# ------------------------------------------------------------------------------------------------------------- limits
+
+
+def laughs(depth: int, width: int, merged: bool) -> str:
+    """A profile's text in which aliases stand for width ** depth values."""
+    lines = ["a0: &a0 {k: 1}" if merged else "a0: &a0 [x]"]
+    for number in range(1, depth + 1):
+        inside = ", ".join([f"*a{number - 1}"] * width)
+        lines.append(f"a{number}: &a{number} " + (f"{{<<: [{inside}]}}" if merged else f"[{inside}]"))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_aliases_of_aliases_are_refused_before_they_are_written_out(merged, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(laughs(30, 9, merged))
+    with pytest.raises(HarnessError, match="aliases"):
+        load_profile(str(path))
+    with pytest.raises(HarnessError, match="aliases"):
+        read_yaml("&a [*a]", "It")
+    assert read_yaml(laughs(2, 3, merged), "It")["a1"] == ([["x"]] * 3 if not merged else {"k": 1})
+
+
+def test_a_profile_of_fifty_megabytes_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"# comment\n" * 5_000_000)
+    with pytest.raises(HarnessError, match=r"has 50,000,000 bytes, and at most"):
+        load_profile(str(path))
+
+
+def odd_file(path: Path, kind: str) -> Path:
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to(kind)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pipe", "/dev/zero", "/proc/kmsg"])
+def test_pipes_and_devices_are_refused_and_not_waited_for(kind, tmp_path, model_folder):
+    reads = {
+        "x.yaml": lambda path: load_profile(str(path)),
+        "x.jsonl": lambda path: assets.texts(str(path), split=None),
+        "x.parquet": lambda path: assets.texts(str(path), split=None),
+        "x.png": _pattern.from_file,
+        "x.npy": _pattern.from_file,
+        "cell.json": lambda path: CellStore(path.parent).read(),
+        "curves.parquet": lambda path: CellStore(path.parent).curves(),
+        "samples.jsonl": lambda path: CellStore(path.parent).samples(),
+        "arrays.parquet": lambda path: CellStore(path.parent).arrays(),
+    }
+    for name, read in reads.items():
+        with pytest.raises(HarnessError, match="not a plain file"):
+            read(odd_file(tmp_path / name, kind))
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        folder = tmp_path / f"with an odd {name}"
+        shutil.copytree(model_folder("gpt2"), folder)
+        (folder / name).unlink()
+        odd_file(folder / name, kind)
+        with pytest.raises(HarnessError, match="not a plain file"):
+            assets.check_model(str(folder))
+    (tmp_path / "checkpoints").mkdir()
+    odd_file(tmp_path / "checkpoints" / f"step-00000001-{'0' * 16}.safetensors", kind)
+    assert Checkpoints(tmp_path / "checkpoints").newest()[0] is None
+
+
+def test_tables_that_unpack_to_more_than_fits_are_refused(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, indices = tmp_path / "x.parquet", pa.array([0] * 5000, pa.int32())
+    repeated = pa.DictionaryArray.from_arrays(indices, pa.array(["x" * 10**6]))
+    for table in ({"text": repeated}, {"text": ["x"] * 5000, "other": repeated}):
+        pq.write_table(pa.table(table), path, compression="zstd")
+        assert path.stat().st_size < 100_000
+        with pytest.raises(HarnessError, match="unpacks to more than"):
+            read_table(path)
+    assert assets.texts(str(path), split=None) == ["x"] * 5000  # the other column is not read
+    pq.write_table(pa.table({"text": pa.nulls(50_000_001, pa.int8())}), path)
+    with pytest.raises(HarnessError, match="rows"):
+        assets.texts(str(path), split=None)
+
+
+def test_pictures_that_unpack_to_more_than_fits_are_refused(tmp_path, make_cell, quick):
+    from PIL import Image
+
+    small = io.BytesIO()
+    Image.new("L", (4, 4), 255).save(small, "png")
+    claimed = bytearray(small.getvalue())
+    claimed[16:24] = (30_000).to_bytes(4) * 2
+    claimed[29:33] = zlib.crc32(claimed[12:29]).to_bytes(4)
+    (tmp_path / "x.png").write_bytes(claimed)
+    with pytest.raises(HarnessError, match="30000 x 30000 pixels"):
+        _pattern.from_file(tmp_path / "x.png")
+    store = CellStore.of(tmp_path, make_cell("norm", "naive", quick()).record())
+    store.write_file(1, "drawn.png", bytes(claimed))
+    with pytest.raises(gather.Undrawable, match="30000 x 30000 pixels"):
+        gather.final_pictures(store, "norm")
+    (tmp_path / "x.npy").write_bytes(
+        b"\x93NUMPY\x01\x00v\x00"
+        + b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }".ljust(117)
+        + b"\n"
+    )
+    with pytest.raises(HarnessError, match="plain .npy array"):
+        _pattern.from_file(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "takes more than"),
+        ("{{ 'x' * 10**11 }}", "takes more than"),
+        ("{% for i in range(90000) %}{{ messages[0].content }}{% endfor %}", "takes more than"),
+        ("{{ raise_exception('no') }}", "cannot be applied"),
+        ("x" * 1_000_001, "characters"),
+        ("{{ messages[0].content }}", ""),
+    ],
+    ids=["loops", "a long text", "much output", "an exception", "a long template", "a plain one"],
+)
+def test_a_chat_template_is_tried_where_it_can_do_no_harm(template, words, tmp_path, make_tokenizer, monkeypatch):
+    monkeypatch.setattr(models, "TEMPLATE_SECONDS", 4)
+    make_tokenizer(template).save_pretrained(tmp_path)
+    if not words:
+        assert assets.load_tokenizer(str(tmp_path)).chat_template == template
+        return
+    with pytest.raises(HarnessError, match=words):
+        assets.load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "line", ["[" * 5000 + "]" * 5000, '{"text": "x", "n": ' + "9" * 6000 + "}", '{"text": ' + "[" * 9000], ids=len
+)
+def test_lines_that_no_reader_follows_are_refused(line, tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"text": "x"}\n' + line + "\n")
+    with pytest.raises(HarnessError, match="line 2: not valid JSON"):
+        assets.texts(str(path), split=None)
+
+
+def test_of_a_reason_without_end_the_beginning_is_read(tmp_path, make_cell, quick):
+    record = make_cell("norm", "naive", quick()).record()
+    store = CellStore.of(tmp_path, record)
+    store.write(record.model_copy(update={"reason": "why " * 10**6}))
+    assert store.read().reason.startswith("why why") and len(store.read().reason) < 2100
+
+
+def test_cells_of_csv_files_are_no_formulas_and_numbers_stay_numbers():
+    import pandas
+
+    texts = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "-", "a\r=1+1", "plain", "-0.5", "+3", "-1e-5", None]
+    frame = pandas.DataFrame({"=head": texts, "number": range(len(texts))}).assign(gain=-0.25)
+    rows = list(csv.reader(io.StringIO(csv_text(frame), newline="")))
+    assert rows[0] == ["'=head", "number", "gain"] and {row[2] for row in rows[1:]} == {"-0.25"}
+    assert [row[0] for row in rows[1:7]] == [f"'{text}" for text in texts[:6]]
+    assert [row[0] for row in rows[7:]] == ["a\n=1+1", "plain", "-0.5", "+3", "-1e-5", ""]

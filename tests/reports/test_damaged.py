@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas
 import pytest
-from harness.fidelity import records
 
+from harness.signals import records
 from harness.store.damage import DamagedError
 from harness.store.frames import UNKNOWN, find_cells, load
 from harness.store.record import CellStore

@@ -374,7 +374,7 @@ def test_a_picture_larger_than_the_head_is_refused(wide_model, chosen_training, 
         ({"text": "\x00\x01"}, "does not read"),
         ({"error_correction": "Z"}, "L, M, Q or H"),
         ({"lambda": 0}, "positive"),
-        ({"lambda": float("nan")}, "positive"),
+        ({"lambda": float("nan")}, "at most"),
         ({"lambda": "much"}, "a number"),
     ],
 )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
+import subprocess
+import sys
 import time
 
 import fasttext
@@ -10,10 +14,12 @@ import pytest
 
 from harness.assets.models import load_model
 from harness.contracts import HarnessError
+from harness.machine.terminal import inert
 from harness.settings.profiles import parse_assignment
 from harness.store.frames import load
+from harness.store.record import CellStore
 from harness.workers.progress import TimeLeft, about
-from tests.helpers.command import flags, run_harness, start_harness
+from tests.helpers.command import ROOT, flags, run_harness, start_harness
 
 
 def test_the_command_runs_two_workers_and_prints_the_table(quick, tmp_path):
@@ -160,3 +166,100 @@ def test_a_model_that_loads_is_noticed(model_folder, nothing_loads):
 )
 def test_values_of_set_are_read_as_meant(text, value):
     assert parse_assignment(text)[1] == value
+
+
+# ------------------------------------------------------------------------------------------------- arguments and pipes
+
+
+@pytest.mark.parametrize("seeds", ["0-99999999999", "0-10000", "4294967296", "9" * 6000, "3-1", ""])
+def test_seeds_that_nobody_means_are_refused_at_once(seeds, tmp_path):
+    code, _, err = run_harness("run", "--task", "norm", f"--seeds={seeds}", "--dry-run", cwd=tmp_path)
+    assert code == 2 and "--seeds takes" in err and len(err) < 300
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["table", LONG],
+        ["run", "--task", "norm", "--out", LONG],
+        ["run", "--task", "norm", "--profile", LONG],
+        ["run", "--task", "norm", "--set", f"generator.model={LONG}/{LONG}"],
+        ["run", "--task", "norm", "--set", f"data.articles={LONG}.jsonl"],
+        ["run", "--task", "norm", "--set", "generator.model=/"],
+        ["run", "--task", "67", "--set", f"task.options.pattern={LONG}"],
+        ["run", "--task", "norm", "--threads", "99999"],
+        ["rerun", "--", LONG],
+    ],
+    ids=lambda arguments: " ".join(arguments)[:40],
+)
+def test_names_that_no_file_can_have_are_one_sentence(arguments, tmp_path):
+    code, _, err = run_harness(*arguments, cwd=tmp_path)
+    assert code == 2 and err.startswith("Error:") and len(err.strip().splitlines()) == 1, err
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("HARNESS list >&-", 2, "Standard output is closed"),
+        ("HARNESS list > /dev/full", 2, "Standard output cannot be written (No space left on device)"),
+        ("HARNESS list 2>&- <&-", 0, ""),
+        ("PYTHONIOENCODING=ascii HARNESS list --settings", 0, ""),
+    ],
+)
+def test_a_closed_or_full_output_is_one_sentence(line, code, words, tmp_path):
+    command = line.replace("HARNESS", f"{shlex.quote(sys.executable)} -m harness")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert done.stderr.count("\n") <= 1
+
+
+def test_a_broken_pipe_ends_a_run_as_a_signal_does_and_what_was_measured_is_stored(quick, tmp_path):
+    process = start_harness(
+        "run", "--task", "norm", "--reward", "naive", "--workers", "0", *flags(quick(grpo__steps=100000)), cwd=tmp_path
+    )
+    assert process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(120) == 128 + signal.SIGPIPE and "Broken pipe" in err and "Traceback" not in err, err
+    assert load(tmp_path / "runs")[0]["status"].tolist() == ["interrupted"]
+
+
+# ------------------------------------------------------------------------------------------------- what is shown
+
+STEERING = [
+    "\x1b[2J",
+    "\x9b31m",
+    "\x07",
+    "\x00",
+    "\x85",
+    "\u202e",
+    "\u2066",
+    "\u061c",
+    "\u2028",
+    "\ufeff",
+    "\U000e0041",
+    "\ud800",
+]
+
+
+def test_what_steers_a_terminal_is_replaced_and_words_stay():
+    for text in STEERING:
+        assert inert(f"a{text}b") == f"a\ufffd{text[1:]}b"
+    for text in ("Añade ü 你好", "family \U0001f469\u200d\U0001f467", "می\u200cخواهم", "a\tb\nc", "| a — b │"):
+        assert inert(text) == text
+
+
+@pytest.mark.parametrize("command", ["table", "diff", "report"])
+def test_nothing_stored_steers_the_terminal(command, quick, make_cell, tmp_path):
+    record = make_cell("norm", "naive", quick()).record()
+    marked = "why " + "".join(STEERING[:-1])
+    for place in ("a", "b"):
+        store = CellStore.of(tmp_path / place, record)
+        store.write(record.model_copy(update={"status": "failed", "reason": marked, "variant": "\x1b[31mred"}))
+    arguments = {"table": ["a"], "diff": ["a", "b"], "report": ["a", "--out", "\x1b[2Jsite"]}[command]
+    _, out, err = run_harness(command, *arguments, cwd=tmp_path)
+    assert "\ufffd" in out and not [text for text in STEERING if text[0] in out + err]

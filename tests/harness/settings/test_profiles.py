@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import tomllib
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path, PurePath
@@ -14,6 +16,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from harness.contracts import HarnessError
 from harness.registry import REWARDS, TASKS
@@ -26,7 +29,7 @@ from harness.settings.profiles import (
     profile_names,
     resolve,
 )
-from harness.settings.schema import known_keys
+from harness.settings.schema import Settings, known_keys
 from harness.store.record import identity
 
 START = "name: x\nsummary: y\nsettings: {}\n"
@@ -419,3 +422,55 @@ def test_the_built_in_settings_are_pinned():
         for given in ({}, {"inner.steps": 1}, {"inner.steps": 8}, {"inner.steps": 96})
     ]
     assert hashlib.sha256(" ".join(found).encode()).hexdigest()[:16] == "d526c64b6a4688b9"
+
+
+# ------------------------------------------------------------------------------------------------------------- ranges
+
+
+def numbers_of(schema: dict, definitions: dict, key: str = "") -> Iterator[tuple[str, dict, list[int]]]:
+    """(dotted key, the schema of a number in its value, where in the value it stands) of every setting."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rsplit("/", 1)[1]]
+    for name, part in schema.get("properties", {}).items():
+        yield from numbers_of(part, definitions, f"{key}.{name}" if key else name)
+    for part in schema.get("anyOf", []):
+        yield from numbers_of(part, definitions, key)
+    for place, part in enumerate(schema.get("prefixItems", [])):
+        yield from ((name, one, [place, *rest]) for name, one, rest in numbers_of(part, definitions, key))
+    if isinstance(schema.get("items"), dict):
+        yield from numbers_of(schema["items"], definitions, key)
+    if schema.get("type") in ("integer", "number"):
+        yield key, schema, []
+
+
+SCHEMA = Settings.model_json_schema()
+NUMBERS = list(numbers_of(SCHEMA, SCHEMA["$defs"]))
+
+
+def test_every_number_is_found_in_the_schema():
+    """Else the next test would pass whatever the ranges."""
+
+    def typed(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+        for name, info in model.model_fields.items():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+                yield from typed(info.annotation, f"{prefix}{name}.")
+            elif re.search(r"\b(int|float)\b", str(info.annotation)):
+                yield f"{prefix}{name}"
+
+    assert {key for key, _, _ in NUMBERS} == set(typed(Settings)) and len(NUMBERS) > 30
+
+
+@pytest.mark.parametrize(("key", "schema", "place"), NUMBERS, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_number_has_a_range_and_what_lies_outside_is_refused(key, schema, place):
+    low = schema.get("minimum", schema.get("exclusiveMinimum"))
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    assert low is not None and high is not None, f"{key} has no range"
+    step = 1 if schema["type"] == "integer" else 1e-3
+    outside = [low - step, high + step * max(1, abs(high)), -5, 10**30]
+    outside += [schema[name] for name in ("exclusiveMinimum", "exclusiveMaximum") if name in schema]
+    for value in outside:
+        given = [0.5, 0.5] if place else value
+        if place:
+            given[place[0]] = value
+        with pytest.raises(HarnessError, match="Bad setting"):
+            resolve(load_profile("tiny"), "norm", "naive", {key: given})

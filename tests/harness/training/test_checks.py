@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 
 import pytest
 import torch
@@ -149,3 +150,26 @@ def test_advice_is_for_memory_only():
     assert checks.memory_advice(ValueError("no"), settings) is None
     assert "microbatch=16" in checks.memory_advice(MemoryError(), settings)
     assert "DefaultCPUAllocator" not in checks.memory_advice(RuntimeError("can't allocate memory"), settings)
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_a_reward_that_never_returns_ends_at_its_time_limit(swallows, quick, make_cell, register, tmp_path):
+    def endless(prompts, completions, completion_ids, **columns):
+        while True:
+            try:
+                while True:
+                    pass
+            except Exception:
+                if not swallows or completions.append("late") or completions.count("late") > 1:
+                    raise
+
+    register("endless", endless)
+    record = run_cell(make_cell("norm", "endless", quick(reward__seconds=0.3)), tmp_path, ignore)
+    assert record.status == "failed" and "reward.seconds=0.3" in record.reason
+
+
+def test_a_time_limit_that_is_not_reached_changes_nothing(quick, make_cell, tmp_path):
+    one, other = (make_cell("norm", "naive", quick(reward__seconds=limit)) for limit in (None, 500.0))
+    assert one.record().identity == other.record().identity
+    assert run_cell(other, tmp_path, ignore).status == "done"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
