@@ -266,9 +266,9 @@ def test_a_quick_run_is_small_other_and_called_so(steps, tmp_path, nothing_loads
     pairs = load_profile("tiny"), TASKS.names(), REWARDS.names(), [0], {}, steps
     usual, quick = cross_product(*pairs), cross_product(*pairs, quick=True)
     assert len(usual) == len(quick)
-    for cell, as_usual in zip(preflight(quick, tmp_path), preflight(usual, tmp_path), strict=True):
-        # With T as an axis, uuid's short trainings have fewer texts than its warm-up has steps.
-        assert bool(cell.blocked) >= bool(as_usual.blocked) and (steps or not cell.blocked)
+    for cell in preflight(quick, tmp_path):
+        # With T as an axis, uuid's shorter trainings have fewer texts than its warm-up has steps.
+        assert not cell.blocked or (steps and cell.task == "uuid")
         assert cell.variant.startswith("quick")
         grpo = cell.settings.grpo
         assert grpo.rollouts_per_step % grpo.updates_per_step == 0

@@ -98,7 +98,7 @@ def test_advantages_that_teach_nothing_though_rewards_differ_are_an_error():
 @pytest.mark.parametrize(
     "values",
     [{"a": 1.0, "b": 2.0}, {1.0, 2.0}, "12", b"12", ["1.0", "2.0"], iter(["1", "2"]), [10**400, 1.0], 5],
-    ids=repr,
+    ids=["dict", "set", "text", "bytes", "texts", "iterator", "beyond a float", "number"],
 )
 def test_what_is_no_list_of_numbers_is_refused(values):
     with pytest.raises(SignalError, match="'mine' must return a list of numbers"):
