@@ -26,6 +26,8 @@ import pandas
 from rich.console import Console
 from rich.table import Table
 
+from harness.store.lines import as_lines, read_lines
+
 ROOT = Path(__file__).resolve().parents[1]
 FIRST_NUMBERS, QUICK = 30, 90
 """Seconds from the command to the first measured numbers, and to the end of the README's command with --quick."""
@@ -114,7 +116,7 @@ class User:
         (self.folder / name).write_text(text, encoding="utf-8")
 
     def lines(self, name: str, rows: Sequence[Mapping[str, str]]) -> None:
-        self.write(name, "".join(json.dumps(row) + "\n" for row in rows))
+        self.write(name, as_lines(rows))
 
 
 def check(holds: bool, otherwise: str) -> None:
@@ -152,7 +154,7 @@ def articles(user: User) -> None:
         (cell,) = (user.folder / name / "tiny" / "norm" / "naive").iterdir()
         trained = pandas.read_parquet(cell / "rollouts")["title"]
         check(trained.str.startswith("The train town").all(), f"trained on {sorted(set(trained))[:3]}")
-        held_out = [json.loads(line)["title"] for line in (cell / "samples.jsonl").read_text().splitlines()]
+        held_out = [sample["title"] for sample in read_lines(cell / "samples.jsonl")]
         check(all(title.startswith("The validation town") for title in held_out), f"held out {held_out[:3]}")
     user.lines("leak.jsonl", [*rows, {"text": rows[0]["text"], "split": "validation"}])
     one_sentence(user.harness("run", "--task", "norm", "--reward", "naive", "--set", "data.articles=leak.jsonl"))

@@ -33,23 +33,28 @@ class Rows:
         return {split: count for split, count in found.items() if count}
 
 
-def from_columns(texts: Iterable[Any], splits: Iterable[Any] | None, ref: str, numbers: Iterable[int]) -> Rows:
-    """Rows of parallel columns; `numbers` name them in messages. Raises HarnessError for what is no text, for a split
+def from_columns(
+    texts: Iterable[Any], splits: Iterable[Any] | None, ref: str, numbers: Iterable[int], unit: str = "row"
+) -> Rows:
+    """Rows of parallel columns; `unit` and `numbers` name them in messages. Raises HarnessError for what is no text, for a split
     with an unknown name, where some rows say one and others do not, and for a text that stands in two splits: what is
     measured on it would have been trained on."""
     numbers, texts = list(numbers), list(texts)
     for number, text in zip(numbers, texts, strict=True):
         if not is_text(text):
             kind = "null" if text is None else "no Unicode" if isinstance(text, str) else type(text).__name__
-            raise HarnessError(f"{ref}, line {number}: `text` must be a text, but it is {kind}; repair that row.")
+            raise HarnessError(f"{ref}, {unit} {number}: `text` must be a text, but it is {kind}; repair that row.")
     if splits is None:
         return Rows(texts)
     found = []
     for number, name in zip(numbers, splits, strict=True):
         known = CANONICAL.get(name.strip().lower()) if isinstance(name, str) else None
         if known is None:
-            what = "it says no `split`, but other lines do" if name is None else f"there is no split '{str(name)[:40]}'"
-            raise HarnessError(f"{ref}, line {number}: {what}; each says train, validation (dev, valid, val) or test.")
+            unsaid = f"it says no `split`, but other {unit}s do"
+            what = unsaid if name is None else f"there is no split '{str(name)[:40]}'"
+            raise HarnessError(
+                f"{ref}, {unit} {number}: {what}; each says train, validation (dev, valid, val) or test."
+            )
         found.append(known)
     rows = Rows(texts, found)
     check_apart({split: rows.of(split) for split in SPLIT_NAMES}, ref)
@@ -129,4 +134,4 @@ def _json_lines(path: Path, ref: str, blank: bool) -> Rows:
         raise HarnessError(f"The data file {ref} cannot be read ({type(error).__name__}).") from error
     named = any("split" in row for row in rows.values())
     splits = [row.get("split") for row in rows.values()] if named else None
-    return from_columns([row["text"] for row in rows.values()], splits, ref, rows)
+    return from_columns([row["text"] for row in rows.values()], splits, ref, rows, "line")

@@ -260,7 +260,7 @@ class ValidationSettings(Section):
 class KeepSettings(Section):
     """What is kept of a training to look at; it changes no number."""
 
-    rollouts: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+    rollouts: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["all"] = Field(
         8, description="Rollouts kept of each GRPO step, with reward, advantage and prompt: a number, or all."
     )
 

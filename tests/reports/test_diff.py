@@ -89,7 +89,7 @@ def test_other_settings_are_named(tmp_path: Path, generate: Generate) -> None:
 def test_two_sets_of_settings_under_one_name_are_compared_each_with_its_own(tmp_path: Path, generate: Generate) -> None:
     one = {"tasks": ("lambada_es",), "rewards": ("adam_metagrad",)}
     for name, drop in (("base", 0.0), ("new", -0.4)):
-        generate(tmp_path / name, **one)
+        generate(tmp_path / name, **one, assignments={"grpo.lr": 3e-4})
         generate(tmp_path / name, **one, assignments={"grpo.lr": 1e-3}, shift={("lambada_es", "adam_metagrad"): drop})
     result = diff.compare(tmp_path / "base", tmp_path / "new")
     assert sorted(row.verdict for row in result.rows) == ["same", "worse"]

@@ -60,7 +60,7 @@ def test_cells_that_did_not_finish_are_rows_with_their_reason(tmp_path: Path, ge
 
 
 def test_two_sets_of_settings_are_two_rows_not_one_median(tmp_path: Path, generate: Callable[..., int]) -> None:
-    generate(tmp_path, tasks=("67",), rewards=("naive",))
+    generate(tmp_path, tasks=("67",), rewards=("naive",), assignments={"grpo.lr": 4e-4})
     generate(tmp_path, tasks=("67",), rewards=("naive",), assignments={"grpo.lr": 1e-3})
     (block,) = summary.blocks(load(tmp_path)[0])
     assert [row.seeds for row in block.rows] == [(0, 1, 2)] * 2

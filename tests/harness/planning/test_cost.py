@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness.contracts import HarnessError
 from harness.grid import cross_product
 from harness.machine.devices import DATASHEETS, Device
+from harness.machine.terminal import Terminal
 from harness.planning.cost import Lengths, PhaseWork, Work, dtypes, estimate, forward, step_work, validation_work
 from harness.planning.preflight import preflight
 from harness.planning.shapes import Shape, known_assets, shape_from_config, shape_of
@@ -149,7 +150,7 @@ def test_dry_run_prints_the_plan_without_any_model(tmp_path, monkeypatch, capsys
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hub, "_snapshot", lambda *a, **k: pytest.fail("a dry run asked the hub"))
-    monkeypatch.setattr(app, "console", app.Console(width=200))
+    monkeypatch.setattr(app, "console", Terminal(width=200))
     app.app(["run", "--profile", "paper", "--task", "lambada_es", "--dry-run", "--on", "h200"], standalone_mode=False)
     shown = capsys.readouterr().out
     for words in (
@@ -175,7 +176,7 @@ def test_list_settings_of_a_profile(profile, capsys):
     assert "inner.optimizer.eps_root" in shown and "task.options.lambda" in shown
 
 
-def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
+def test_dry_run_says_which_cells_are_kept(tmp_path, capsys, monkeypatch):
     from harness.cli import app
     from harness.planning.cells import Cell
     from harness.settings.profiles import load_profile, resolve
@@ -185,6 +186,7 @@ def test_dry_run_says_which_cells_are_kept(tmp_path, capsys):
     record.status = "done"
     CellStore.of(tmp_path, record).write(record)
     asked = ["run", "--task", "norm", "--reward", "naive", "--seeds", "3-4", "--out", str(tmp_path), "--dry-run"]
+    monkeypatch.setattr(app, "console", Terminal(width=120))
     app.app(asked, standalone_mode=False)
     rows = [line for line in capsys.readouterr().out.splitlines() if "norm/naive seed" in line and "│" in line]
     assert ["kept" in row for row in rows] == [True, False]
