@@ -44,7 +44,7 @@ def cross_product(
             variant = ", ".join(filter(None, (variant, f"T={steps}")))
         allowed = said_contacts(task, reward, chosen)
         cells += [
-            Cell(profile.name, task, reward, seed, settings, variant, given, label, "", allowed) for seed in seeds
+            Cell(profile.name, task, reward, seed, settings, variant, given, label, allowed=allowed) for seed in seeds
         ]
     return cells
 

@@ -111,9 +111,8 @@ def recorded_cell(stored: CellRecord, folder: Path, allowed: frozenset[Contact] 
         settings = Settings.model_validate(stored.settings)
     except ValidationError as error:
         raise HarnessError(f"The settings in {folder} are not of this version; use its record's commit.") from error
-    cell = Cell(
-        stored.profile, stored.task, stored.reward, stored.seed, settings, stored.variant, stored.given, allowed
-    )
+    named = stored.profile, stored.task, stored.reward, stored.seed
+    cell = Cell(*named, settings, stored.variant, stored.given, allowed=allowed)
     _check_contacts(cell, folder)
     now = cell.record()
     changed = [ref for ref, print_ in stored.assets.items() if now.assets.get(ref) != print_]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.contracts import HarnessError
+from harness.machine.files import MOST_TABLE, check_plain, check_table
 from harness.store.lines import LineError, each_line, is_text
 
 SPLIT_NAMES = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev"}, "test": {"test"}}
@@ -36,9 +37,9 @@ class Rows:
 def from_columns(
     texts: Iterable[Any], splits: Iterable[Any] | None, ref: str, numbers: Iterable[int], unit: str = "row"
 ) -> Rows:
-    """Rows of parallel columns; `unit` and `numbers` name them in messages. Raises HarnessError for what is no text, for a split
-    with an unknown name, where some rows say one and others do not, and for a text that stands in two splits: what is
-    measured on it would have been trained on."""
+    """Rows of parallel columns; `unit` and `numbers` name them in messages. Raises HarnessError for what is no text,
+    for a split with an unknown name, where some rows say one and others do not, and for a text that stands in two
+    splits: what is measured on it would have been trained on."""
     numbers, texts = list(numbers), list(texts)
     for number, text in zip(numbers, texts, strict=True):
         if not is_text(text):
@@ -100,6 +101,7 @@ def _columns(path: Path, ref: str) -> list[str]:
     import pyarrow.parquet as pq
 
     try:
+        check_plain(path, MOST_TABLE)
         return pq.read_schema(path).names
     except (OSError, ValueError) as error:
         raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error
@@ -113,6 +115,7 @@ def _parquet(path: Path, ref: str) -> Rows:
         raise HarnessError(f"'{ref}' has no `text` column; it has {', '.join(names)}.")
     wanted = [name for name in ("text", "split") if name in names]
     try:
+        check_table(path, wanted)
         table = pq.read_table(path, columns=wanted)
     except (OSError, ValueError) as error:
         raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error

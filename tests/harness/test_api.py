@@ -7,6 +7,7 @@ import io
 import re
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas
 import pytest
@@ -117,7 +118,7 @@ def test_the_commands_are_a_layer_over_the_interface(results, monkeypatch, tmp_p
         ({"reward": ["naiv"]}, "did you mean naive"),
         ({"seeds": "a-b"}, "--seeds takes whole numbers"),
         ({"seeds": -1}, "--seeds takes whole numbers"),
-        ({"seeds": []}, "--seeds takes whole numbers"),
+        ({"seeds": []}, "--seeds takes at least one number"),
         ({"seeds": 1.5}, "--seeds takes whole numbers"),
         ({"inner_steps": "x"}, "--inner-steps takes whole numbers"),
         ({"set": {"grpo.stepz": 1}}, "grpo.steps"),
@@ -134,8 +135,13 @@ def test_bad_arguments_are_one_sentence_before_anything_runs(options, words, tmp
 
 def test_a_reward_of_this_session_runs_in_this_process(quick, monkeypatch):
     asked = []
-    monkeypatch.setattr("harness.workers.local.local", lambda workers, threads: asked.append(workers))
-    monkeypatch.setattr("harness.planning.preflight.preflight", lambda *given: None)
+
+    def local(workers, threads):
+        asked.append(workers)
+        return SimpleNamespace(slots=1)
+
+    monkeypatch.setattr("harness.workers.local.local", local)
+    monkeypatch.setattr("harness.planning.preflight.preflight", lambda cells, *given: cells)
     monkeypatch.setattr("harness.workers.grid.run_grid", lambda *given, **more: None)
     monkeypatch.setattr("reports.store.store_tables", lambda folder: None)
     for reward, workers in (("naive", None), ("naive,shorter", None), ("naive,shorter", 2)):

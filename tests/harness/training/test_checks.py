@@ -109,9 +109,10 @@ def test_empty_and_identical_outputs_are_flagged(rollouts, words):
 def test_a_collapsed_generator_is_flagged_in_record_and_table(quick, make_cell, tmp_path, monkeypatch):
     from harness.training import generation
 
-    monkeypatch.setattr(
-        generation, "generate", lambda model, tokenizer, prompts, *a, **o: ["so it goes"] * len(prompts)
-    )
+    def write(model, tokenizer, prompts, *arguments, **options):
+        return generation.Written(["so it goes"] * len(prompts), ["ended"] * len(prompts))
+
+    monkeypatch.setattr(generation, "write", write)
     record = run_cell(make_cell("norm", "naive", quick()), tmp_path, ignore)
     assert record.status == "done"
     assert record.notes == ["at step 2, 4 rollouts are only 1 different texts"]
