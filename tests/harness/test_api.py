@@ -287,3 +287,8 @@ def test_a_reward_for_trl_is_the_raw_one_if_asked_and_knows_what_it_lacks():
     assert pandas.Series(scaled(**given)).std() == pytest.approx(1)
     with pytest.raises(HarnessError, match="embedding cannot be had for the task norm: the task has no"):
         harness.reward("embedding", task="norm")
+
+
+def test_several_values_of_a_setting_are_variants():
+    found = harness.api.cells("norm", "naive", set={"grpo.lr": harness.Several([1e-4, 3e-4])})
+    assert [(cell.settings.grpo.lr, cell.label) for cell in found] == [(1e-4, "lr 1e-4"), (3e-4, "lr 3e-4")]

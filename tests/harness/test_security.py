@@ -476,7 +476,7 @@ def test_of_a_reason_without_end_the_beginning_is_read(tmp_path, make_cell, quic
     record = make_cell("norm", "naive", quick()).record()
     store = CellStore.of(tmp_path, record)
     store.write(record.model_copy(update={"reason": "why " * 10**6}))
-    assert store.read().reason.startswith("why why") and len(store.read().reason) < 2100
+    assert store.read().reason.startswith("why why") and len(store.read().reason) < 2300
 
 
 def test_cells_of_csv_files_are_no_formulas_and_numbers_stay_numbers():
