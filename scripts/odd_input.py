@@ -382,7 +382,8 @@ def links(world: World) -> Iterator[Case]:
         pages = b"".join(path.read_bytes() for path in site.rglob("*") if path.is_file())
         if MARK in shown or MARK.encode() in pages or png(9, 9) in pages:
             raise Badly("what lies outside is shown")
-        return [said.outcome((0, 1, 2) if "diff" in said.out else (0,)) for said in outcome][1]
+        codes = (0,), (0,), (0, 1, 2)  # of `diff` 2 also says that rows could not be compared
+        return [said.outcome(fine) for said, fine in zip(outcome, codes, strict=True)][1]
 
     targets: dict[str, list[Path | str]] = {
         "samples.jsonl": [secret / "samples.jsonl", "/etc/passwd", "/dev/zero", "../../nowhere"],
