@@ -91,7 +91,7 @@ def examined(cell: StoredCell) -> tuple[CellRecord, pandas.DataFrame] | None:
         record = cell.read()
         if record is None:
             return None
-        if record.status == "done" and record.headline is None:
+        if record.status == "done" and (record.headline is None or not math.isfinite(record.headline)):
             return damaged(cell.folder, "cell.json: done without a headline", record), long_frame([])
         curves = cell.curves()
         if (curves["seed"] != record.seed).any() or (curves["identity"] != record.identity).any():
