@@ -122,7 +122,8 @@ def _to_its_end(run: _Run) -> CellRecord:
         record.status, record.reason = "failed", f"In {run.at}: {said(error)}"
     except HarnessError as error:
         record.status, record.reason = "failed", said(error)
-    except (Exception, SystemExit) as error:  # whoever calls sys.exit in a task or reward ends this cell, not the run
+    except (Exception, SystemExit, GeneratorExit) as error:
+        # Whoever calls sys.exit in a task or reward ends this cell, not the run.
         why = checks.memory_advice(error, run.settings) or f"{type(error).__name__}: {said(error)}"
         record.status, record.reason = "failed", f"In {run.at}: {plain_text(why)} (see error.txt in the cell's folder)"
         write_atomic(run.store.folder / "error.txt", plain_text(traceback.format_exc()))

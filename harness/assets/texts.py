@@ -34,8 +34,9 @@ def texts(ref: str, *, split: str | None, limit: int | None = None, language: st
             found = rows.of(split)
         elif split and _is_json_lines(ref):
             found = [text for number, text in enumerate(found) if SPLIT_OF_ROW[number % len(SPLIT_OF_ROW)] == split]
-    if not found:
-        raise HarnessError(f"'{ref}' holds no text" + (f" for the split '{split}'." if split else "."))
+    if not any(text.strip() for text in found):
+        empty = " but empty ones" if found else ""
+        raise HarnessError(f"'{ref}' holds no text{empty}" + (f" for the split '{split}'." if split else "."))
     return found[:limit]
 
 

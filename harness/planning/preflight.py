@@ -20,7 +20,7 @@ def _check_task(cell: Cell) -> None:
         make_task(cell)
     except HarnessError:
         raise
-    except (Exception, SystemExit):  # a fault in a task's own code costs its own rows, and they say it
+    except (Exception, SystemExit, GeneratorExit):  # a fault in a task's own code costs its own rows, and they say it
         pass
 
 

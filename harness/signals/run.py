@@ -314,7 +314,7 @@ class _Run:
             rollouts = sum(map(len, pool.batches))
             record.seconds_per_1000 = (time.perf_counter() - begun) / rollouts * 1000
             record.batch, record.status = rollouts // len(pool.batches), "done"
-        except (Exception, SystemExit) as error:  # a signal may be anybody's code
+        except (Exception, SystemExit, GeneratorExit) as error:  # a signal may be anybody's code
             record.status, first = "failed", said(error)
             record.reason = first if isinstance(error, HarnessError) else f"{type(error).__name__}: {first}"
         return record

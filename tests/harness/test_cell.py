@@ -173,12 +173,13 @@ class Unshown(Exception):
     ("error", "words"),
     [
         (SystemExit(0), "SystemExit: 0"),
+        (GeneratorExit(), "GeneratorExit: "),
         (RuntimeError("a lone \ud800 surrogate"), "RuntimeError: a lone \\ud800 surrogate"),
         (HarnessError("a \udcff one\nand more"), "a \\udcff one"),
         (Unshown(), "Unshown: its message cannot be shown (RuntimeError)"),
         (ValueError("x" * 10**6), "x [...]"),
     ],
-    ids=["exit", "surrogate", "sentence", "unshown", "long"],
+    ids=["exit", "generator", "surrogate", "sentence", "unshown", "long"],
 )
 def test_whatever_a_reward_raises_is_stored_as_the_reason(error, words, quick, tmp_path, register):
     def broken(prompts, completions, completion_ids, **columns):

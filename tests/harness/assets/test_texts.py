@@ -266,6 +266,7 @@ def test_a_hub_name_that_cannot_be_had_is_a_sentence():
         (["a", None], "row 2: `text` must be a text, but it is null"),
         ([1, 2], "row 1: .* but it is int"),
         ([b"a"], "is bytes"),
+        (["", " \n"], "holds no text but empty ones"),
     ],
 )
 @pytest.mark.parametrize("place", ["one.parquet", "data", "odd"])
