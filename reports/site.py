@@ -25,7 +25,7 @@ from harness.contracts import HarnessError, unknown
 from harness.signals import records
 from harness.store.atomic import csv_text, write_atomic
 from harness.store.frames import load
-from reports import answer, figures, gather, markdown, sensitivity, signals, stats, style, summary, svg, tables
+from reports import aggregate, answer, figures, gather, markdown, sensitivity, signals, stats, style, summary, svg, tables
 from reports.stats import Comparison
 from reports.summary import Block, Row
 
@@ -138,6 +138,8 @@ def _page(
             (block, tables.columns(block), untuned(block), [row_cells(block, row) for row in block.rows])
             for block in blocks
         ],
+        over_seeds=[(each, aggregate.heads(each), over_rows(each)) for each in tables.over_seeds(blocks, reference)],
+        over_legend=aggregate.LEGEND,
         heading=tables.heading,
         legend=tables.legend(),
         reference=reference,
@@ -255,6 +257,16 @@ def signal_tables(found: list[signals.Row]) -> list[tuple[str, list[str], list[l
                 cells.append(Cell(text, "" if interval is None else interval.mean, ends))
             lines.append([*cells, Cell(row.status, row.status)])
         made.append((title, ["signal", *signals.COLUMNS, "status"], lines))
+    return made
+
+
+def over_rows(found: aggregate.Table) -> list[list[Cell]]:
+    """The rows of a table over seeds; estimates sort by their value."""
+    made = []
+    for row in found.rows:
+        values = [row.iqm.value, row.median.value, row.over_reference and row.over_reference.value, row.over_untuned.value]
+        sorts = [row.label, min(row.seeds), *("" if value is None else value for value in values)]
+        made.append([Cell(text, sort) for text, sort in zip(aggregate.cells(found, row), sorts, strict=True)])
     return made
 
 
