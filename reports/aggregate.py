@@ -137,7 +137,9 @@ def _over_tasks(profile: str, blocks: Sequence[Block], reference: str) -> Table:
         key=lambda row: -row.iqm.value,
     )
     open_ended = [block.task for block in blocks if not math.isfinite(block.ceiling)]
-    notes = [f"{', '.join(open_ended)}: no best possible value, so the best median gain counts as 1"] if open_ended else []
+    notes = (
+        [f"{', '.join(open_ended)}: no best possible value, so the best median gain counts as 1"] if open_ended else []
+    )
     names = ", ".join(block.task for block in blocks)
     return Table(f"All of {names} ({profile}), 0: untuned, 1: best possible", "", reference, tuple(rows), tuple(notes))
 

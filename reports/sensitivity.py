@@ -96,13 +96,17 @@ def figure(tuned: Sequence[Tuned]) -> Figure | None:
     rewards = sorted({each.reward for one in tuned for each in one.choices})
     slots = {reward: place % (style.SLOTS - 2) for place, reward in enumerate(rewards)}
     for one in tuned:
-        for key in dict.fromkeys(key for each in one.choices for key in each.tried[0].point if len(each.tried[0].point) == 1):
+        for key in dict.fromkeys(
+            key for each in one.choices for key in each.tried[0].point if len(each.tried[0].point) == 1
+        ):
             mine = [each for each in one.choices if [*each.tried[0].point] == [key]]
             lines = [_line(each, slots[each.reward]) for each in mine]
             lines += [mark for each in mine if (mark := _mark(each)) is not None]
             lines.append(_floor(lines, mine))
             measure = mine[0].measure.replace("_", " ") + (f" [{one.unit}]" if one.unit else "")
-            panels.append(Panel(f"{one.task}: {variants.short_key(key)}", f"{key}, powers of ten", measure, tuple(lines)))
+            panels.append(
+                Panel(f"{one.task}: {variants.short_key(key)}", f"{key}, powers of ten", measure, tuple(lines))
+            )
     caption = (
         "The headline at the last validation over the values of a setting that were tried: median over seeds, band from "
         "lowest to highest; the chosen value is marked, and the untuned generator drawn across."
@@ -112,7 +116,10 @@ def figure(tuned: Sequence[Tuned]) -> Figure | None:
 
 def _line(each: Choice, slot: int) -> Series:
     x = np.log10([float(value) for one in each.tried for value in one.point.values()])
-    ends = [(min(one.headline.values()), max(one.headline.values())) if one.headline else (math.nan,) * 2 for one in each.tried]
+    ends = [
+        (min(one.headline.values()), max(one.headline.values())) if one.headline else (math.nan,) * 2
+        for one in each.tried
+    ]
     low, high = np.array(ends, dtype=float).T
     seeds = max((len(one.headline) for one in each.tried), default=0)
     return Series(each.reward, slot, slot, x, np.array([one.median for one in each.tried]), low, high, seeds)

@@ -25,7 +25,20 @@ from harness.contracts import HarnessError, unknown
 from harness.signals import records
 from harness.store.atomic import csv_text, write_atomic
 from harness.store.frames import load
-from reports import aggregate, answer, figures, gather, markdown, sensitivity, signals, stats, style, summary, svg, tables
+from reports import (
+    aggregate,
+    answer,
+    figures,
+    gather,
+    markdown,
+    sensitivity,
+    signals,
+    stats,
+    style,
+    summary,
+    svg,
+    tables,
+)
 from reports.stats import Comparison
 from reports.summary import Block, Row
 
@@ -71,7 +84,9 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     judged = signals.rows(records.load(runs))
     tried = sensitivity.found(wide)
     images = gather.drawn(wide)
-    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged, tried, images)
+    page = _page(
+        wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged, tried, images
+    )
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
@@ -264,7 +279,12 @@ def over_rows(found: aggregate.Table) -> list[list[Cell]]:
     """The rows of a table over seeds; estimates sort by their value."""
     made = []
     for row in found.rows:
-        values = [row.iqm.value, row.median.value, row.over_reference and row.over_reference.value, row.over_untuned.value]
+        values = [
+            row.iqm.value,
+            row.median.value,
+            row.over_reference and row.over_reference.value,
+            row.over_untuned.value,
+        ]
         sorts = [row.label, min(row.seeds), *("" if value is None else value for value in values)]
         made.append([Cell(text, sort) for text, sort in zip(aggregate.cells(found, row), sorts, strict=True)])
     return made

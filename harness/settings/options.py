@@ -24,7 +24,11 @@ def check_options(profile: Profile, given: Mapping[str, Any], tasks: Sequence[st
             (each.settings, *every),
             *((values, [task], every[1]) for task, values in each.tasks.items()),
             *((values, every[0], [reward]) for reward, values in each.rewards.items()),
-            *((values, [task], [reward]) for layer in (each.pairs, each.tuned) for (task, reward), values in layer.items()),
+            *(
+                (values, [task], [reward])
+                for layer in (each.pairs, each.tuned)
+                for (task, reward), values in layer.items()
+            ),
         ]
         for values, of_tasks, of_rewards in entries:
             found = {key: value for (_, key), value in values.items()}

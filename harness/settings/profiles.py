@@ -228,7 +228,9 @@ def with_tuned(profile: Profile, path: Path) -> Profile:
     of = tuned_data(path)["profile"]
     if of != profile.name:
         raise HarnessError(f"{path} was tuned for the profile {of}, not for {profile.name}; tune this one.")
-    return replace(profile, tuned=dict(profile.tuned) | _chosen(path), places=dict(profile.places) | {"tuned": path.name})
+    return replace(
+        profile, tuned=dict(profile.tuned) | _chosen(path), places=dict(profile.places) | {"tuned": path.name}
+    )
 
 
 def tuned_data(path: Path) -> Mapping[str, Any]:

@@ -25,7 +25,9 @@ def row(reward: str, headline: list[float], floor: float = 0.0, direction: str =
     return Row(reward, "", reward, tuple(range(len(headline))), values, gain)
 
 
-def block(*rows: Row, task: str = "a", ceiling: float = 1.0, direction: str = "higher", unit: str = "fraction") -> Block:
+def block(
+    *rows: Row, task: str = "a", ceiling: float = 1.0, direction: str = "higher", unit: str = "fraction"
+) -> Block:
     return Block("tiny", task, "m", unit, direction, ceiling, 0.0, (), frozenset(), {}, rows)
 
 
