@@ -2,10 +2,10 @@
 Edge of the Statistical Precipice"): interquartile mean and median, probability of improvement, and their stratified
 bootstrap intervals. Pure functions of arrays first, then the rows of the tables.
 
-Improvements are paired: seed k of one reward is held against seed k of the other, which saw the same prompts in the same
-order. Every task is a stratum: seeds are drawn anew within each. A percentile interval from few seeds is too narrow
-(`stats.py` has the coverage: 86 % in place of 95 with ten seeds, 75 with three), so none is shown below `FEWEST`, and the
-verdict on a difference stays with `stats.py`.
+Improvements are paired: seed k of one reward is held against seed k of the other, which saw the same prompts in the
+same order. Every task is a stratum: seeds are drawn anew within each. A percentile interval from few seeds is too
+narrow (`stats.py` has the coverage: 86 to 90 % in place of 95 with ten seeds, 75 with three), so none is shown below
+`FEWEST`, and the verdict on a difference stays with `stats.py`.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ def _together(label: str, cells: Sequence[tuple[Block, Row]], reference: str, *,
 
 
 def normalised(block: Block, row: Row) -> np.ndarray:
-    """(seeds,): 0 for the seed's own untuned generator, 1 for the best possible value; where there is none, for the best
-    median gain of the task."""
+    """(seeds,): 0 for the seed's own untuned generator, 1 for the best possible value; where there is none, for the
+    best median gain of the task."""
     floors = row.headline - row.gain if block.direction != "lower" else row.headline + row.gain
     if math.isfinite(block.ceiling):
         room = np.asarray(summary.improvement(block.ceiling, floors, block.direction), dtype=float)

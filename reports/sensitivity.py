@@ -108,8 +108,8 @@ def figure(tuned: Sequence[Tuned]) -> Figure | None:
                 Panel(f"{one.task}: {variants.short_key(key)}", f"{key}, powers of ten", measure, tuple(lines))
             )
     caption = (
-        "The headline at the last validation over the values of a setting that were tried: median over seeds, band from "
-        "lowest to highest; the chosen value is marked, and the untuned generator drawn across."
+        "The headline at the last validation over the values of a setting that were tried: median over seeds, band "
+        "from lowest to highest; the chosen value is marked, and the untuned generator drawn across."
     )
     return Figure("sensitivity", "Sensitivity", caption, tuple(panels)) if panels else None
 
@@ -190,7 +190,8 @@ def rich(choices: Sequence[Choice], left_out: Sequence[str] = ()) -> rich.consol
     parts: list[Any] = []
     for task in dict.fromkeys(each.task for each in choices):
         mine = [each for each in choices if each.task == task]
-        title = f"{task}: {mine[0].measure.replace('_', ' ')}, {mine[0].direction} is better; floor {summary.number(mine[0].floor)}"
+        measure, floor = mine[0].measure.replace("_", " "), summary.number(mine[0].floor)
+        title = f"{task}: {measure}, {mine[0].direction} is better; floor {floor}"
         table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for place, head in enumerate(HEADS[:-1]):
             table.add_column(Text(head), justify="left" if place < 2 else "right", no_wrap=place < 2)

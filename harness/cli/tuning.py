@@ -1,4 +1,4 @@
-"""The command `tune`: settings chosen by trials, alike for every reward. Added to the application by harness.cli.app."""
+"""The command `tune`: settings chosen by trials, alike for every reward. Added to the app by harness.cli.app."""
 
 from __future__ import annotations
 
@@ -85,6 +85,6 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         )
         console.print(found)
         console.print(
-            f"Chosen: {found.file} (for `run --tuned {found.file}`); trials: {found.results.place} (`report` draws them)",
+            f"Chosen: {found.file} (for `run --tuned`); trials: {found.results.place} (`report` draws them)",
             highlight=False,
         )

@@ -10,8 +10,8 @@ A profile is one YAML file with the keys below, or a folder that holds the same 
     rewards.yaml   rewards                    what a reward changes:          {reward: settings}
     pairs.yaml     pairs                      what a reward changes on a task: {task: {reward: settings}}
 
-**Precedence**, the later wins: the schema's default, settings, tasks, rewards, pairs, tuned, `--set`. Within a layer nothing
-competes: each key is set once for each name, and the order of entries does not matter.
+**Precedence**, the later wins: the schema's default, settings, tasks, rewards, pairs, tuned, `--set`. Within a layer
+nothing competes: each key is set once for each name, and the order of entries does not matter.
 
 With `extends: tiny` a profile holds only what it changes: all that it says, in whichever layer, goes over all that the
 other one says, as `--set` would. It may extend one that extends another. Its name is then its file's, unless it says.
