@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from harness.contracts import HarnessError, RewardFunction, unknown
 from harness.machine import processes
 from harness.registry import REWARDS, TASKS, Registry
-from harness.settings.profiles import DEFAULT, load_profile
+from harness.settings.profiles import DEFAULT, load_profile, tuned_data, with_tuned
 from harness.settings.variants import Several as Several
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from harness.planning.cells import Cell
     from harness.planning.policy import Policy
-    from harness.store.record import StoredCell
+    from harness.store.record import CellRecord, StoredCell
+    from harness.tuning.outcome import Choice
     from harness.workers.executor import Event, Executor
     from reports import signals as judging
     from reports.figures import Style
@@ -52,6 +53,8 @@ def run(
     policy: Policy = "continue",
     track: str = "none",
     quick: bool = False,
+    tuned: str | Path = "",
+    tuning_seeds: bool = False,
     progress: Console | bool = True,
 ) -> Results:
     """Trains a generator once per task, reward and seed, as `python -m harness run` does, and stores the tables.
@@ -64,31 +67,100 @@ def run(
     policy        what happens to cells that have results (harness/planning/policy.py); "fresh" starts them again, as
                   after a change of a reward's code, which identities do not know
     quick         a few small steps, to see that everything works; labelled as such everywhere
+    tuned         a file of `tune`: its settings go over the profile's, and validation reads the test split
+    tuning_seeds  run seeds that the profile keeps for tuning
     progress      where it is shown: True for standard output or the notebook, False for nowhere
 
     Cells that fail are rows of the results, not exceptions. Of a launcher's ranks the first gets results.
     """
+    chosen = cells(task, reward, profile, seeds, set, inner_steps, quick, tuned, tuning_seeds)
+    _check_tracker(track)
+    return _run_cells(chosen, Path(out), workers, threads, policy, track, progress)[0]
+
+
+def tune(
+    task: Names,
+    reward: Names = "all",
+    *,
+    profile: str = DEFAULT,
+    seeds: Numbers = (),
+    trials: int | None = None,
+    space: Sequence[str] = (),
+    set: Mapping[str, Any] | None = None,
+    out: str | Path = "tuning",
+    file: str | Path = "",
+    workers: int | None = None,
+    threads: int = 1,
+    policy: Policy = "continue",
+    progress: Console | bool = True,
+) -> Tuned:
+    """Tries settings of every reward on seeds that no report uses, as `python -m harness tune` does, and writes what is
+    chosen to a file for `run(..., tuned=FILE)`.
+
+    seeds     default: the first that the profile keeps for it (`tuning.seeds`)
+    trials    points that are tried of every reward's space, each on all seeds; default: the profile's `tuning.trials`
+    space     axes as "KEY=START..END:xN", the same for all rewards; default: each one's learning rate, doubling around
+              what the profile sets (harness/tuning/space.py)
+    out       results folder of the trials, which are ordinary cells; a second call goes on there
+    file      where the outcome goes; default: tuned/PROFILE.yaml. Tasks and rewards that it holds already stay
+
+    The others as for `run`. Pairs of a task and a reward that cannot run are left out.
+    """
+    from harness.store.provenance import provenance
+    from harness.tuning import outcome
+    from harness.tuning.trials import planned, untunable
+
+    loaded = load_profile(profile)
+    names = names_of(task, TASKS), names_of(reward, REWARDS)
+    chosen_seeds = list(loaded.tuning.seeds[:1]) if seeds in ((), "", None) else _numbers(seeds, "seeds")
+    if not chosen_seeds:
+        raise HarnessError(f"The profile {loaded.name} keeps no seeds for tuning; name some with --seeds.")
+    plan = planned(loaded, *names, chosen_seeds, trials or loaded.tuning.trials, space, dict(set or {}))
+    path = Path(file or Path("tuned") / f"{loaded.name}.yaml")
+    kept = tuned_data(path) if path.exists() else {}
+    if kept and kept["profile"] != loaded.name:
+        raise HarnessError(f"{path} holds what was tuned for the profile {kept['profile']}; name another with --file.")
+    results, stored = _run_cells(
+        [cell for trial in plan for cell in trial.cells], Path(out), workers, threads, policy, "none", progress
+    )
+    choices = outcome.choices(plan, stored)
+    if processes.rank() == 0:
+        commit = str(provenance().get("commit") or "")
+        outcome.write(path, loaded.name, choices, commit, f"python -m harness tune --task {','.join(names[0])}", kept)
+    return Tuned(choices, path, results, untunable(*names))
+
+
+def _run_cells(
+    chosen: Sequence[Cell],
+    place: Path,
+    workers: int | None,
+    threads: int,
+    policy: Policy,
+    track: str,
+    progress: Console | bool,
+) -> tuple[Results, list[CellRecord]]:
+    """Checks the cells, runs them on the executor and stores the tables; results, and of the first rank a record a cell
+    in their order."""
     from harness.machine.stopping import Interrupted
     from harness.planning.policy import Policy
     from harness.planning.preflight import preflight
     from harness.workers.grid import run_grid
     from reports.store import store_tables
 
-    chosen, place = cells(task, reward, profile, seeds, set, inner_steps, quick), Path(out)
     _check_choice("policy", policy, get_args(Policy))
-    _check_tracker(track)
     chosen = preflight(chosen, place, _say(progress))
     executor = _executor(_workers(workers, chosen), threads, len(chosen))
     try:
         with _observer(chosen, progress, executor.slots) as observe:
-            run_grid(chosen, place, observe, executor, policy=policy, report_to=track)
+            records = run_grid(chosen, place, observe, executor, policy=policy, report_to=track)
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     folder = place / chosen[0].profile
     if processes.rank() == 0:
         store_tables(folder)
     blocked = any(cell.blocked for cell in chosen)
-    return Results(folder, frozenset(cell.record().identity for cell in chosen), blocked=blocked)
+    found = Results(folder, frozenset(cell.record().identity for cell in chosen), blocked=blocked)
+    return found, list(records)
 
 
 def fidelity(
@@ -214,13 +286,24 @@ def cells(
     set: Mapping[str, Any] | None = None,
     inner_steps: Numbers = (),
     quick: bool = False,
+    tuned: str | Path = "",
+    tuning_seeds: bool = False,
 ) -> list[Cell]:
-    """The cells of a grid, its settings resolved and nothing loaded: what `run` would run. Raises HarnessError."""
+    """The cells of a grid, its settings resolved and nothing loaded: what `run` would run. Raises HarnessError, also
+    for seeds that the profile keeps for tuning, unless `tuning_seeds` are wanted."""
     from harness.grid import cross_product
 
     names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
     steps = [] if inner_steps in ((), "", None) else _numbers(inner_steps, "inner-steps")
-    return cross_product(load_profile(profile), *names, dict(set or {}), steps, quick)
+    loaded, given = load_profile(profile), dict(set or {})
+    if not tuning_seeds and (kept := sorted({*names[2]} & {*loaded.tuning.seeds})):
+        raise HarnessError(
+            f"The profile {loaded.name} keeps seed {kept[0]} for tuning: settings are chosen on it, so its results say "
+            "too much. Take other seeds, or say --tuning-seeds."
+        )
+    if tuned:
+        loaded, given = with_tuned(loaded, Path(tuned)), {"data.held_out": "test"} | given
+    return cross_product(loaded, *names, given, steps, quick)
 
 
 # ------------------------------------------------------------------------------------------------------------- results
@@ -346,6 +429,29 @@ class Results:
         counts = self.wide["status"].value_counts().to_dict() if len(self.wide) else {}
         ended = ", ".join(f"{count} {status}" for status, count in counts.items())
         return f"<Results of {len(self.wide)} cells in {self.place}: {ended or 'none'}>"
+
+
+class Tuned:
+    """What `tune` found: a choice for every task and reward, the file that holds them, and the trials' results.
+
+    left_out   why pairs of a task and a reward were not tuned, a sentence each
+    """
+
+    def __init__(self, choices: Sequence[Choice], file: Path, results: Results, left_out: Sequence[str]) -> None:
+        self.choices, self.file, self.results, self.left_out = choices, file, results, left_out
+
+    def __rich__(self) -> RenderableType:
+        from reports import sensitivity
+
+        return sensitivity.rich(self.choices, self.left_out)
+
+    def _repr_html_(self) -> str:
+        from reports import sensitivity
+
+        return sensitivity.html(self.choices)
+
+    def __repr__(self) -> str:
+        return f"<Tuned: {len(self.choices)} choices in {self.file}>"
 
 
 class Signals:

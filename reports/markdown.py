@@ -6,7 +6,7 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from reports import answer, gather, stats, summary, tables
+from reports import aggregate, answer, gather, stats, summary, tables
 from reports.stats import Comparison
 from reports.summary import Block
 
@@ -49,6 +49,8 @@ def report(wide: pandas.DataFrame, blocks: list[Block], compared: Compared, refe
         *map(tables.markdown_block, blocks),
         tables.legend(),
     ]
+    if over := tables.over_seeds(blocks, reference):
+        parts += [tables.markdown_over_seeds(over), aggregate.LEGEND]
     parts += ["## Paired differences", comparisons(compared, reference)]
     parts += ["## Sampled texts", _samples(wide)]
     parts += ["## Cells", _cells(wide)]

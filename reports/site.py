@@ -25,7 +25,20 @@ from harness.contracts import HarnessError, unknown
 from harness.signals import records
 from harness.store.atomic import csv_text, write_atomic
 from harness.store.frames import load
-from reports import answer, figures, gather, markdown, signals, stats, style, summary, svg, tables
+from reports import (
+    aggregate,
+    answer,
+    figures,
+    gather,
+    markdown,
+    sensitivity,
+    signals,
+    stats,
+    style,
+    summary,
+    svg,
+    tables,
+)
 from reports.stats import Comparison
 from reports.summary import Block, Row
 
@@ -69,17 +82,22 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     paper = figures.task_figures(curves)
     clock = figures.wall_clock(blocks, curves)
     judged = signals.rows(records.load(runs))
+    tried = sensitivity.found(wide)
     images = gather.drawn(wide)
-    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged, images)
+    page = _page(
+        wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged, tried, images
+    )
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
         text += f"\n## Signals before any RL\n\n{signals.markdown(judged)}"
         write_atomic(out / "data" / "signals.csv", csv_text(signals.frame(judged)))
+    if tried:
+        text += f"\n## Sensitivity\n\n{sensitivity.markdown(tried)}"
     write_atomic(out / "report.md", text)
     write_atomic(out / "summary.md", markdown.short(blocks, compared, reference))
     _write_data(wide, long, compared, runs, out / "data")
-    for figure in paper:
+    for figure in [*paper, *filter(None, [sensitivity.figure(tried)])]:
         figures.save(figure, *(out / "figures" / f"{figure.key}{suffix}" for suffix in (".svg", ".png")))
     for name, cells in _picture_rows(wide, row_labels(wide, blocks), images).items():
         figures.save_pictures(cells, out / "figures" / f"{name}.png")
@@ -97,6 +115,7 @@ def _page(
     paper: list[figures.Figure],
     curves: figures.Curves,
     judged: list[signals.Row],
+    tried: list[sensitivity.Tuned],
     images: gather.Drawn,
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -134,6 +153,8 @@ def _page(
             (block, tables.columns(block), untuned(block), [row_cells(block, row) for row in block.rows])
             for block in blocks
         ],
+        over_seeds=[(each, aggregate.heads(each), over_rows(each)) for each in tables.over_seeds(blocks, reference)],
+        over_legend=aggregate.LEGEND,
         heading=tables.heading,
         legend=tables.legend(),
         reference=reference,
@@ -142,6 +163,10 @@ def _page(
         curves=figures.learning_curves(curves),
         signals=signal_tables(judged),
         signals_legend=signals.legend(judged),
+        sensitivity=[(one.heading, sensitivity_rows(one)) for one in tried],
+        sensitivity_heads=sensitivity.HEADS,
+        sensitivity_figure=sensitivity.figure(tried),
+        sensitivity_legend=sensitivity.LEGEND,
         pictures=shown,
         pictures_left_out=left_out,
         pictures_missing=images.missing,
@@ -247,6 +272,33 @@ def signal_tables(found: list[signals.Row]) -> list[tuple[str, list[str], list[l
                 cells.append(Cell(text, "" if interval is None else interval.mean, ends))
             lines.append([*cells, Cell(row.status, row.status)])
         made.append((title, ["signal", *signals.COLUMNS, "status"], lines))
+    return made
+
+
+def over_rows(found: aggregate.Table) -> list[list[Cell]]:
+    """The rows of a table over seeds; estimates sort by their value."""
+    made = []
+    for row in found.rows:
+        values = [
+            row.iqm.value,
+            row.median.value,
+            row.over_reference and row.over_reference.value,
+            row.over_untuned.value,
+        ]
+        sorts = [row.label, min(row.seeds), *("" if value is None else value for value in values)]
+        made.append([Cell(text, sort) for text, sort in zip(aggregate.cells(found, row), sorts, strict=True)])
+    return made
+
+
+def sensitivity_rows(one: sensitivity.Tuned) -> list[list[Cell]]:
+    """The table of a task's trials; numbers sort as numbers."""
+    made = []
+    for each, texts in zip(one.choices, sensitivity.rows(one), strict=True):
+        best = each.tried[each.chosen] if each.chosen is not None else None
+        value = next(iter(best.point.values())) if best and len(best.point) == 1 else ""
+        headline = best.median if best else ""
+        sorts = [*texts[:2], len(each.tried), value, headline, headline, texts[6], _sort(each.decades), texts[-1]]
+        made.append([Cell(text, sort) for text, sort in zip(texts, sorts, strict=True)])
     return made
 
 

@@ -171,20 +171,28 @@ def compare_rows(row: Row, reference: Row, direction: str, *, seed: int = 0) -> 
     return Comparison(row.label, reference.label, tuple(common), differences, interval, interval.p)
 
 
-def against(block: Block, reference: str, *, seed: int = 0) -> list[Comparison]:
-    """Every finished reward of a task against `reference` (a reward's name), corrected over the task.
+def reference_of(block: Block, row: Row, reference: str) -> Row | None:
+    """The row of the reward `reference` that this one is compared with; None for its own rows and where it is not
+    clear which.
 
     Where the grid has variants, or settings that vary, a row is compared with the reference of its own kind; with the
     reference's only row where it has just one.
     """
-    references = [row for row in block.rows if row.reward == reference and row.seeds]
+    if row.reward == reference:
+        return None
+    references = [other for other in block.rows if other.reward == reference and other.seeds]
+    same = [other for other in references if other.kind == row.kind]
+    same = same or [other for other in references if other.variant == row.variant] or references
+    return same[0] if len(same) == 1 else None
+
+
+def against(block: Block, reference: str, *, seed: int = 0) -> list[Comparison]:
+    """Every finished reward of a task against `reference` (a reward's name; `reference_of` says which row of it),
+    corrected over the task."""
     found = []
     for row in block.rows:
-        if row.reward == reference or not row.seeds:
-            continue
-        same = [other for other in references if other.kind == row.kind]
-        same = same or [other for other in references if other.variant == row.variant] or references
-        if len(same) == 1 and (comparison := compare_rows(row, same[0], block.direction, seed=seed)):
+        other = reference_of(block, row, reference)
+        if row.seeds and other and (comparison := compare_rows(row, other, block.direction, seed=seed)):
             found.append(comparison)
     return _corrected(found)
 

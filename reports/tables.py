@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from reports import summary
+from reports import aggregate, summary
 from reports.summary import Block, Row
 
 if TYPE_CHECKING:
@@ -25,10 +25,30 @@ QUICK_NOTE = "quick: a few small steps, to see that everything works. They do no
 def markdown(wide: pandas.DataFrame, long: pandas.DataFrame) -> str:
     """The table of every task as GitHub Markdown, with a note of how to read it. `long` is not needed yet accepted, so
     that every view of results is called alike. An empty result set gives one sentence."""
-    parts = [markdown_block(block) for block in summary.blocks(wide)]
-    if not parts:
+    found = summary.blocks(wide)
+    if not found:
         return "No cells are stored yet.\n"
-    return "\n".join([*parts, legend(), ""])
+    over = over_seeds(found)
+    together = [markdown_over_seeds(over), aggregate.LEGEND + "\n"] if over else []
+    return "\n".join([*map(markdown_block, found), legend() + "\n", *together]).rstrip("\n") + "\n"
+
+
+def over_seeds(blocks: Sequence[Block], reference: str = "") -> list[aggregate.Table]:
+    """What several seeds and tasks say together, against the reward `reference`; by default `summary.baseline`."""
+    rewards = sorted({row.reward for block in blocks for row in block.rows})
+    return aggregate.tables(blocks, reference or summary.baseline(rewards)) if rewards else []
+
+
+def markdown_over_seeds(found: Sequence[aggregate.Table]) -> str:
+    """The tables of `over_seeds` as Markdown, a heading each."""
+    parts = []
+    for each in found:
+        lines = [aggregate.heads(each), *(aggregate.cells(each, row) for row in each.rows)]
+        texts = [f"| {' | '.join(map(escape, line))} |" for line in lines]
+        rule = f"| --- |{' ---: |' * (len(aggregate.HEADS) - 1)}"
+        notes = "".join(f"\n\n{escape(note)}." for note in each.notes)
+        parts.append(f"**Over seeds: {escape(each.heading)}**\n\n" + "\n".join([texts[0], rule, *texts[1:]]) + notes)
+    return "\n\n".join(parts) + "\n"
 
 
 def legend() -> str:
@@ -128,7 +148,24 @@ def rich(wide: pandas.DataFrame, long: pandas.DataFrame) -> rich.console.Rendera
     found = summary.blocks(wide)
     if not found:
         return Text("No cells are stored yet.")
-    return Group(*(part for block in found for part in _rich_block(block)))
+    parts = [part for block in found for part in _rich_block(block)]
+    return Group(*parts, *(part for each in over_seeds(found) for part in _rich_over_seeds(each)))
+
+
+def _rich_over_seeds(found: aggregate.Table) -> list[rich.console.RenderableType]:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    title = Text(f"Over seeds: {found.heading}")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
+    for place, head in enumerate(aggregate.heads(found)):
+        name = Text(head.replace("than ", "than\n"))
+        table.add_column(name, justify="right" if place else "left", overflow="fold", min_width=0 if place else 13)
+    for row in found.rows:
+        table.add_row(*map(Text, aggregate.cells(found, row)))
+    return [table, *(Text(f"{note}.") for note in found.notes), Text("")]
 
 
 def _rich_block(block: Block) -> list[rich.console.RenderableType]:
@@ -200,12 +237,20 @@ def html(wide: pandas.DataFrame, long: pandas.DataFrame) -> str:
     found = summary.blocks(wide)
     if not found:
         return "<p>No cells are stored yet.</p>"
-    return "".join(
+    main = [
         html_table(
             heading(block), [columns(block), untuned_cells(block), *(row_cells(block, row) for row in block.rows)]
         )
         for block in found
-    )
+    ]
+    together = [
+        html_table(
+            f"Over seeds: {each.heading}",
+            [aggregate.heads(each), *(aggregate.cells(each, row) for row in each.rows)],
+        )
+        for each in over_seeds(found)
+    ]
+    return "".join([*main, *together])
 
 
 def html_table(title: str, lines: Sequence[Sequence[str]]) -> str:

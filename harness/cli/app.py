@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from harness import api
-from harness.cli import assets, listing, studies
+from harness.cli import assets, listing, studies, tuning
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.machine.processes import MOST_THREADS
@@ -84,6 +84,13 @@ def run(
         bool,
         typer.Option("--only-missing", help="Run only cells that have no results at all, not even interrupted ones."),
     ] = False,
+    tuned: Annotated[
+        Path | None,
+        typer.Option(help="A file of `tune`: its settings go over the profile's, and validation reads the test split."),
+    ] = None,
+    tuning_seeds: Annotated[
+        bool, typer.Option("--tuning-seeds", help="Run seeds that the profile keeps for tuning, too.")
+    ] = False,
     track: Annotated[str, typer.Option(help="none, or TRL's own reporting: tensorboard, wandb, trackio.")] = "none",
     trust: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run Python code that comes with a model. Read it first.")
@@ -111,10 +118,11 @@ def run(
         errors.print("[yellow]Warning:[/yellow] code that comes with a model is run, with all that you may do.")
     given = dict(parse_assignment(text) for text in assignments or [])
     policy = _policy({"fresh": fresh, "retry-failed": retry_failed, "only-missing": only_missing})
+    asked = task, reward, profile, seeds, given, inner_steps, quick, tuned or "", tuning_seeds
     if dry_run:
         from harness.planning.view import show
 
-        return show(api.cells(task, reward, profile, seeds, given, inner_steps, quick), console, on, out, policy)
+        return show(api.cells(*asked), console, on, out, policy)
     results = _run_to_its_end(
         api.run,
         task,
@@ -129,6 +137,8 @@ def run(
         policy=policy,
         track=track,
         quick=quick,
+        tuned=tuned or "",
+        tuning_seeds=tuning_seeds,
         progress=console,
     )
     if processes.rank() > 0:
@@ -279,6 +289,8 @@ def _run_to_its_end(function: Callable[..., Found], *arguments: Any, **options: 
     except KeyboardInterrupt as stop:
         raise Interrupted(*stop.args) from stop
 
+
+tuning.add_to(app, console, _run_to_its_end)
 
 MOST_SAID = 1500
 """Characters of a sentence about an error, which may repeat what was given."""

@@ -68,7 +68,7 @@ def settings_table(profile: Profile, task: str, reward: str, given: dict[str, An
     table = Table(
         title=f"Settings of {escape(profile.name)} (--set KEY=VALUE)",
         title_justify="left",
-        caption="The later wins: default, what is extended, base, task, reward, pair, --set.",
+        caption="The later wins: default, what is extended, base, task, reward, pair, tuned, --set.",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1),

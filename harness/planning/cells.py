@@ -150,7 +150,10 @@ def make_task(cell: Cell, references: int | None = None) -> Task:
         TaskContext(
             options=settings.task.options,
             references=lambda split: assets.texts(
-                settings.data.references, split=split, limit=references, language=entry.declares.language
+                settings.data.references,
+                split=settings.data.held_out if split == "validation" else split,
+                limit=references,
+                language=entry.declares.language,
             ),
             asset=assets.resolve,
         )
@@ -175,24 +178,29 @@ def make_reward(cell: Cell, task: Task, inner: InnerTraining) -> RewardFunction:
 
 
 def articles(settings: Settings) -> tuple[list[str], list[str]]:
-    """(training articles, held-out validation articles). Where the source knows no validation split, the last training
-    articles are held out. Raises HarnessError if there are too few, and for a text that would stand on both sides
-    although the rows say their splits."""
-    data, wanted = settings.data, settings.validation.prompts
+    """(training articles, held-out articles of the split that validations read). Where the source knows no such split,
+    the last training articles are held out: for `data.held_out=test` those before the ones that validation takes.
+    Raises HarnessError if there are too few, and for a text that would stand on both sides although the rows say their
+    splits."""
+    data, wanted, split = settings.data, settings.validation.prompts, settings.data.held_out
     source = data.validation_articles or data.articles
     if assets.is_embedded(data.articles):
         train = assets.texts(data.articles, split="train", limit=data.article_count)
-        held_out = assets.texts(source, split="validation", limit=wanted)
+        held_out = assets.texts(source, split=split, limit=wanted)
     else:
         named, held_named = assets.named_splits(data.articles), assets.named_splits(source)
         train = assets.texts(data.articles, split="train" if named else None)
-        if not data.validation_articles and "validation" not in named:
-            train, held_out = train[:-wanted], train[-wanted:]
+        if not data.validation_articles and split not in named:
+            # With rows for validation alone, the last of training's are the test.
+            taken = wanted if split == "validation" or "validation" in named else 2 * wanted
+            train, held_out = train[:-taken], train[-taken:][:wanted]
         else:
-            held_out = assets.texts(source, split="validation" if held_named else None, limit=wanted)
+            held_out = assets.texts(source, split=split if held_named else None)
+            # A file of one's own without splits: validation takes its first, the test what comes after them.
+            held_out = held_out[wanted if split == "test" and not held_named else 0 :][:wanted]
         train = train[: data.article_count]
         if named or held_named:
-            assets.check_apart({"train": train, "validation": held_out}, f"{data.articles} and {source}")
+            assets.check_apart({"train": train, split: held_out}, f"{data.articles} and {source}")
     if len(held_out) < wanted or not train:
         raise HarnessError(
             f"'{source}' holds {len(held_out)} articles, too few to hold out validation.prompts={wanted}; "

@@ -24,7 +24,11 @@ def check_options(profile: Profile, given: Mapping[str, Any], tasks: Sequence[st
             (each.settings, *every),
             *((values, [task], every[1]) for task, values in each.tasks.items()),
             *((values, every[0], [reward]) for reward, values in each.rewards.items()),
-            *((values, [task], [reward]) for (task, reward), values in each.pairs.items()),
+            *(
+                (values, [task], [reward])
+                for layer in (each.pairs, each.tuned)
+                for (task, reward), values in layer.items()
+            ),
         ]
         for values, of_tasks, of_rewards in entries:
             found = {key: value for (_, key), value in values.items()}
@@ -47,6 +51,8 @@ def check_names(profile: Profile) -> None:
         check(each.rewards, REWARDS, each.places["rewards"])
         check((task for task, _ in each.pairs), TASKS, each.places["pairs"])
         check((reward for _, reward in each.pairs), REWARDS, each.places["pairs"])
+        check((task for task, _ in each.tuned), TASKS, each.places["tuned"])
+        check((reward for _, reward in each.tuned), REWARDS, each.places["tuned"])
 
 
 def _check_options(given: Mapping[str, Any], tasks: Sequence[str], rewards: Sequence[str], whose: str) -> None:

@@ -4,12 +4,14 @@ A profile is one YAML file with the keys below, or a folder that holds the same 
 
     base.yaml      name, summary, settings    what every cell starts from
                    extends                    another profile that this one changes: a name, or a path from here
+                   tuning                     {seeds, trials}: what `tune` runs on, and `run` does not
+                   tuned                      a file that `tune` wrote, as a path from here
     tasks.yaml     tasks                      what a task changes:            {task: settings}
     rewards.yaml   rewards                    what a reward changes:          {reward: settings}
     pairs.yaml     pairs                      what a reward changes on a task: {task: {reward: settings}}
 
-**Precedence**, the later wins: the schema's default, settings, tasks, rewards, pairs, `--set`. Within a layer nothing
-competes: each key is set once for each name, and the order of entries does not matter.
+**Precedence**, the later wins: the schema's default, settings, tasks, rewards, pairs, tuned, `--set`. Within a layer
+nothing competes: each key is set once for each name, and the order of entries does not matter.
 
 With `extends: tiny` a profile holds only what it changes: all that it says, in whichever layer, goes over all that the
 other one says, as `--set` would. It may extend one that extends another. Its name is then its file's, unless it says.
@@ -31,26 +33,26 @@ import difflib
 import os.path
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.contracts import HarnessError, unknown
 from harness.machine.files import read_text
 from harness.settings.reading import plain, read_yaml
-from harness.settings.schema import OPTIONS, Settings, groups, known_keys, required_keys
+from harness.settings.schema import OPTIONS, Seed, Settings, groups, known_keys, required_keys
 from harness.settings.variants import Several, parse_values
 
-Layer = Literal["default", "base", "task", "reward", "pair", "--set"]
+Layer = Literal["default", "base", "task", "reward", "pair", "tuned", "--set"]
 CONDITION = "inner_steps_at_least"
 DEFAULT = "tiny"
 """The profile that commands take, and that messages propose to extend."""
 RATE, TOTAL_RATE = "inner.optimizer.lr", "inner.optimizer.total_lr"
 FILES = {
-    "base.yaml": ("name", "summary", "extends", "settings"),
+    "base.yaml": ("name", "summary", "extends", "settings", "tuning", "tuned"),
     "tasks.yaml": ("tasks",),
     "rewards.yaml": ("rewards",),
     "pairs.yaml": ("pairs",),
@@ -75,6 +77,17 @@ class Origin:
         return (self.place or self.layer) + (f", inner steps >= {self.at_least}" if self.at_least > 1 else "")
 
 
+class Tuning(BaseModel):
+    """What `tune` runs trials on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seeds: tuple[Seed, ...] = Field((), max_length=1000)
+    """Seeds that settings are chosen on: results that are shown are of others, so that nothing is chosen by them."""
+    trials: int = Field(14, ge=1, le=1000)
+    """Trials of every reward; the paper tried up to 14 learning rates."""
+
+
 @dataclass(frozen=True)
 class Profile:
     """A profile as it was read: every key is a setting's, no value was looked at yet."""
@@ -91,6 +104,9 @@ class Profile:
 
     extends: Profile | None = None
     """What this one goes over."""
+    tuning: Tuning = Tuning()
+    tuned: Mapping[tuple[str, str], Values] = field(default_factory=dict)
+    """(task, reward) -> what was chosen by `tune`."""
 
     def chain(self) -> list[Profile]:
         """The profile that the others go over, ..., this one."""
@@ -107,6 +123,7 @@ class Profile:
             ("task", self.places["tasks"], self.tasks.get(task, {})),
             ("reward", self.places["rewards"], self.rewards.get(reward, {})),
             ("pair", self.places["pairs"], self.pairs.get((task, reward), {})),
+            ("tuned", self.places["tuned"], self.tuned.get((task, reward), {})),
         ]
 
 
@@ -188,13 +205,66 @@ def _profile(
     tasks = _layer(data.get("tasks"), places["tasks"], faults)
     rewards = _layer(data.get("rewards"), places["rewards"], faults)
     pairs = _pairs(data.get("pairs"), places["pairs"], faults)
+    tuning, tuned = below.tuning if below else Tuning(), {}
+    with faults.kept():
+        tuning = _tuning(data["tuning"], what) if "tuning" in data else tuning
+    if "tuned" in data:
+        with faults.kept():
+            tuned = _chosen(_beside(data["tuned"], path, what))
     faults.check()
     if below:
         settings = _against_total_rate(settings)
         tasks, rewards, pairs = (
             {key: _against_total_rate(values) for key, values in layer.items()} for layer in (tasks, rewards, pairs)
         )
-    return Profile(given["name"], given["summary"], settings, tasks, rewards, pairs, places, below)
+    return Profile(
+        given["name"], given["summary"], settings, tasks, rewards, pairs, places, below, tuning=tuning, tuned=tuned
+    )
+
+
+def with_tuned(profile: Profile, path: Path) -> Profile:
+    """The profile with what a file of `tune` chose over it. Raises HarnessError, also where the file is of another
+    profile."""
+    of = tuned_data(path)["profile"]
+    if of != profile.name:
+        raise HarnessError(f"{path} was tuned for the profile {of}, not for {profile.name}; tune this one.")
+    return replace(
+        profile, tuned=dict(profile.tuned) | _chosen(path), places=dict(profile.places) | {"tuned": path.name}
+    )
+
+
+def tuned_data(path: Path) -> Mapping[str, Any]:
+    """What a file of `tune` holds: `profile`, `pairs` (what was chosen, as in a profile) and `trials` (what was tried,
+    harness/tuning/outcome.py). Raises HarnessError."""
+    data = _read_file(path)
+    if not isinstance(data.get("profile"), str) or set(data) - {"profile", "pairs", "trials"}:
+        raise HarnessError(f"{path} is no file of `python -m harness tune`: it holds profile, pairs and trials.")
+    return data
+
+
+def _chosen(path: Path) -> dict[tuple[str, str], Values]:
+    faults = _Faults()
+    found = _pairs(tuned_data(path).get("pairs"), f"{path.name}, pairs", faults)
+    faults.check()
+    return {pair: _against_total_rate(values) for pair, values in found.items()}
+
+
+def _tuning(data: Any, what: str) -> Tuning:
+    try:
+        return Tuning.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, ("tuning", *first["loc"])))
+        raise HarnessError(f"{what} has a bad {place}: {first['msg']}; it takes seeds and trials.") from error
+
+
+def _beside(name: Any, path: Path | None, what: str) -> Path:
+    """A file that a profile names: as it is, or from the profile's place."""
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise HarnessError(f"{what} says `tuned: {_short(name)}`; name a file that `python -m harness tune` wrote.")
+    if path is None:
+        return Path(name)
+    return (path if path.is_dir() else path.parent) / name
 
 
 def _extended(name: Any, what: str, path: Path | None, extending: tuple[str, ...]) -> Profile:

@@ -96,6 +96,12 @@ class DataSettings(Section):
     )
     validation_articles: str | None = Field(None, description="Default: held out from the end of `articles`.")
     references: str = Field("embedded:passages", description="The task's texts: embedded, file or hub set.")
+    held_out: Literal["validation", "test"] = Field(
+        "validation",
+        description="The split that validations read, of articles and of the task's texts: settings are chosen on "
+        "validation, and what was chosen is reported on test.",
+        json_schema_extra=ADDED,
+    )
     article_count: int = Field(4096, ge=2, le=MOST, description="How many training articles to read at most.")
 
 

@@ -89,7 +89,7 @@ def test_unknown_profile_names_the_nearest():
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "must be a mapping with some of the keys name, summary, extends, settings, tasks"),
+        ("", "must be a mapping with some of the keys name, summary, extends, settings, tuning, tuned, tasks"),
         ("- a", "must be a mapping"),
         ("a: [", "not valid YAML"),
         ("\x00", "not valid YAML"),
@@ -107,7 +107,10 @@ def test_unknown_profile_names_the_nearest():
         (START + "extends: tinny", "extends it: There is no profile named"),
         (START + "extends: mine.yaml", "extends itself (mine.yaml -> mine.yaml); take one `extends` out."),
         (START + "extends: gone.yaml", "gone.yaml cannot be read"),
-        (START + "nope: 1", "holds 'nope', but takes only name, summary, extends, settings, tasks, rewards, pairs."),
+        (
+            START + "nope: 1",
+            "holds 'nope', but takes only name, summary, extends, settings, tuning, tuned, tasks, rewards, pairs.",
+        ),
         (START + "overrides: []", "holds 'overrides', but takes only"),
         (START + "tasks: [norm]", "In mine.yaml, tasks: there must be a mapping, not '['norm']'."),
         (START + "tasks: {norm: 3}", "In mine.yaml, tasks, norm: there must be a mapping, not '3'."),
