@@ -1,7 +1,7 @@
 """Which tokens can a picture be drawn on? How far a choice among given texts gets, before any RL.
 
     python scripts/picture_tokens.py [--task 67] [--first 0,64] [--texts 768,4096]
-                                     [--out reports/studies/picture_tokens]
+                                     [--out picture_tokens]
 
 The texts are rollouts of the untuned generator. Instead of a generator, a distribution P over them is trained, by
 gradient ascent on Phi through one step of Adam at the profile's rate for the task, exactly and with nothing drawn: what
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--task", default="67", choices=["67", "qr"])
     parser.add_argument("--first", default="0,64", help="first tokens, e.g. 0,64")
     parser.add_argument("--texts", default="768,4096", help="sizes of the choice (768,4096)")
-    parser.add_argument("--out", type=Path, default=Path("reports/studies/picture_tokens"))
+    parser.add_argument("--out", type=Path, default=Path("picture_tokens"))
     given = parser.parse_args()
     quiet()
     torch.set_num_threads(1)
