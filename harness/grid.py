@@ -84,6 +84,8 @@ def at_equal_examples(settings: Settings, steps: int, longest: int) -> dict[str,
         "grpo.prompts_per_step": prompts,
         "grpo.updates_per_step": max(1, grpo.updates_per_step * prompts // grpo.prompts_per_step),
         "grpo.steps": max(1, round(grpo.steps * grpo.prompts_per_step / prompts)),
-        "validation.every": max(1, round(validation.every * grpo.prompts_per_step / prompts)),
+        "validation.every": max(1, round(validation.every * grpo.prompts_per_step / prompts))
+        if validation.scaled
+        else validation.every,
         "validation.inner_steps": validation.inner_steps or longest,
     }

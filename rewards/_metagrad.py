@@ -32,6 +32,8 @@ FAMILIES = {"adam": ("adamw", "adam"), "sgd": ("sgd",)}
 METAGRADIENT_OPTIONS = {
     "credit": "text: a rollout's tokens share its reward (text, as the authors); token: each has its own part "
     "of the sum",
+    "scale": "what metagradients are multiplied by; the authors' come out microbatch times as large, 8 for Llama and "
+    "128 for GPT-2 (1)",
     "standardise_steps": "rewards minus the mean of their inner step, over its deviation; the authors do not (false)",
 }
 """Options (`reward.options`) of every metagradient reward."""
@@ -47,7 +49,7 @@ CREDITS = ("text", "token")
 
 
 def metagradient_reward(
-    context: RewardContext, name: str, family: str, *, standardise: bool, credit: str
+    context: RewardContext, name: str, family: str, *, standardise: bool, credit: str, scale: float = 1.0
 ) -> RewardFunction:
     """The reward `name`: one raw metagradient weight a completion.
 
@@ -61,6 +63,9 @@ def metagradient_reward(
 
     A metagradient is the sum of its text's tokens' own, which cost little more. With `credit` "token" they go to whom
     the caller names in `credit_characters` (harness/training/credit.py), the rewards being the same.
+
+    `scale` multiplies them all. It matters where rewards are not divided by their deviation first: the authors' epsilon
+    beside it (`grpo.advantage_eps`) then outweighs rewards that are small.
     """
     per_token = credit == "token"
 
@@ -68,10 +73,10 @@ def metagradient_reward(
         if not any(texts):
             return untrained_value(inner, metric), [0.0] * len(texts), [[0.0] * len(text) for text in texts]
         result = inner.metagradient(texts, metric, per_token=per_token)
-        weights, scales = result.weights, [1.0] * len(texts)
+        weights, scales = result.weights * scale if scale != 1 else result.weights, [scale] * len(texts)
         if standardise:
             weights, over = standardised(weights, inner.steps_of(len(texts)))
-            scales = over.tolist()
+            scales = (over * scale).tolist()
         credits = None
         if result.tokens is not None:
             credits = [

@@ -58,6 +58,14 @@ def choice(context: RewardContext, option: str, choices: Sequence[str]) -> str:
     return value
 
 
+def positive(context: RewardContext, option: str, default: float) -> float:
+    """A number above 0 among `reward.options`. Raises HarnessError for anything else."""
+    value = context.options.get(option, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+        raise HarnessError(f"reward.options.{option} must be a number above 0, not {str(value)[:80]!r}.")
+    return float(value)
+
+
 def flag(context: RewardContext, option: str) -> bool:
     """A truth value among `reward.options`, false where it is not set. Raises HarnessError for anything else."""
     value = context.options.get(option, False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.contracts import Needs, RewardContext, RewardFunction
 from harness.registry import register_reward
 from rewards._metagrad import CREDITS, METAGRADIENT_OPTIONS, METAGRADIENT_TRAINING, metagradient_reward
-from rewards._shared import choice, flag
+from rewards._shared import choice, flag, positive
 
 
 @register_reward(
@@ -18,4 +18,5 @@ from rewards._shared import choice, flag
 )
 def make(context: RewardContext) -> RewardFunction:
     standardise, credit = flag(context, "standardise_steps"), choice(context, "credit", CREDITS)
-    return metagradient_reward(context, "adam_metagrad", "adam", standardise=standardise, credit=credit)
+    scale = positive(context, "scale", 1.0)
+    return metagradient_reward(context, "adam_metagrad", "adam", standardise=standardise, credit=credit, scale=scale)

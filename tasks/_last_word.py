@@ -32,6 +32,11 @@ class LastWordLikelihood:
     training does; a passage of one word needs it. Passages are sorted by length into batches of `microbatch`, padded on
     the right, and logits are computed only at positions that some passage of the batch is scored at.
 
+    fixed_length  `mean_log_likelihood` divides a word's sum by this number in place of its count of tokens, as the
+                  authors' code does
+    cut           passages are cut from the right to so many tokens first; what of the last word lies beyond is not
+                  scored. Theirs again: a passage that is much longer then says nothing
+
     Raises HarnessError if a passage is empty, longer in its last word alone than the model reads, or has nothing
     before the word.
     """
@@ -44,9 +49,11 @@ class LastWordLikelihood:
         *,
         microbatch: int = 32,
         prepend_bos: bool = True,
+        fixed_length: int | None = None,
+        cut: int | None = None,
     ) -> None:
-        self.model = model
-        encoded = [_encode(passage, model, tokenizer, prepend_bos) for passage in passages]
+        self.model, self._fixed_length = model, fixed_length
+        encoded = [_cut(*_encode(passage, model, tokenizer, prepend_bos), cut) for passage in passages]
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i][0]))
         self._order = torch.tensor(order)
         self._batches = [
@@ -59,14 +66,15 @@ class LastWordLikelihood:
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     def mean_log_likelihood(self, params: Params) -> torch.Tensor:
-        """Scalar: the mean over passages of the mean log-likelihood (nats) of the last word's tokens.
+        """Scalar: the mean over passages of the mean log-likelihood (nats) of the last word's tokens, or of their sum
+        over `fixed_length`.
 
         `params` are keyed as `dict(model.named_parameters())`. Differentiable in them, once, by reverse mode.
         """
         if len(self._batches) > 1 and torch.is_grad_enabled():
             return _MeanOverBatches.apply(self, tuple(params), *params.values())
         device = next(iter(params.values())).device
-        return (self.sums(params) / self.counts.to(device)).mean()
+        return (self.sums(params) / self._lengths(self.counts.to(device))).mean()
 
     def sums(self, params: Params) -> torch.Tensor:
         """(N,): summed log-likelihood (nats) of each last word, in the order of the passages."""
@@ -80,7 +88,11 @@ class LastWordLikelihood:
         for batch in self._batches:
             batch.to(device)
             counts = (batch.targets != -100).sum(dim=1)
-            yield (self._one(params, batch) / counts).sum() / len(self.counts)
+            yield (self._one(params, batch) / self._lengths(counts)).sum() / len(self.counts)
+
+    def _lengths(self, counts: torch.Tensor) -> torch.Tensor:
+        """What sums are divided by, (N,)."""
+        return counts if self._fixed_length is None else torch.full_like(counts, self._fixed_length)
 
     def _one(self, params: Params, batch: _Batch) -> torch.Tensor:
         inputs = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, "use_cache": False}
@@ -138,8 +150,10 @@ class _Batch:
             length = len(ids) - 1
             self.input_ids[row, :length] = torch.tensor(ids[:-1])
             self.attention_mask[row, :length] = 1
-            targets[row, length - scored : length] = torch.tensor(ids[-scored:])
+            targets[row, length - scored : length] = torch.tensor(ids[len(ids) - scored :])
         self.positions = (targets != -100).any(dim=0).nonzero().squeeze(1)
+        if not len(self.positions):  # all cut before their last words: one position, where no row is scored
+            self.positions = torch.zeros(1, dtype=torch.int64)
         self.targets = targets[:, self.positions]
 
     def to(self, device: torch.device) -> _Batch:
@@ -149,6 +163,13 @@ class _Batch:
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         return ((name, getattr(self, name)) for name in ("input_ids", "attention_mask", "positions", "targets"))
+
+
+def _cut(ids: list[int], scored: int, cut: int | None) -> tuple[list[int], int]:
+    """The same without what lies beyond `cut` tokens."""
+    if cut is None or len(ids) <= cut:
+        return ids, scored
+    return ids[:cut], max(0, scored - (len(ids) - cut))
 
 
 def _encode(

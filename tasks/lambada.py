@@ -51,11 +51,12 @@ class Lambada:
     """Phi = the mean over the train split's passages of the mean log-likelihood of the last word's tokens, in nats per
     token: minus the LM loss with only the last word scored and every passage weighing the same.
 
-    Options (`task.options`): `metric_examples` and `validation_examples`, the first so many passages of the split
-    (default: all); `metric_microbatch`, passages per pass (32; a matter of memory and speed); `prepend_bos` (true);
-    `judge`, "fasttext" (default, with `language_id` and `natural_from`) or "openai" (with `judge_base_url`,
-    `judge_model`, `judge_key_variable`, `judge_concurrency`). Raises HarnessError for a value of the wrong kind and
-    for a judge that cannot be asked.
+    Options (`task.options`): `metric_fixed_length` and `metric_max_tokens`, Phi as the authors' code has it (sums over
+    a fixed length, of passages cut from the right: LastWordLikelihood); `metric_examples` and `validation_examples`,
+    the first so many passages of the split (default: all); `metric_microbatch`, passages per pass (32; a matter of
+    memory and speed); `prepend_bos` (true); `judge`, "fasttext" (default, with `language_id` and `natural_from`) or
+    "openai" (with `judge_base_url`, `judge_model`, `judge_key_variable`, `judge_concurrency`). Raises HarnessError for
+    a value of the wrong kind and for a judge that cannot be asked.
     """
 
     language: str
@@ -65,6 +66,8 @@ class Lambada:
         "metric_examples": "passages of the train split that Phi is taken over (all)",
         "validation_examples": "passages of the validation split (all)",
         "metric_microbatch": "passages a pass (32)",
+        "metric_fixed_length": "Phi divides a word's sum by this, as the authors (the word's number of tokens)",
+        "metric_max_tokens": "Phi's passages are cut to it from the right, as the authors (from the left, to fit)",
         "prepend_bos": "whether passages begin with the beginning-of-text token (true)",
         "judge": "fasttext or openai (fasttext)",
         "language_id": "fastText's language identifier: file, folder or hub id",
@@ -162,8 +165,15 @@ class Lambada:
         passages = self._texts(split)[: self._limits[split]]
         if not passages:
             raise HarnessError(f"The task {self.name} found no passages in the split '{split}'; check data.references.")
+        authors = split == "train"  # validation says what it says, whatever Phi is
         return LastWordLikelihood(
-            inner.model, inner.tokenizer, passages, microbatch=self._microbatch, prepend_bos=self._prepend_bos
+            inner.model,
+            inner.tokenizer,
+            passages,
+            microbatch=self._microbatch,
+            prepend_bos=self._prepend_bos,
+            fixed_length=self._options.integer("metric_fixed_length", None) if authors else None,
+            cut=self._options.integer("metric_max_tokens", None) if authors else None,
         )
 
     def _validation(self, inner: InnerTraining) -> _Validation:

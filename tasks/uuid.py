@@ -38,14 +38,18 @@ class UuidTask:
     beginning-of-text token (GPT-2 uses <|endoftext|> as such); without one, the model's configured `bos_token_id`;
     without that, the tokenizer's end-of-text token, with which such models were trained to separate documents (Qwen).
 
-    Option (`task.options`): `text`, a UUID in its canonical 36 lower-case characters. Raises HarnessError for another
-    text, and in `metric` if there is no token to start from.
+    Options (`task.options`): `text`, a UUID in its canonical 36 lower-case characters; `metric_fixed_length`, what the
+    tokens' sum is divided by in place of their number (128 in the authors' code). Raises HarnessError for another text,
+    and in `metric` if there is no token to start from.
     """
 
     name = "uuid"
     summary = "likelihood of one UUID: does the generator find out which 36 characters it should write?"
     offers = Offers(references=False, metric=True)
-    options: Mapping[str, str] = {"text": f"the UUID, 36 lower-case characters ({PAPER_UUID})"}
+    options: Mapping[str, str] = {
+        "text": f"the UUID, 36 lower-case characters ({PAPER_UUID})",
+        "metric_fixed_length": "Phi divides the tokens' sum by this, as the authors (their number)",
+    }
     greedy_validation = True
     """Validation rollouts are decoded at temperature 0, as in the paper (section 4.5)."""
     headline = Headline("uuid_exact", "fraction", "higher", "greedy rollouts that hold the whole UUID", ceiling=1.0)
@@ -72,7 +76,9 @@ class UuidTask:
     )
 
     def __init__(self, context: TaskContext) -> None:
-        self.text = Options(context.options).text("text", PAPER_UUID)
+        options = Options(context.options)
+        self.text = options.text("text", PAPER_UUID)
+        self._fixed_length = options.integer("metric_fixed_length", None)
         if not _is_uuid(self.text):
             raise HarnessError(
                 f"task.options.text must be a UUID in 36 lower-case characters, as {PAPER_UUID}, not {self.text!r}."
@@ -102,7 +108,9 @@ class UuidTask:
             logits = functional_call(model, dict(params), (), inputs).logits[0]
             if logits.dtype in (torch.float16, torch.bfloat16):
                 logits = logits.float()
-            return -F.cross_entropy(logits, tokens[0, 1:])
+            if self._fixed_length is None:
+                return -F.cross_entropy(logits, tokens[0, 1:])
+            return -F.cross_entropy(logits, tokens[0, 1:], reduction="sum") / self._fixed_length
 
         return phi
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from harness.assets.rows import SPLIT_NAMES, Rows, fields, from_columns, read_rows
+from harness.assets.rows import SPLIT_NAMES, TEXT_FIELDS, Rows, fields, from_columns, read_rows, said, text_field
 from harness.contracts import HarnessError
 from harness.machine.files import files_below
 from harness.settings.reading import read_yaml
@@ -236,8 +236,10 @@ def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:
     others that do, is of the split in its name. Else those of one split (train by default), by the files' names or by
     the data set's card, and without splits. Raises HarnessError."""
     wanted, files = split or "train", data_files(folder, config)
-    if any({"text", "split"} <= set(fields(file)) for file in files):
-        parts = [(read_rows(file, ref), _split_in_name(file, folder)) for file in files if "text" in fields(file)]
+    if any("split" in (names := fields(file)) and {*TEXT_FIELDS} & {*names} for file in files):
+        parts = [
+            (read_rows(file, ref), _split_in_name(file, folder)) for file in files if {*TEXT_FIELDS} & {*fields(file)}
+        ]
         return _joined(parts, ref)
     named = [file for file in files if _words(file, folder) & SPLIT_NAMES[wanted]]
     if named:
@@ -252,9 +254,8 @@ def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:
         raise HarnessError(
             f"The data set '{ref}' cannot be loaded ({type(error).__name__}: {shorten(str(error), 160)})."
         ) from error
-    if "text" not in table.column_names:
-        raise HarnessError(f"The data set '{ref}' has no `text` column; it has {', '.join(table.column_names)}.")
-    return from_columns(list(table["text"]), None, ref, range(1, len(table) + 1))
+    field = text_field(table.column_names, f"The data set '{ref}'")
+    return from_columns(said(field, list(table[field])), None, ref, range(1, len(table) + 1))
 
 
 def _joined(parts: list[tuple[Rows, str | None]], ref: str) -> Rows:

@@ -1,4 +1,8 @@
-"""Rows of data files: a text each, and the split that it is of where the rows say so (a field or column `split`)."""
+"""Rows of data files: a text each, and the split that it is of where the rows say so (a field or column `split`).
+
+Where rows have no `text` but a `prompt`, as files made for other GRPO trainers, that is the text: a string, or a chat
+of one user's message, whose content counts. With `generator.prompt="<article>"` the generator is asked just that.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,8 @@ from harness.store.lines import LineError, each_line, is_text
 
 SPLIT_NAMES = {"train": {"train"}, "validation": {"validation", "valid", "val", "dev"}, "test": {"test"}}
 """Split -> what it is called in fields and file names."""
+TEXT_FIELDS = ("text", "prompt")
+"""What may hold a row's text, the first that is there."""
 CANONICAL = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
 
@@ -111,16 +117,35 @@ def _parquet(path: Path, ref: str) -> Rows:
     import pyarrow.parquet as pq
 
     names = _columns(path, ref)
-    if "text" not in names:
-        raise HarnessError(f"'{ref}' has no `text` column; it has {', '.join(names)}.")
-    wanted = [name for name in ("text", "split") if name in names]
+    field = text_field(names, f"'{ref}'")
+    wanted = [name for name in (field, "split") if name in names]
     try:
         check_table(path, wanted)
         table = pq.read_table(path, columns=wanted)
     except (OSError, ValueError) as error:
         raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error
     splits = table["split"].to_pylist() if "split" in wanted else None
-    return from_columns(table["text"].to_pylist(), splits, ref, range(1, len(table) + 1))
+    return from_columns(said(field, table[field].to_pylist()), splits, ref, range(1, len(table) + 1))
+
+
+def text_field(names: Sequence[str], what: str) -> str:
+    """Which column holds the texts. Raises HarnessError where none does."""
+    field = next((name for name in TEXT_FIELDS if name in names), None)
+    if field is None:
+        raise HarnessError(f"{what} has no `text` column (and no `prompt`); it has {', '.join(names)}.")
+    return field
+
+
+def said(field: str, values: Iterable[Any]) -> Iterable[Any]:
+    """The texts of a column: as they are, or what its prompts ask."""
+    return values if field == "text" else map(asked, values)
+
+
+def asked(prompt: Any) -> Any:
+    """What a `prompt` asks: itself, or the content of a chat of one message, a user's. None for any other chat."""
+    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], dict):
+        return prompt[0].get("content") if prompt[0].get("role") == "user" else None
+    return None if isinstance(prompt, list) else prompt
 
 
 def _json_lines(path: Path, ref: str, blank: bool) -> Rows:
@@ -129,10 +154,10 @@ def _json_lines(path: Path, ref: str, blank: bool) -> Rows:
         for number, row in each_line(path):
             if isinstance(row, LineError):
                 raise HarnessError(f"{ref}, {row}; the file must be JSON lines in UTF-8.")
-            text = row.get("text") if isinstance(row, dict) else None
+            text = (row["text"] if "text" in row else asked(row.get("prompt"))) if isinstance(row, dict) else None
             if not is_text(text) or not (blank or text.strip()):
                 raise HarnessError(f"{ref}, line {number}: every line must be an object with a non-empty `text`.")
-            rows[number] = row
+            rows[number] = row | {"text": text}
     except OSError as error:
         raise HarnessError(f"The data file {ref} cannot be read ({type(error).__name__}).") from error
     named = any("split" in row for row in rows.values())

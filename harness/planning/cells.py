@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import assets
-from harness.contracts import Contact, HarnessError, InnerTraining, RewardContext, RewardFunction, Task, TaskContext
+from harness.contracts import Contact, HarnessError, RewardContext, RewardFunction, Task, TaskContext
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.schema import Settings
 from harness.store.record import CellRecord, identity
+
+if TYPE_CHECKING:
+    from harness.training.inner import InnerTrainer
 
 
 @dataclass(frozen=True)
@@ -160,11 +163,14 @@ def make_task(cell: Cell, references: int | None = None) -> Task:
     )
 
 
-def make_reward(cell: Cell, task: Task, inner: InnerTraining) -> RewardFunction:
+def make_reward(cell: Cell, task: Task, inner: InnerTrainer) -> RewardFunction:
     """The cell's reward for this task and this training of the target."""
     _check_contacts(cell)
-    settings = cell.settings
-    return REWARDS.get(cell.reward).factory(
+    settings, entry = cell.settings, REWARDS.get(cell.reward)
+    if entry.training:
+        sets = entry.training.sets(settings.inner.cross_group, settings.grpo.rollouts_per_prompt)
+        inner = inner.of_sets(sets)
+    return entry.factory(
         RewardContext(
             task=task,
             num_generations=settings.grpo.rollouts_per_prompt,

@@ -270,7 +270,9 @@ def step_work(
     if how:
         sets = how.sets(inner.cross_group, grpo.rollouts_per_prompt)
         scored = warmup(target_shape, settings, lengths, grpo.rollouts_per_step) * warmed
-        scored += training(target_shape, settings, lengths, grpo.rollouts_per_step, inner.steps, how.metagradient)
+        scored += training(
+            target_shape, settings, lengths, grpo.rollouts_per_step, inner.steps_of_set(sets), how.metagradient
+        )
         passes = TRAINING_FORWARDS if how.metagradient else 1
         scored += metric(target_shape, settings, lengths, task, sets * passes)
     made = generation(generator_shape, settings, lengths, grpo.prompts_per_step, grpo.rollouts_per_prompt)

@@ -37,8 +37,8 @@ def _check_steps(cell: Cell) -> None:
     training = REWARDS.get(cell.reward).training
     trained = [(validation.prompts, validation.inner_steps or inner.steps, "validation.prompts")]
     if training:
-        texts = grpo.rollouts_per_step // training.sets(inner.cross_group, grpo.rollouts_per_prompt)
-        trained.append((texts, inner.steps, "grpo.prompts_per_step"))
+        sets = training.sets(inner.cross_group, grpo.rollouts_per_prompt)
+        trained.append((grpo.rollouts_per_step // sets, inner.steps_of_set(sets), "grpo.prompts_per_step"))
     for texts, steps, setting in trained:
         if texts < max(steps, inner.warmup_steps):
             lower = "inner.steps" if steps > inner.warmup_steps else "inner.warmup_steps"

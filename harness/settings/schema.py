@@ -85,6 +85,12 @@ class TargetSettings(Section):
     untie_head: bool = Field(
         False, description="Give the LM head its own weights, as the authors' loader does for gpt2."
     )
+    dropout: Share = Field(
+        0.0,
+        description="Dropout of the target's embeddings, residuals and MLPs, one mask for all of a run; the authors' "
+        "GPT-2 has 0.1.",
+        json_schema_extra=ADDED,
+    )
     tf32: bool = Field(
         False, description="Let a GPU multiply float32 in TF32, as JAX does by default.", json_schema_extra=ADDED
     )
@@ -232,10 +238,21 @@ class InnerSettings(Section):
     cross_group: bool = Field(
         True, description="All rollouts of a step train one target; off: one target per rollout rank."
     )
+    set_steps: Literal["whole", "share"] = Field(
+        "whole",
+        description="Inner steps of a set that holds one rollout of each prompt: whole, T of them, as the paper says; "
+        "share, T divided by the number of sets, so that steps are as large as ever, as the authors' code does.",
+        json_schema_extra=ADDED,
+    )
     optimizer: OptimizerSettings
     max_tokens: int = Field(128, ge=2, le=MOST)
     prepend_bos: bool = Field(True, description="So that a text's first token is scored too.")
     append_eos: bool = False
+    score_eos: bool = Field(
+        True,
+        description="Train on end-of-text tokens too; the authors leave every one out.",
+        json_schema_extra=ADDED,
+    )
     shuffle_seed: Seed | None = Field(42, description="One fixed order of the training set; null: as generated.")
     fixed_length: Count | None = Field(
         None, description="Authors: loss of an example = sum of token NLL / this number."
@@ -253,9 +270,19 @@ class InnerSettings(Section):
         None, ge=1, le=2**60, description="Bytes for stored states.", json_schema_extra=NEUTRAL
     )
 
+    def steps_of_set(self, sets: int) -> int:
+        """Inner steps of each of `sets` training sets that a GRPO step's rollouts form."""
+        return self.steps if self.set_steps == "whole" else max(1, self.steps // sets)
+
 
 class ValidationSettings(Section):
     every: Count = Field(5, description="GRPO steps between validations; the last step is always validated.")
+    scaled: bool = Field(
+        True,
+        description="With --inner-steps, validate after as many examples at every T; false: after as many GRPO steps, "
+        "as the authors do.",
+        json_schema_extra=ADDED,
+    )
     prompts: Count = Field(64, description="Held-out articles, one rollout each.")
     inner_steps: Count | None = Field(None, description="T of the validation training; default: inner.steps.")
     samples: int = Field(

@@ -7,6 +7,7 @@ reward differentiates is what a validation trains. Model and optimizer state sta
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,8 +38,42 @@ class StepCounter:
 def load_target(settings: TargetSettings) -> PreTrainedModel:
     """The target as the settings have it, on the GPU if there is one."""
     target = load_model(settings.model, dtype=settings.dtype, untie_head=settings.untie_head)
+    if settings.dropout:
+        freeze_dropout(target, settings.dropout)
     to_device(target)
     return target
+
+
+class FrozenDropout(torch.nn.Module):
+    """Dropout whose mask never changes: (positions, width), drawn from the module's name and the same for all texts.
+    The authors' server draws one mask for a run, for every row of a microbatch and position; that of a row would here
+    depend on which texts are computed together, which must not change a gradient."""
+
+    def __init__(self, name: str, share: float, positions: int, width: int, like: torch.Tensor) -> None:
+        super().__init__()
+        seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big")
+        kept = torch.rand(positions, width, generator=torch.Generator().manual_seed(seed)) >= share
+        self.register_buffer("mask", kept.to(like) / (1 - share), persistent=False)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden (..., S, width), S at most the positions."""
+        return hidden * self.mask[: hidden.shape[-2]]
+
+
+def freeze_dropout(model: PreTrainedModel, share: float) -> None:
+    """Puts a frozen mask in place of every dropout of embeddings, residuals and MLPs, in evaluation too; that of
+    attention weights stays off. Raises HarnessError for a model without any, such as Llama."""
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Dropout) and not name.endswith("attn_dropout")
+    ]
+    if not found:
+        raise HarnessError(f"target.dropout={share:g}: {type(model).__name__} has no dropout; set it to 0.")
+    config, like = model.config, next(model.parameters())
+    for name in found:
+        frozen = FrozenDropout(name, share, config.max_position_embeddings, config.hidden_size, like)
+        model.set_submodule(name, frozen)
 
 
 class InnerTrainer:
@@ -173,6 +208,13 @@ class InnerTrainer:
         """The same training cut into `steps` optimizer steps, whatever GRPO step it is."""
         return InnerTrainer(self.model, self.tokenizer, self.settings, steps=steps)
 
+    def of_sets(self, sets: int) -> InnerTrainer:
+        """The training of each of `sets` training sets of a GRPO step (`inner.set_steps`)."""
+        steps = self.settings.steps_of_set(sets)
+        if steps == self.steps:
+            return self
+        return InnerTrainer(self.model, self.tokenizer, self.settings, steps=steps, step_counter=self.step_counter)
+
     # ---------------------------------------------------------------------------------------------------- batches
 
     def _bos(self) -> int | None:
@@ -229,7 +271,13 @@ class InnerTrainer:
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=device)
         labels = torch.tensor([row + [-100] * (length - len(row)) for row in rows], device=device)
-        return {"input_ids": ids, "labels": labels}
+        return {"input_ids": ids, "labels": self._scored(labels)}
+
+    def _scored(self, labels: torch.Tensor) -> torch.Tensor:
+        """Labels without end-of-text tokens where those are not trained on."""
+        if self.settings.score_eos:
+            return labels
+        return labels.masked_fill(labels == self.tokenizer.eos_token_id, -100)
 
     def _padded_batch(self, rows: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
         """The authors' batches: every row padded to max_tokens + 1 and trained on, padding too, but for the position
@@ -239,7 +287,7 @@ class InnerTrainer:
         labels = ids.clone()
         for row, tokens in enumerate(rows):
             labels[row, len(tokens) : len(tokens) + 1] = -100
-        return {"input_ids": ids, "labels": labels}
+        return {"input_ids": ids, "labels": self._scored(labels)}
 
     def _options(self) -> dict[str, Any]:
         settings = self.settings

@@ -231,3 +231,26 @@ def test_the_target_is_left_as_it_was(make_inner, model):
     make_reward("adam_metagrad", make_inner(OPTIMIZERS["adam_metagrad"]))(TEXTS)
     make_reward("naive", make_inner(OPTIMIZERS["adam_metagrad"]))(TEXTS)
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_rewards_come_as_many_times_as_large_as_asked_for(name, make_inner):
+    """The authors' are the microbatch times the derivative."""
+    inner, told = make_inner(OPTIMIZERS[name]), {}
+    plain = make_reward(name, inner)(TEXTS, credit_characters=lambda parts: None)
+    for options in ({"scale": 8}, {"scale": 8, "credit": "token"}):
+        found = make_reward(name, inner, **options)(
+            TEXTS, credit_characters=lambda parts: told.update(enumerate(parts))
+        )
+        assert found == pytest.approx([8 * value for value in plain], rel=1e-9)
+    once: dict[int, list[float]] = {}
+    make_reward(name, inner, credit="token")(TEXTS, credit_characters=lambda parts: once.update(enumerate(parts)))
+    assert [value for place in told for value in told[place]] == pytest.approx(
+        [8 * value for place in once for value in once[place]], rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("scale", [0, -1, True, "8", float("inf")])
+def test_a_scale_that_is_no_positive_number_is_refused(scale, make_inner):
+    with pytest.raises(HarnessError, match="scale must be a number above 0"):
+        make_reward("adam_metagrad", make_inner(OPTIMIZERS["adam_metagrad"]), scale=scale)

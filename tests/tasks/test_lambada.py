@@ -266,3 +266,43 @@ def test_the_openai_judge_asks_for_its_key_when_the_task_is_made(monkeypatch):
     monkeypatch.setenv("MY_KEY", "any")
     task = make_task(judge="openai", judge_key_variable="MY_KEY", judge_base_url="http://127.0.0.1:1/v1")
     assert task._judge.url == "http://127.0.0.1:1/v1/chat/completions" and task._judge.model == "gpt-4.1-nano"
+
+
+# ------------------------------------------------------------------------------------------------- the authors' Phi
+
+
+@pytest.mark.parametrize("microbatch", [1, 32])
+def test_phi_as_the_authors_have_it(microbatch, inner):
+    """Sum of the last word's token NLL over a fixed length, passages cut from the right: what lies beyond is not
+    scored, and a passage whose last word lies beyond altogether counts with 0."""
+    cut, length = 20, 128
+    likelihood = LastWordLikelihood(
+        inner.model, inner.tokenizer, PASSAGES["train"], microbatch=microbatch, fixed_length=length, cut=cut
+    )
+    expected, scored = [], []
+    for passage in PASSAGES["train"]:
+        context, word = split_last_word(passage)
+        context_ids, word_ids = (
+            inner.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (context, word)
+        )
+        ids = [inner.tokenizer.bos_token_id, *context_ids, *word_ids]
+        first = len(ids) - len(word_ids)
+        ids = ids[:cut]
+        logits = inner.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        expected.append(float(sum(logits[place - 1, ids[place]].detach() for place in range(first, len(ids)))) / length)
+        scored.append(max(0, len(ids) - first))
+    assert 0 in scored and any(scored), "the test needs passages on both sides of the cut"
+    params = dict(inner.model.named_parameters())
+    found = likelihood.mean_log_likelihood(params)
+    assert float(found) == pytest.approx(sum(expected) / len(expected), rel=1e-9)
+    assert likelihood.counts.tolist() == scored
+    (gradient,) = torch.autograd.grad(found, [next(iter(params.values()))])
+    assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
+
+
+def test_only_phi_changes_with_the_authors_options(inner):
+    ours, theirs = make_task(), make_task(metric_fixed_length=128, metric_max_tokens=20)
+    params = dict(inner.model.named_parameters())
+    assert float(ours.metric(inner)(params)) != pytest.approx(float(theirs.metric(inner)(params)))
+    both = [task.evaluate(["uno", "dos"], Stretch(inner.model, inner.tokenizer)).values for task in (ours, theirs)]
+    assert both[0] == both[1]

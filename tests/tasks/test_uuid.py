@@ -145,3 +145,16 @@ def test_a_piece_put_into_a_text_is_found(text, one, other):
     start, stop = sorted((one, other))
     found = longest_shared_piece(PAPER_UUID, text + PAPER_UUID[start:stop])
     assert found >= stop - start and found == brute_force(PAPER_UUID, text + PAPER_UUID[start:stop])
+
+
+def test_phi_over_a_fixed_length_is_the_sum_over_it(make_model, make_tokenizer):
+    class Inner:
+        model, tokenizer = make_model("gpt2").double().eval(), make_tokenizer()
+
+    params = dict(Inner.model.named_parameters())
+    mean, fixed = (
+        float(TASKS.get("uuid").factory(TaskContext(options)).metric(Inner)(params).detach())
+        for options in ({}, {"metric_fixed_length": 128})
+    )
+    tokens = len(Inner.tokenizer(PAPER_UUID, add_special_tokens=False)["input_ids"])
+    assert fixed == pytest.approx(mean * tokens / 128, rel=1e-12)

@@ -305,3 +305,35 @@ def test_a_byte_order_mark_and_empty_lines_count_nothing(tmp_path):
         path.write_bytes(path.read_bytes().split(b"two")[0] + b'two"}\n' + line.encode())
         with pytest.raises(HarnessError, match=words):
             assets.texts(str(path), split=None)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "hub"])
+def test_files_made_for_other_trainers_are_read_by_their_prompts(kind, tmp_path):
+    import pandas
+
+    chats = [[{"role": "user", "content": "one"}], [{"role": "user", "content": "two"}]]
+    frame = pandas.DataFrame({"prompt": chats, "data_source": ["x", "x"]})
+    place = tmp_path / {"parquet": "a.parquet", "jsonl": "a.jsonl", "hub": "data/train.parquet"}[kind]
+    place.parent.mkdir(exist_ok=True)
+    if kind == "jsonl":
+        frame.to_json(place, orient="records", lines=True)
+    else:
+        frame.to_parquet(place)
+    assert assets.texts(str(place.parent if kind == "hub" else place), split=None) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "chat",
+    [
+        [],
+        [{"role": "system", "content": "x"}],
+        [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+    ],
+    ids=["empty", "system", "two"],
+)
+def test_a_chat_of_more_than_one_users_message_is_refused(chat, tmp_path):
+    import json
+
+    (tmp_path / "a.jsonl").write_text(json.dumps({"prompt": chat}) + "\n")
+    with pytest.raises(HarnessError, match="line 1: every line must be an object"):
+        assets.texts(str(tmp_path / "a.jsonl"), split=None)

@@ -228,6 +228,10 @@ def test_shorter_inner_trainings_get_fewer_texts_and_more_steps():
         assert grpo.prompts_per_step == base.prompts_per_step * steps / 96
         assert grpo.steps == base.steps * 96 / steps
         assert (validation.every, validation.inner_steps) == (6 * 96 / steps, 96)
+    for cell in cross_product(
+        load_profile("tiny"), ["67"], ["naive"], [0], given | {"validation.scaled": False}, [1, 8, 96]
+    ):
+        assert cell.settings.validation.every == 6, "as the authors: every so many GRPO steps at every T"
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ EVERYWHERE = {
     "inner.fixed_length": 128,
     "inner.shuffle_seed": 42,
     "inner.trained_padding": 0,
+    "inner.score_eos": False,
+    "inner.set_steps": "whole",
     "inner.cross_group": True,
 }
 ADAM = {"name": "adamw", "betas": (0.9, 0.95), "eps": 1e-8, "eps_root": 1e-9, "weight_decay": 1e-4}
@@ -52,6 +54,10 @@ TABLE = [
             "inner.summed_microbatches": 128,
             "validation.every": 5,
             "validation.inner_steps": 1,
+            "task.options.metric_fixed_length": 128,
+            "task.options.metric_max_tokens": 128,
+            "target.dropout": 0.0,
+            "reward.options.scale": 8,
         },
         (1e-6, 6.4e-5, 6.4e-5),
     ),
@@ -65,6 +71,9 @@ TABLE = [
             "inner.summed_microbatches": 128,
             "validation.inner_steps": 1,
             "task.options.text": PAPER_UUID,
+            "task.options.metric_fixed_length": 128,
+            "target.dropout": 0.0,
+            "reward.options.scale": 8,
         },
         (1e-6, 6.4e-5, 6.4e-5),
     ),
@@ -77,6 +86,8 @@ TABLE = [
             "inner.steps": 96,
             "inner.summed_microbatches": 8,
             "validation.inner_steps": 96,
+            "target.dropout": 0.1,
+            "reward.options.scale": 128,
         },
         (5e-6, None, None),
     ),
@@ -89,6 +100,8 @@ TABLE = [
             "inner.steps": 96,
             "inner.summed_microbatches": 8,
             "validation.inner_steps": 96,
+            "target.dropout": 0.1,
+            "reward.options.scale": 128,
         },
         (5e-6, 5.12e-4, 2.56e-4),
     ),
@@ -101,6 +114,8 @@ TABLE = [
             "inner.steps": 96,
             "inner.summed_microbatches": 8,
             "validation.inner_steps": 96,
+            "target.dropout": 0.1,
+            "reward.options.scale": 128,
         },
         (5e-6, 1.28e-4, 1e-6),
     ),
@@ -157,6 +172,8 @@ def test_the_columns_over_inner_steps(task, steps, prompts, updates):
     grpo = cell.settings.grpo
     assert (grpo.prompts_per_step, grpo.updates_per_step, grpo.steps) == (prompts, updates, grpo_steps[task][steps])
     assert cell.settings.validation.inner_steps == 96
+    if task != "qr":
+        assert cell.settings.validation.every == 10, "GRPO steps, at every T"
     assert grpo.rollouts_per_step == 1024 * steps  # one inner batch is 1024 examples
 
 

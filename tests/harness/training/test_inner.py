@@ -7,7 +7,7 @@ import torch
 
 from harness.contracts import HarnessError, InnerTraining
 from harness.settings.schema import InnerSettings
-from harness.training.inner import InnerTrainer, StepCounter
+from harness.training.inner import FrozenDropout, InnerTrainer, StepCounter, freeze_dropout
 
 
 @pytest.fixture
@@ -225,3 +225,74 @@ def test_a_total_rate_is_spread_over_the_steps(steps, make_inner):
 def test_the_rate_of_a_step(make_inner):
     inner = make_inner(optimizer={"lr": 1.0, "total_lr": 0.06})
     assert (inner.lr, inner.with_steps(3).lr, inner.with_optimizer(lr=0.5).lr) == (0.06, 0.06 / 3, 0.5)
+
+
+# ------------------------------------------------------------------------------------- what the authors do differently
+
+
+@pytest.mark.parametrize("padding", [None, 7])
+def test_end_of_text_may_be_left_out_of_the_loss(padding, make_inner):
+    inner = make_inner(append_eos=True, score_eos=False, trained_padding=padding)
+    eos = inner.tokenizer.eos_token_id
+    _, (batch,) = inner._batches(TEXTS)
+    _, (with_it,) = make_inner(append_eos=True, trained_padding=padding)._batches(TEXTS)
+    assert (with_it["labels"] == eos).any() and not (batch["labels"] == eos).any()
+    others = with_it["labels"] != eos
+    assert torch.equal(batch["labels"][others], with_it["labels"][others])
+
+
+@pytest.mark.parametrize(
+    ("set_steps", "sets", "steps"), [("whole", 4, 8), ("share", 4, 2), ("share", 1, 8), ("share", 16, 1)]
+)
+def test_steps_of_a_set(set_steps, sets, steps, make_inner):
+    """The paper: T steps whatever the set's size; the authors' code: as large as those of all texts together."""
+    counter = StepCounter(3)
+    inner = make_inner(steps=8, set_steps=set_steps)
+    inner.step_counter = counter
+    found = inner.of_sets(sets)
+    assert found.steps == steps and found.step_counter is counter
+
+
+def test_a_frozen_mask_is_the_same_at_every_pass_and_for_every_text(make_model):
+    torch.manual_seed(0)
+    model = make_model("gpt2").double().eval()
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12], [5, 6, 7, 8]])
+    plain = model(ids).logits
+    freeze_dropout(model, 0.25)
+    masks = {name: module.mask for name, module in model.named_modules() if isinstance(module, FrozenDropout)}
+    assert {name.rsplit(".", 1)[-1] for name in masks} == {"drop", "resid_dropout", "dropout"}
+    for mask in masks.values():
+        assert {round(value, 9) for value in mask.unique().tolist()} == {0.0, round(1 / 0.75, 9)}
+        assert 0.6 < float((mask > 0).double().mean()) < 0.9
+    assert len({mask.sum().item() for mask in masks.values()}) > 1, "each has a mask of its own"
+    once = model(ids).logits
+    torch.testing.assert_close(once[0], once[2])
+    torch.testing.assert_close(model(ids[1:2]).logits[0], once[1])
+    assert not torch.allclose(once, plain)
+
+
+def test_the_embeddings_mask_is_dropouts_formula(make_model):
+    model = make_model("gpt2").double().eval()
+    freeze_dropout(model, 0.25)
+    drop = model.transformer.drop
+    hidden = torch.randn(2, 3, model.config.hidden_size, dtype=torch.float64)
+    torch.testing.assert_close(drop(hidden), torch.where(drop.mask[:3] > 0, hidden / 0.75, 0.0))
+
+
+def test_metagradients_under_a_frozen_mask_are_those_of_retraining(make_inner):
+    """By differences: the weight of one text moved a little, the target trained again."""
+    inner = make_inner(prepend_bos=True)
+    freeze_dropout(inner.model, 0.25)
+    found = inner.metagradient(TEXTS, norm)
+    small, place = 1e-5, 2
+    ends = []
+    for sign in (1, -1):
+        weights = torch.ones(len(TEXTS), dtype=torch.float64)
+        weights[place] += sign * small
+        ends.append(float(norm(inner.train(TEXTS, weights))))
+    assert float(found.weights[place]) == pytest.approx((ends[0] - ends[1]) / (2 * small), rel=1e-5)
+
+
+def test_a_model_without_dropout_is_a_sentence(make_model):
+    with pytest.raises(HarnessError, match="has no dropout; set it to 0"):
+        freeze_dropout(make_model("llama"), 0.1)
