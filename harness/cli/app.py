@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from harness import api
-from harness.cli import assets, listing, studies
+from harness.cli import assets, generate, listing, studies
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.machine.processes import MOST_THREADS
@@ -279,6 +279,8 @@ def _run_to_its_end(function: Callable[..., Found], *arguments: Any, **options: 
     except KeyboardInterrupt as stop:
         raise Interrupted(*stop.args) from stop
 
+
+generate.add_to(app, console, _run_to_its_end)
 
 MOST_SAID = 1500
 """Characters of a sentence about an error, which may repeat what was given."""

@@ -55,8 +55,8 @@ LEAST_NEW = 0.01
 ADVICE = "remove the folder and generate again"
 
 Notify = Callable[[dict[str, Any]], None]
-"""Receives {"event": "rows", "rows", "tokens", "of", "drawn"} after each batch: rows and tokens of the whole data set so
-far, tokens wanted, tokens drawn by this process."""
+"""Receives {"event": "rows", "rows", "tokens", "of", "drawn"} after each batch: rows and tokens of the whole data set
+so far, tokens wanted, tokens drawn by this process."""
 
 
 @dataclass
@@ -290,7 +290,7 @@ class _Writer:
         self.notify(told)
 
 
-# ------------------------------------------------------------------------------------------------------ before and after
+# ----------------------------------------------------------------------------------------------------- before and after
 
 
 def _articles(source: Source, prompts: Path | None, allowed: frozenset[Contact]) -> list[str]:
@@ -381,9 +381,7 @@ def _card(source: Source, made: Mapping[str, Any], asked: Mapping[str, Any]) -> 
         "license": hub_licence(settings.generator.model),
         "task_categories": ["text-generation"],
         "tags": ["synthetic-data"],
-        "configs": [
-            {"config_name": "default", "data_files": [{"split": "train", "path": f"{DATA}/train-*.parquet"}]}
-        ],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": f"{DATA}/train-*.parquet"}]}],
     }
     rows = [
         ("written by", source.name),
@@ -401,8 +399,8 @@ def _card(source: Source, made: Mapping[str, Any], asked: Mapping[str, Any]) -> 
     ]
     return (
         front_matter(front)
-        + f"\n# Training texts by {escape(source.name)}\n\nSynthetic: a small language model rewrote articles. Columns: "
-        "`text`, `prompt_id` (of the article), `tokens`, `seed`, `finish` (`stop`, or `length` where it was cut), "
+        + f"\n# Training texts by {escape(source.name)}\n\nSynthetic: a language model rewrote articles. Columns: `text`, "
+        " `prompt_id` (of the article), `tokens`, `seed`, `finish` (`stop`, or `length` where it was cut), "
         "`source`, `row`.\n\n"
         + facts(rows)
         + f"\nThe generator's base model: {base_note(settings.generator.model)}\n\nHow rows were drawn:\n\n"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness import assets
 from harness.assets import hub
 from harness.contracts import Contact, HarnessError
 from harness.machine.files import files_below
+from harness.registry import TASKS
 from harness.rerun import recorded_settings
+from harness.settings.profiles import DEFAULT, changed, load_profile, resolve
 from harness.settings.schema import Settings
 from harness.store.damage import reading
 from harness.store.frames import cell_at
@@ -44,6 +48,30 @@ class Source:
 def untuned(settings: Settings, profile: str = "", task: str = "") -> Source:
     """The generator as a cell with these settings finds it."""
     return Source(UNTUNED, settings.generator.model, settings, profile=profile, task=task)
+
+
+CHANGEABLE = ("generator.", "data.articles", "data.article_count")
+"""What `--set` may change of how a kept generator writes; nothing else would have an effect."""
+
+
+def chosen_source(cell: str | Path, profile: str | None, task: str | None, given: Mapping[str, Any]) -> Source:
+    """The source that the arguments of `generate` mean, `given` over its settings. Raises HarnessError."""
+    for key in given:
+        if not key.startswith(CHANGEABLE):
+            raise HarnessError(
+                f"--set {key} changes nothing here; `generate` heeds generator.*, data.articles and their count."
+            )
+    if str(cell) == UNTUNED:
+        chosen = load_profile(profile or DEFAULT)
+        if task is not None:
+            TASKS.get(task)
+        return untuned(resolve(chosen, task or "", "", given), chosen.name, task or "")
+    if profile is not None or task is not None:
+        raise HarnessError(f"--profile and --task are for '{UNTUNED}'; a cell's own stand in its record.")
+    if "generator.model" in given:
+        raise HarnessError(f"--set generator.model is for '{UNTUNED}'; the cell's own generator writes here.")
+    source = source_of_cell(Path(cell))
+    return replace(source, settings=changed(source.settings, given)) if given else source
 
 
 def source_of_cell(folder: Path) -> Source:
@@ -100,5 +128,6 @@ def check_hosts(source: Source, refs: list[str], allowed: frozenset[Contact]) ->
     remote = [ref for ref in refs if not (assets.is_embedded(ref) or assets.is_local(ref))]
     if source.folder is not None and remote and host is not None and Contact(host) not in allowed:
         raise HarnessError(
-            f"{source.folder} would read {', '.join(remote)} from {host}; if that is what you want, add --contact {host}."
+            f"{source.folder} would read {', '.join(remote)} from {host}; if that is what you want, add --contact "
+            f"{host}."
         )

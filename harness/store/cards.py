@@ -1,5 +1,5 @@
-"""Cards: the README.md of a model or a data set, its front matter as the hub reads it. Names and texts in them come from
-tasks, rewards and records, which are anybody's: they reach a card through `escape`, `fenced` or YAML alone."""
+"""Cards: the README.md of a model or a data set, its front matter as the hub reads it. Names and texts in them come
+from tasks, rewards and records, which are anybody's: they reach a card through `escape`, `fenced` or YAML alone."""
 
 from __future__ import annotations
 
