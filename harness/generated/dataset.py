@@ -325,6 +325,8 @@ def _asked(source: Source, found: list[str], file: str, wanted: int, seed: int, 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
     """What is said of the data set in `folder`; None where there is none. Raises DamagedError."""
+    if not folder.is_dir():
+        return None
     try:
         with reading(folder / MANIFEST, folder, ADVICE) as path:
             data = read_json(path)
