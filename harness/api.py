@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas
     from rich.console import Console, RenderableType
 
+    from harness.generated.dataset import Dataset
     from harness.planning.cells import Cell
     from harness.planning.policy import Policy
     from harness.store.record import CellRecord, StoredCell
@@ -220,6 +221,76 @@ def fidelity(
     write_atomic(folder / "fidelity" / "table.md", judging.markdown(found))
     write_atomic(folder / "fidelity" / "measures.parquet", parquet_bytes(judging.frame(found)))
     return Signals(folder, identities, names[1])
+
+
+def generate(
+    cell: str | Path,
+    tokens: int | str,
+    out: str | Path,
+    *,
+    prompts: str | Path | None = None,
+    dedup: bool = False,
+    seed: int = 0,
+    profile: str | None = None,
+    task: str | None = None,
+    set: Mapping[str, Any] | None = None,
+    contact: Iterable[str] = (),
+    push_to_hub: str = "",
+    progress: Console | bool = True,
+) -> Dataset:
+    """Writes a data set with the generator that a cell kept, as `python -m harness generate` does.
+
+    cell          a finished cell's folder, or "untuned" for the generator of `profile` (and `task`) before any training
+    tokens        at least so many: 250_000, "250k", "1M"
+    out           the data set's folder; a second call goes on with what is not finished
+    prompts       a file of articles in place of the profile's
+    dedup         leave out texts that were written before
+    set           what changes how texts are written: `generator.*`, `data.articles`, `data.article_count`
+    contact       hosts that a cell's record may have asked for its articles; without them none is
+    push_to_hub   OWNER/NAME: data set and kept generator are uploaded; the token is HF_TOKEN of the environment
+
+    The others as for `run`. `datasets.load_dataset(out)` reads what comes out, and so does `.texts`.
+    """
+    from harness.assets import hub
+    from harness.contracts import Contact
+    from harness.generated.dataset import write_dataset
+    from harness.generated.source import chosen_source
+    from harness.machine.libraries import quiet
+    from harness.machine.stopping import Interrupted
+    from harness.machine.terminal import Terminal
+    from harness.training.kept import FOLDER
+    from harness.workers.progress import TokenProgress
+
+    if push_to_hub:
+        hub.upload_token(push_to_hub)
+    (number,) = _numbers(seed, "seed")
+    source = chosen_source(cell, profile, task, dict(set or {}))
+    quiet()
+    say = _say(progress)
+    shown = (
+        nullcontext(lambda event: None)
+        if progress is False
+        else TokenProgress(Terminal() if progress is True else progress)
+    )
+    try:
+        with shown as notify:
+            made = write_dataset(
+                source,
+                Path(out),
+                tokens=tokens,
+                seed=number,
+                prompts=Path(prompts) if prompts is not None else None,
+                dedup=dedup,
+                allowed=frozenset(map(Contact, contact)),
+                notify=notify,
+            )
+    except Interrupted as stop:
+        raise KeyboardInterrupt(*stop.args) from stop
+    if push_to_hub:
+        say(f"{made.folder} is at {hub.push(made.folder, push_to_hub, 'dataset')}")
+        if source.folder is not None:
+            say(f"its generator is at {hub.push(source.folder / FOLDER, push_to_hub, 'model')}")
+    return made
 
 
 def report(runs: str | Path | Results = "runs", out: str | Path = "site", *, reference: str = "") -> Path:

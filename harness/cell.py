@@ -31,6 +31,7 @@ from harness.store.plain import plain_text, said
 from harness.store.provenance import continued, now, provenance
 from harness.store.record import CellRecord, CellStore
 from harness.training import checks
+from harness.training.kept import FOLDER, BestWeights, write_generator
 from harness.training.prompts import article_label
 from harness.training.seeds import validation_seed
 from harness.training.steps import TRAIN_MEASURES, Meter, StepReport
@@ -177,6 +178,8 @@ class _Run:
         """What the cell is doing, for the reason of a failure."""
         self.resumed: Checkpoint | None = None
         self.trainer: GeneratorTrainer | None = None
+        keeps_best = self.settings.keep.generator == "best" and processes.rank() == 0
+        self.best = BestWeights(record.direction) if keeps_best else None
         self.meter: Meter | None = None
         """None where the models' shapes are not known."""
 
@@ -221,6 +224,8 @@ class _Run:
                     reward_seconds=self.settings.reward.seconds,
                 )
             self.trainer.train_from(self.resumed, scratch) if self.resumed else self.trainer.train()
+        with self._phase("storing"):
+            self._keep_generator()
         if torch.cuda.is_available():
             self.record.device_memory_bytes = torch.cuda.max_memory_allocated()
 
@@ -328,6 +333,8 @@ class _Run:
         values, odd = checks.finite_values({name: float(value) for name, value in found.values.items()}, headline)
         self.record.final, self.record.headline = values, values[headline]
         self.record.notes = [f"at step {step}, {flag}" for flag in (*checks.flags(rollouts), *odd)]
+        if self.best and step:
+            self.best.offer(step, self.record.headline, self.generator)
         if step == 0:
             self.record.initial, self.record.floor = values, self.record.headline
         shown = rollouts[: self.settings.validation.samples]
@@ -431,6 +438,19 @@ class _Run:
             self.store.write_rollouts(self.record, self.rollouts)
             self.rollouts = []
 
+    def _keep_generator(self) -> None:
+        """Stores the trained generator before the cell is done. Of a launcher's ranks the first has it for all."""
+        if self.settings.keep.generator == "none" or processes.rank() > 0:
+            return
+        self.at = "storing the generator"
+        record = self.record
+        record.generator_step, record.generator_headline = record.steps_done, record.headline
+        if self.best:
+            record.generator_step, record.generator_headline = self.best.step, self.best.headline
+            self.best.bring_back(self.generator)
+        kept = self.bfloat16_copy.current() if self.bfloat16_copy else self.generator
+        record.generator_sha256 = write_generator(self.store.folder / FOLDER, kept, self.settings.generator, record)
+
     # --------------------------------------------------------------------------------------------------- checkpoints
 
     def _checkpoint(self, step: int) -> None:
@@ -438,6 +458,7 @@ class _Run:
         self._update_totals()
         self._store_rollouts()  # what comes later is in later files, and goes where the cell resumes from here
         tensors, state = self.trainer.snapshot()
+        best, state["best"] = self.best.snapshot() if self.best else ({}, None)
         state["cell"] = {
             "record": self.record.model_dump(include=set(CARRIED)),
             "provenance": self.record.provenance,
@@ -446,7 +467,7 @@ class _Run:
             "zero_spread": self.zero_spread,
         }
         state["parts"] = {name: part.state_dict() for name, part in self._parts() if isinstance(part, Resumable)}
-        self.checkpoints.save(Checkpoint(step, tensors, state))
+        self.checkpoints.save(Checkpoint(step, tensors | best, state))
 
     def _parts(self) -> list[tuple[str, Any]]:
         """What may remember something between steps (`Resumable`)."""
@@ -464,7 +485,7 @@ class _Run:
         if self.resumed is None:
             self.store.clear()
             return
-        self.store.clear(stale=("error.txt",))
+        self.store.clear(stale=("error.txt", FOLDER))
         self.store.forget_rollouts(after=self.resumed.step)
         stored = self.resumed.state["cell"]
         for name in CARRIED:
@@ -472,6 +493,8 @@ class _Run:
         self.rows, self.samples, self.zero_spread = stored["rows"], stored["samples"], stored["zero_spread"]
         # Arrays are no part of a checkpoint; those of its steps were stored before it was.
         self.arrays = {step: named for step, named in self.store.arrays().items() if step <= self.record.steps_done}
+        if self.best:
+            self.best.restore(self.resumed.tensors, self.resumed.state.get("best"))
         self.started -= self.record.seconds["total"]
         self.record.provenance = continued(
             self.record.provenance, stored["provenance"], earlier, self.record.steps_done, damaged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,9 @@ def rerun(stored_cell: StoredCell, notify: Notify, allowed: frozenset[Contact] =
     torch.set_num_threads(then)
     try:
         with tempfile.TemporaryDirectory() as scratch:
-            repeated = run_cell(cell, Path(scratch), notify)
+            keeping_none = cell.settings.keep.model_copy(update={"generator": "none"})  # it would be thrown away
+            settings = cell.settings.model_copy(update={"keep": keeping_none})
+            repeated = run_cell(replace(cell, settings=settings), Path(scratch), notify)
             if repeated.status != "done":
                 raise HarnessError(f"The cell was done, but now it is {repeated.status}: {repeated.reason}")
             return compare(stored, stored_cell, repeated, CellStore.of(Path(scratch), repeated))
@@ -104,13 +106,18 @@ def _check_contacts(cell: Cell, folder: Path) -> None:
     raise HarnessError(f"{folder} would send {asked}{reads}; if that is what you want, add {flags}.")
 
 
+def recorded_settings(stored: CellRecord, folder: Path) -> Settings:
+    """Raises HarnessError where they are of another version."""
+    try:
+        return Settings.model_validate(stored.settings)
+    except ValidationError as error:
+        raise HarnessError(f"The settings in {folder} are not of this version; use its record's commit.") from error
+
+
 def recorded_cell(stored: CellRecord, folder: Path, allowed: frozenset[Contact] = frozenset()) -> Cell:
     """The cell that the record describes. Raises HarnessError where it would be another one today, and, before any of
     its assets is looked at, where it contacts a host that is not `allowed`."""
-    try:
-        settings = Settings.model_validate(stored.settings)
-    except ValidationError as error:
-        raise HarnessError(f"The settings in {folder} are not of this version; use its record's commit.") from error
+    settings = recorded_settings(stored, folder)
     named = stored.profile, stored.task, stored.reward, stored.seed
     cell = Cell(*named, settings, stored.variant, stored.given, allowed=allowed)
     _check_contacts(cell, folder)

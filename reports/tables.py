@@ -6,10 +6,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from harness.store.cards import escape
 from reports import aggregate, summary
 from reports.summary import Block, Row
 
@@ -110,19 +110,6 @@ def status(row: Row) -> str:
 
 def heading(block: Block) -> str:
     return f"{block.task}" + (f" ({block.profile})" if block.profile else "")
-
-
-def escape(text: str) -> str:
-    """Text as inert Markdown inside a table cell: no markup, no links, no line breaks, nobody called by @name."""
-    text = "".join(character if character.isprintable() else " " for character in " ".join(text.split()))
-    text = (
-        text.replace("&", "&amp;")
-        .replace("<", "&lt;")
-        .replace(">", "&gt;")
-        .replace("@", "@\u200b")
-        .replace("://", ":\u200b//")
-    )
-    return re.sub(r"([\\`*\[\]|~!#$])", r"\\\1", text)
 
 
 def markdown_block(block: Block) -> str:

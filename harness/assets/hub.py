@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, Literal
 
 from harness.assets.rows import SPLIT_NAMES, TEXT_FIELDS, Rows, fields, from_columns, read_rows, said, text_field
 from harness.contracts import HarnessError
@@ -139,6 +139,39 @@ def check_reachable(endpoint: str) -> None:
             f"The hub cannot be reached at {endpoint} ({why}); check the network, name a mirror with HF_ENDPOINT, or "
             "bring its cache (HF_HOME) from a machine that has one and set HF_HUB_OFFLINE=1."
         ) from error
+
+
+def upload_token(repo: str) -> str:
+    """The token to upload to OWNER/NAME with: the environment's, and nobody else's. Raises HarnessError, before
+    anything is made, where there is none, where the network is forbidden and for what is no name."""
+    from huggingface_hub import constants
+
+    if not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", repo, re.ASCII):
+        raise HarnessError(f"--push-to-hub takes OWNER/NAME, not '{repo[:100]}'.")
+    if constants.HF_HUB_OFFLINE:
+        raise HarnessError("HF_HUB_OFFLINE forbids the network; unset it to use --push-to-hub.")
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if not token:
+        raise HarnessError("--push-to-hub needs a token that may write: set HF_TOKEN to one of your hub account's.")
+    return token
+
+
+def push(folder: Path, repo: str, kind: Literal["model", "dataset"]) -> str:
+    """Uploads a folder with its card as OWNER/NAME, private where it is new; the page's address. Hidden files stay
+    here. Raises HarnessError."""
+    from huggingface_hub import HfApi, constants
+
+    api = HfApi(token=upload_token(repo))
+    try:
+        api.create_repo(repo, repo_type=kind, private=True, exist_ok=True)
+        api.upload_folder(folder_path=str(folder), repo_id=repo, repo_type=kind, ignore_patterns=[".*", "**/.*"])
+    except Exception as error:  # of the hub's client or its transport
+        told = shorten(str(error) or "no message", 160)
+        raise HarnessError(
+            f"{folder} could not be uploaded to {repo} ({type(error).__name__}: {told}); it is whole on this disk, so "
+            "the same command tries the upload again."
+        ) from error
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
 
 
 def _ask_first(ref: str) -> None:

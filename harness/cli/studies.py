@@ -12,6 +12,7 @@ from rich.console import Console
 
 from harness.contracts import Contact, HarnessError
 from harness.store.record import StoredCell
+from harness.training.kept import FOLDER
 
 PLACE = "A results folder, a packed study, or a folder of several."
 
@@ -61,7 +62,8 @@ def add_to(app: typer.Typer, console: Console) -> None:
         new, judged = find_cells(runs), records.load(runs)
         if not new and not judged:
             raise HarnessError(f"There are no results in {runs}; run `python -m harness run ...` first.")
-        before = [path for path in runs.rglob("*") if path.is_file()]
+        kept = [cell.folder / FOLDER for cell in new if (cell.folder / FOLDER).is_dir()]
+        before = [path for path in runs.rglob("*") if path.is_file() and not any(map(path.is_relative_to, kept))]
         sizes = _sizes(before)
         cells = packed(open_study(study).cells if is_study(study) else [], new, replace=replace)
         signals = records.packed(records.load(study) if study.exists() else [], judged, replace=replace)
@@ -74,6 +76,8 @@ def add_to(app: typer.Typer, console: Console) -> None:
         pools = f" and {len(signals)} pools" if signals else ""
         say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
         say(f"{study}: {len(cells)} cells{pools}; {sizes} before, {_sizes(after)} now.")
+        if kept:
+            say(f"{len(kept)} kept generators were left out: a study holds none, so they stay where they are.")
         if left_out:
             say(f"{left_out} cells have not ended and were left out.")
 

@@ -26,6 +26,7 @@ from harness.machine.devices import DATASHEETS, Device
 from harness.planning.shapes import Shape, known_assets, shape_of
 from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
+from harness.store.checkpoint import KEPT as CHECKPOINTS
 
 ELEMENTWISE = 65
 """Hidden-sized vectors read or written per token and layer of a forward pass: norms, residuals, rotations, MLP."""
@@ -98,6 +99,10 @@ class CellEstimate:
     rollouts: int
     tokens: int
     """Generated and read by the generator over the whole cell, validation included."""
+    disk: int
+    """Bytes of the generator that it keeps."""
+    checkpoints: int
+    """Bytes that it has on the disk beside while it runs, at most."""
 
     @property
     def flops(self) -> float:
@@ -380,9 +385,24 @@ def estimate(
     validations = 1 + math.ceil(grpo.steps / validation.every)
     length = settings.generator.max_prompt_tokens + settings.generator.max_completion_tokens
     rollouts = grpo.steps * grpo.rollouts_per_step
-    return CellEstimate(
-        phases, grpo.steps, validations, rollouts, (rollouts + validations * validation.prompts) * length
-    )
+    tokens = (rollouts + validations * validation.prompts) * length
+    disk = kept_bytes(generator_shape, settings), checkpoint_bytes(generator_shape, settings)
+    return CellEstimate(phases, grpo.steps, validations, rollouts, tokens, *disk)
+
+
+def kept_bytes(shape: Shape, settings: Settings) -> int:
+    """Of the generator in the cell's folder; its tokenizer is small beside it."""
+    return shape.parameters * WIDTH[settings.generator.dtype] if settings.keep.generator != "none" else 0
+
+
+def checkpoint_bytes(shape: Shape, settings: Settings) -> int:
+    """Of two checkpoints and one that is being written: float32 weights, two moments, and the best weights where those
+    are kept."""
+    every = settings.grpo.checkpoint_every
+    if not every or every >= settings.grpo.steps:
+        return 0
+    vectors = 1 + ADAM_SLOTS + (settings.keep.generator == "best")
+    return (CHECKPOINTS + 1) * vectors * shape.parameters * WIDTH["float32"]
 
 
 def offloads(settings: Settings, device: Device, generator_shape: Shape, target_shape: Shape) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from harness.contracts import HarnessError
 from harness.machine.devices import Device, device
 from harness.planning.cells import Cell
 from harness.planning.cost import CellEstimate, downloads, estimate, gpu_advice, needs_gpu, tokens_note
+from harness.planning.fetch import existing_parent
 from harness.planning.policy import Policy, kept
 from harness.store.record import CellStore
 
@@ -41,6 +43,9 @@ def show(
             "An estimate: expect a factor of two either way.",
             highlight=False,
         )
+        running = [one for key, one in found.items() if isinstance(one, CellEstimate) and key not in staying]
+        if running:
+            console.print(_disk(running, runs), highlight=False, markup=False)
         if needs_gpu(ready.values(), place):
             able = [cell for cell in cells if isinstance(found.get(id(cell)), CellEstimate)]
             advice = gpu_advice((cell.settings, cell.task, cell.reward) for cell in able)
@@ -105,6 +110,17 @@ def _phases(cell: Cell, one: CellEstimate, place: Device) -> Table:
     return table
 
 
+def _disk(running: Sequence[CellEstimate], runs: Path | None) -> str:
+    """What the cells that run leave on the disk."""
+    kept, beside = sum(one.disk for one in running), max(one.checkpoints for one in running)
+    free = shutil.disk_usage(existing_parent((runs or Path()).absolute())).free
+    advice = "" if kept + beside <= free else ": too little; make room, or set keep.generator=none"
+    return (
+        f"On the disk: {_bytes(kept)} for the generators that are kept (keep.generator), up to {_bytes(beside)} for "
+        f"checkpoints while a cell runs; {_bytes(free)} are free{advice}."
+    )
+
+
 def _downloads(cells: Sequence[Cell]) -> Table | str:
     refs = [ref for cell in cells if not cell.unsupported for part in cell.references() for ref in part]
     wanted = downloads(refs)
@@ -133,6 +149,10 @@ def _short(number: float) -> str:
 
 def _gib(size: float) -> str:
     return f"{size / 2**30:.1f} GiB"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e8 else f"{size / 1e6:.3g} MB"
 
 
 def _seconds(value: float) -> str:

@@ -448,15 +448,28 @@ def origins(
     return _resolved(profile, task, reward, assignments or {})[1]
 
 
+def changed(settings: Settings, assignments: Mapping[str, Any]) -> Settings:
+    """Resolved settings, such as a record's, with `--set` over them. Raises HarnessError as `resolve` does."""
+    tree = settings.model_dump()
+    for key, value in assignments.items():
+        _check_assignment(key, value)
+        _assign(tree, key, value)
+    return _validated(tree, "of the record")
+
+
+def _check_assignment(key: str, value: Any) -> None:
+    _check_key(key, "There")
+    if isinstance(value, Several):
+        raise HarnessError(f"--set {key} takes one value here; only `run` compares several.")
+
+
 def _resolved(profile: Profile, task: str, reward: str, given: Mapping[str, Any]) -> tuple[Settings, dict[str, Origin]]:
     if RATE in given:  # said by hand, it stands against the profile's total rate
         given = {TOTAL_RATE: None} | given
     faults = _Faults()
     for key, value in given.items():
         with faults.kept():
-            _check_key(key, "There")
-            if isinstance(value, Several):
-                raise HarnessError(f"--set {key} takes one value here; only `run` compares several.")
+            _check_assignment(key, value)
     faults.check()
 
     def with_conditions(longest: int) -> tuple[Settings, dict[str, Origin]]:

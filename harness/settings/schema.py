@@ -296,6 +296,11 @@ class KeepSettings(Section):
     rollouts: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["all"] = Field(
         8, description="Rollouts kept of each GRPO step, with reward, advantage and prompt: a number, or all."
     )
+    generator: Literal["final", "best", "none"] = Field(
+        "final",
+        description="Which trained generator stays in the cell's folder: that of the last step, that of the best "
+        "validation (the first of several that are as good), or none.",
+    )
 
 
 class TaskSettings(Section):

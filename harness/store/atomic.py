@@ -6,8 +6,10 @@ import errno
 import json
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +80,38 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
             raise
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder to fill within the block; it then takes the name `path`, in the place of what had it, with
+    all that is in it on the disk. Raises StorageError if it cannot be written; nothing is left behind then."""
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        new = temporary / "new"
+        new.mkdir()
+        yield new
+        for file in new.rglob("*"):
+            if file.is_file():
+                os.chmod(file, 0o644)
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+        sync_folder(new)
+        if os.path.lexists(path):
+            os.replace(path, temporary / "old")
+        os.replace(new, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    except Exception as error:
+        if "os error" in str(error):  # what tokenizers and safetensors, written in Rust, make of the system's refusals
+            raise cannot_write(path, error) from error
+        raise
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: Path, data: Any) -> None:

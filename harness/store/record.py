@@ -7,6 +7,7 @@
                          labels; samples.parquet where there are more than a handful (`HANDFUL`) a step
         rollouts/        kept rollouts of training: article, reward, advantage, finish reason; a Parquet file for every
                          few steps, read together by `pandas.read_parquet(CELL/rollouts)`
+        generator/       the trained generator as a Hugging Face folder (harness/training/kept.py)
         arrays.parquet   arrays of the task's evaluations, what its pictures are drawn from
         step-<s>/...     files of the task's evaluations that cannot be drawn
     <runs>/<profile>/    wide.parquet (one cell a row), long.parquet, table.md
@@ -43,10 +44,11 @@ from harness.store.plain import plain_text
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 IDENTITY_VERSION = 2
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     1: lambda data: data,  # 2 added `flops` and `floor_seconds`, which nobody can tell of older cells
+    2: lambda data: data,  # 3 added `generator_step` and `generator_sha256`: older cells kept none
 }
 """Schema version -> a record's plain data of that version as data of the next; one for each rise of SCHEMA_VERSION."""
 MOST_SAID = 2200
@@ -119,6 +121,12 @@ class CellRecord(BaseModel):
     its threads: over `seconds`, the share of that rate which was reached."""
     peak_memory_bytes: int | None = None
     device_memory_bytes: int | None = None
+    generator_step: int | None = None
+    """The step after which the kept generator was as it is; None: none is kept."""
+    generator_headline: float | None = None
+    """The headline measure of that step."""
+    generator_sha256: str = ""
+    """Over its folder's names and contents, as of any asset (`harness.assets.fingerprint`)."""
     notes: list[Said] = Field(default_factory=list)
     """Flags of the last validation: rollouts that are empty or all the same, measures that are not finite."""
 

@@ -13,6 +13,7 @@ UPDATES_PER_SEED = 1_000_003
 """More than any run has optimizer updates (the paper's longest, `qr`, some 150,000). A prime, so that seeds of
 neighbouring cells have no common period."""
 POOL_START = 20_000
+DATASET_START = 2**60
 
 
 def validation_seed(seed: int, step: int) -> int:
@@ -24,6 +25,11 @@ def rollout_seed(seed: int, update: int) -> int:
     """Of the training rollouts made before optimizer update `update`, where the harness draws them itself: each row
     hashes it with its own number (harness/training/generation.py)."""
     return UPDATES_PER_SEED * seed + update
+
+
+def dataset_seed(seed: int) -> int:
+    """Of a generated data set's rows (harness/generated): beyond those of every training's rollouts."""
+    return DATASET_START + seed
 
 
 def pool_seed(seed: int) -> int:

@@ -170,6 +170,44 @@ class Progress:
         )
 
 
+class TokenProgress:
+    """Shows how a data set grows (the events of harness/generated/dataset.py); a context manager around it."""
+
+    SECONDS = 30
+    """Between lines where there is no bar."""
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.clock = console, clock
+        self.begun = self.told = clock()
+        self.bar: RichProgress | None = None
+
+    def __enter__(self) -> TokenProgress:
+        if self.console.is_terminal or (self.console.is_jupyter and find_spec("ipywidgets")):
+            columns = [TextColumn("tokens"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+            rate = TextColumn("{task.fields[rate]}")
+            self.bar = RichProgress(
+                *columns, TimeRemainingColumn(), rate, console=self.console, refresh_per_second=BARS_PER_SECOND
+            )
+            self.bar.start()
+            self.task = self.bar.add_task("", total=None, rate="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        now = self.clock()
+        rate = f"{event['drawn'] / max(now - self.begun, 1e-3):,.0f} tokens/s" if event["drawn"] else ""
+        if self.bar:
+            self.bar.update(self.task, completed=min(event["tokens"], event["of"]), total=event["of"], rate=rate)
+        elif now - self.told >= self.SECONDS or event["tokens"] >= event["of"]:
+            self.told = now
+            told = f"{event['tokens']:,} of {event['of']:,} tokens in {event['rows']:,} rows"
+            line = f"{time.strftime('%H:%M:%S')} {told}{f', {rate}' if rate else ''}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def _headline(cell: Cell, value: float | None) -> str:
     from harness.registry import TASKS
 

@@ -1,0 +1,1 @@
+"""What comes after a cell: its kept generator, and the data that it writes."""
