@@ -44,6 +44,7 @@ def planned(
     check_trials(axes, trials)
     if twice := {axis.key for axis in axes} & set(given):
         raise HarnessError(f"{sorted(twice)[0]} stands in --space and in --set; say it once.")
+    given = {"keep.generator": "none"} | dict(given)  # a choice needs no generator of every trial
     found = []
     for task in tasks:
         for reward in rewards:
