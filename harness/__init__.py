@@ -15,9 +15,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import Results, Several, Signals, Tuned, fidelity, generate, load, report, reward, run, tune
+    from harness.api import (
+        Claims,
+        Results,
+        Several,
+        Signals,
+        Tuned,
+        fidelity,
+        generate,
+        load,
+        paper,
+        report,
+        reward,
+        run,
+        tune,
+    )
 
-__all__ = ["Results", "Several", "Signals", "Tuned", "fidelity", "generate", "load", "report", "reward", "run", "tune"]
+__all__ = [
+    "Claims",
+    "Results",
+    "Several",
+    "Signals",
+    "Tuned",
+    "fidelity",
+    "generate",
+    "load",
+    "paper",
+    "report",
+    "reward",
+    "run",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

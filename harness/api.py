@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from harness.planning.cells import Cell
     from harness.planning.policy import Policy
     from harness.store.record import CellRecord, StoredCell
+    from harness.suites.suite import Suite
     from harness.tuning.outcome import Choice
     from harness.workers.executor import Event, Executor
     from reports import signals as judging
+    from reports.claims import Found
     from reports.figures import Style
 
 Names = str | Sequence[str]
@@ -129,6 +131,77 @@ def tune(
         commit = str(provenance().get("commit") or "")
         outcome.write(path, loaded.name, choices, commit, f"python -m harness tune --task {','.join(names[0])}", kept)
     return Tuned(choices, path, results, untunable(*names))
+
+
+def paper(
+    *,
+    suite: str = "paper",
+    profile: str = DEFAULT,
+    seeds: Numbers = 0,
+    only: Sequence[str] = (),
+    budget: float | None = None,
+    set: Mapping[str, Any] | None = None,
+    out: str | Path = "runs",
+    workers: int | None = None,
+    threads: int = 1,
+    policy: Policy = "continue",
+    run: bool = True,
+    progress: Console | bool = True,
+) -> Claims:
+    """Runs what is missing of a suite, part after part, and decides its claims, as `python -m harness paper` does.
+
+    suite    a built-in one, or a YAML file (harness/suites/suite.py)
+    only     parts to run and decide; default: all
+    budget   hours, by the plan on this machine: parts in their order as long as they fit
+    run      False: decide from what is stored
+
+    The others as for `run`. Writes claims.json and claims.md beside the cells.
+    """
+    from harness.planning.view import part_hours
+    from harness.store.atomic import write_atomic, write_json
+    from harness.store.frames import find_cells
+    from harness.suites.suite import load_suite, selected, within_budget
+    from harness.workers.local import default_workers
+    from reports import claims
+
+    chosen = selected(load_suite(suite), only)
+    parts = suite_cells(chosen, profile, seeds, dict(set or {}))
+    place, say = Path(out), _say(progress)
+    slots = default_workers(sum(map(len, parts.values()))) if workers is None else max(1, workers)
+    hours = {name: part_hours(found, place, policy) / slots for name, found in parts.items()} if budget else {}
+    fitting = within_budget(hours, budget) if budget else None
+    for name, needed in (fitting.left_out if fitting else {}).items():
+        say(f"{name} is left out: about {needed:.1f} h more, which the budget does not hold.")
+    for name, found in parts.items():
+        if run and (fitting is None or name in fitting.run) and not all(cell.unsupported for cell in found):
+            _run_cells(found, place, workers, threads, policy, "none", progress)
+    folder = place / next(iter(parts.values()))[0].profile
+    stored = [(cell, record) for cell in find_cells(folder) if (record := cell.read())] if folder.exists() else []
+    identities = {name: frozenset(cell.record().identity for cell in found) for name, found in parts.items()}
+    decided = claims.decide(chosen, stored, folder.name, identities)
+    if processes.rank() == 0:
+        write_json(folder / "claims.json", claims.as_data(decided, chosen, folder.name))
+        write_atomic(folder / "claims.md", claims.markdown(decided))
+    everyone = frozenset().union(*identities.values())
+    return Claims(decided, Results(folder, everyone), folder)
+
+
+def suite_cells(
+    suite: Suite, profile: str = DEFAULT, seeds: Numbers = 0, given: Mapping[str, Any] | None = None
+) -> dict[str, list[Cell]]:
+    """Part -> its cells, settings resolved and nothing loaded. Raises HarnessError."""
+    numbers, name = _numbers(seeds, "seeds"), load_profile(profile).name
+    return {
+        part.name: cells(
+            part.task,
+            part.reward,
+            profile,
+            numbers[: part.seeds],
+            part.settings(name) | dict(given or {}),
+            part.inner_steps,
+        )
+        for part in suite.parts
+    }
 
 
 def _run_cells(
@@ -523,6 +596,33 @@ class Tuned:
 
     def __repr__(self) -> str:
         return f"<Tuned: {len(self.choices)} choices in {self.file}>"
+
+
+class Claims:
+    """What `paper` decided: a verdict for every claim, and the results that it rests on."""
+
+    def __init__(self, found: Sequence[Found], results: Results, place: Path) -> None:
+        self.found, self.results, self.place = found, results, place
+
+    @property
+    def surprising(self) -> list[str]:
+        """Claims that do not hold and are not known not to."""
+        return [each.claim.id for each in self.found if each.surprising]
+
+    def __rich__(self) -> RenderableType:
+        from reports import claims
+
+        return claims.rich(self.found)
+
+    def _repr_html_(self) -> str:
+        from reports import claims
+
+        return claims.html(self.found)
+
+    def __repr__(self) -> str:
+        from reports import claims
+
+        return f"<Claims: {claims.counts(self.found)}>"
 
 
 class Signals:

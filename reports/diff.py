@@ -12,6 +12,8 @@ A second run on another machine differs by rounding, then by chance; neither rul
 finish and now fails is worse, whatever the numbers. What cannot be compared is said, never guessed: another profile,
 other settings or assets, no common seeds, a missing row, a damaged cell.
 
+Claims that `paper` decided on both sides (claims.json) are rows too: worse is one that held and does not hold now.
+
 Exit code: 1 where any row is worse; else 2 where something could not be compared; else 0.
 """
 
@@ -25,9 +27,10 @@ import numpy as np
 
 from harness.contracts import HarnessError
 from harness.settings import variants
+from harness.store.damage import DamagedError
 from harness.store.frames import load
 from harness.store.record import CellRecord
-from reports import figures, gather, stats, summary, tables
+from reports import claims, figures, gather, stats, summary, tables
 from reports.stats import Interval
 
 if TYPE_CHECKING:
@@ -129,9 +132,34 @@ def compare(base: Path, new: Path, *, tolerance: float = TOLERANCE, partial: boo
         return DiffResult((), 2, f"Cannot compare: other profile, BASE has {names[0]} and NEW has {names[1]}.")
     keys = sorted(sides[0].groups.keys() | sides[1].groups.keys())
     rows = [row for key in keys if not _is_lost(key, *sides) for row in _rows(key, *sides, tolerance)]
-    rows = [*_judged(rows), *lost]
+    rows = [*_judged(rows), *lost, *_claims(base, new)]
     rows.sort(key=lambda row: (ORDER.index(row.verdict), row.profile, row.task, row.reward, row.variant))
     return DiffResult(tuple(rows), *_conclusion(rows, partial))
+
+
+CLAIM = "claim"
+"""What stands in place of a task's name in a row about a claim."""
+
+
+def _claims(base: Path, new: Path) -> list[DiffRow]:
+    """A row for each claim that both sides decided, and one for a side whose claims cannot be read."""
+    sides: list[dict[tuple[str, str], claims.StoredClaim]] = []
+    for place, name in ((base, "BASE"), (new, "NEW")):
+        try:
+            found = claims.stored(place)
+        except DamagedError as error:
+            reason = f"damaged in {name}: {error.what}"
+            return [DiffRow("", CLAIM, claims.FILE, "", verdict="not comparable", reason=reason)]
+        sides.append({(whole.profile, each.id): each for whole in found for each in whole.claims})
+    rows = []
+    for (profile, name), was in sides[0].items():
+        if (now := sides[1].get((profile, name))) is None:
+            continue
+        verdicts = was.verdict, now.verdict
+        judged: dict[Any, Verdict] = {("holds", "does not hold"): "worse", ("does not hold", "holds"): "improved"}
+        reason = "" if was.verdict == now.verdict else f"was: {was.verdict}, now: {now.verdict}"
+        rows.append(DiffRow(profile, CLAIM, name, "", verdict=judged.get(verdicts, "same"), reason=reason))
+    return rows
 
 
 Key = tuple[str, str, str, str]

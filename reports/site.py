@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 from harness.contracts import HarnessError, unknown
 from harness.signals import records
 from harness.store.atomic import csv_text, write_atomic
+from harness.store.damage import DamagedError
 from harness.store.frames import load
 from reports import (
     aggregate,
     answer,
+    claims,
     figures,
     gather,
     markdown,
@@ -83,15 +85,17 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     clock = figures.wall_clock(blocks, curves)
     judged = signals.rows(records.load(runs))
     tried = sensitivity.found(wide)
+    findings = _findings(runs)
     images = gather.drawn(wide)
-    page = _page(
-        wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged, tried, images
-    )
+    shown = [*paper, *([clock] if clock else [])]
+    page = _page(wide, blocks, compared, reference, shown, curves, judged, tried, findings, images)
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
         text += f"\n## Signals before any RL\n\n{signals.markdown(judged)}"
         write_atomic(out / "data" / "signals.csv", csv_text(signals.frame(judged)))
+    for title, lines in findings:
+        text += f"\n## Claims: {tables.escape(title)}\n\n{markdown.grid(list(claims.HEADS), lines)}"
     if tried:
         text += f"\n## Sensitivity\n\n{sensitivity.markdown(tried)}"
     write_atomic(out / "report.md", text)
@@ -116,6 +120,7 @@ def _page(
     curves: figures.Curves,
     judged: list[signals.Row],
     tried: list[sensitivity.Tuned],
+    findings: list[tuple[str, list[list[str]]]],
     images: gather.Drawn,
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -163,6 +168,8 @@ def _page(
         curves=figures.learning_curves(curves),
         signals=signal_tables(judged),
         signals_legend=signals.legend(judged),
+        claims=findings,
+        claims_heads=claims.HEADS,
         sensitivity=[(one.heading, sensitivity_rows(one)) for one in tried],
         sensitivity_heads=sensitivity.HEADS,
         sensitivity_figure=sensitivity.figure(tried),
@@ -273,6 +280,14 @@ def signal_tables(found: list[signals.Row]) -> list[tuple[str, list[str], list[l
             lines.append([*cells, Cell(row.status, row.status)])
         made.append((title, ["signal", *signals.COLUMNS, "status"], lines))
     return made
+
+
+def _findings(runs: Path) -> list[tuple[str, list[list[str]]]]:
+    """(title, rows under claims.HEADS) of the claims that were decided; a file that cannot be used is one row."""
+    try:
+        return [(f"{found.suite} ({found.profile})", claims.stored_rows(found)) for found in claims.stored(runs)]
+    except DamagedError as error:
+        return [(claims.FILE, [["", "damaged", "-", "-", error.what]])]
 
 
 def over_rows(found: aggregate.Table) -> list[list[Cell]]:

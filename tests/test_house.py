@@ -20,7 +20,7 @@ MOST_FLAT_MODULES = 8
 
 RUNNER = (
     *("api", "cell", "cli", "generated", "grid", "planning", "rerun", "signals", "store", "training", "tuning"),
-    "workers",
+    *("suites", "workers"),
 )
 """Rooms of harness/ that know tasks and rewards, and that these must not know."""
 

@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from harness import api
-from harness.cli import assets, generate, listing, studies, tuning
+from harness.cli import assets, generate, listing, studies, suites, tuning
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.machine.processes import MOST_THREADS
@@ -292,6 +292,7 @@ def _run_to_its_end(function: Callable[..., Found], *arguments: Any, **options: 
 
 generate.add_to(app, console, _run_to_its_end)
 tuning.add_to(app, console, _run_to_its_end)
+suites.add_to(app, console, _run_to_its_end)
 
 MOST_SAID = 1500
 """Characters of a sentence about an error, which may repeat what was given."""

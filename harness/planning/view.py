@@ -55,6 +55,14 @@ def show(
     console.print(_downloads(cells))
 
 
+def part_hours(cells: Sequence[Cell], runs: Path, policy: Policy) -> float:
+    """Hours of the cells that are not stored yet, one at a time on the device at hand; 0 of those that cannot be
+    told."""
+    place = device("")
+    needed = (_estimate(cell, place) for cell in cells if not cell.unsupported and not is_kept(cell, runs, policy))
+    return sum(one.hours for one in needed if isinstance(one, CellEstimate))
+
+
 def _estimate(cell: Cell, place: Device) -> CellEstimate | str:
     try:
         return estimate(cell.settings, cell.task, cell.reward, place)
