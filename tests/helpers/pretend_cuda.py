@@ -13,6 +13,7 @@ What it cannot know: kernels (speed, memory, rounding), streams, and operations 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +117,8 @@ class Above(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if answer := GETTERS.get(func):
             return answer(args[0])
+        if func is torch.device and args and isinstance(args[0], int):
+            return torch.device("cuda", args[0])
         name = getattr(func, "__name__", "")
         if name in ("numpy", "__array__") and mark_of(args[0]) == "cuda":
             raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor first.")
@@ -252,6 +255,8 @@ def pretended() -> Iterator[Pretence]:
         patch(torch.autocast, "__init__", on_cpu)
         patch(devices, "GPU_PRODUCT", 64)  # a GPU's take a CPU minutes
         patch(devices, "GPU_COPY", 1024)
+        # A mode holds in its own thread: weights are not to be read in others.
+        stack.enter_context(mock.patch.dict(os.environ, HF_DEACTIVATE_ASYNC_LOAD="1"))
         devices.measured_device.cache_clear()
         stack.callback(devices.measured_device.cache_clear)
         # Functions written in Python would hand themselves to the mode as one call, and be run without it.

@@ -62,7 +62,7 @@ WAYS = {
     "a prompt read for every rollout": {"grpo__shared_prompts": False, "generator__true_positions": True},
     "advantages by token": {"reward__options__credit": "token", "inner__warmup_steps": 1, "inner__microbatch": 1},
     "a bfloat16 target of several steps": {"target__dtype": "bfloat16", "inner__steps": 2},
-    "a full device": {"inner__steps": 3, "inner__memory_budget": 100_000},
+    "a full device": {"inner__steps": 3, "inner__memory_budget": 400_000},
     "a divergence from the untuned model and an entropy bonus": {"grpo__kl": 0.1, "grpo__entropy_coef": 0.1},
     "separate training sets": {"inner__cross_group": False, "inner__steps": 2},
 }
