@@ -38,7 +38,7 @@ STRICT = {aten._fused_adamw_, aten._fused_adam_}
 
 
 def mark_of(tensor: torch.Tensor) -> str | None:
-    """"cuda", "cpu" or None: made inside an operation, where nothing says."""
+    """ "cuda", "cpu" or None: made inside an operation, where nothing says."""
     try:
         return getattr(tensor.untyped_storage(), MARK, None)
     except (NotImplementedError, RuntimeError):  # sparse tensors and wrappers have none
@@ -121,7 +121,9 @@ class Above(TorchFunctionMode):
             return torch.device("cuda", args[0])
         name = getattr(func, "__name__", "")
         if name in ("numpy", "__array__") and mark_of(args[0]) == "cuda":
-            raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor first.")
+            raise TypeError(
+                "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy the tensor first."
+            )
         if name in ("cuda", "cpu") and args and isinstance(args[0], torch.Tensor):
             return self._moved(args[0], name, (), {k: v for k, v in kwargs.items() if k != "device"})
         if name == "pin_memory":
@@ -196,7 +198,7 @@ class Moved(torch.autograd.Function):
 
 
 def kind(place: Any) -> str:
-    """"cuda" or "cpu" of what torch takes for a device."""
+    """ "cuda" or "cpu" of what torch takes for a device."""
     return "cuda" if isinstance(place, int) else torch.device(place).type
 
 

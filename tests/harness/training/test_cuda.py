@@ -1,4 +1,4 @@
-"""Whole cells on a GPU, or on a pretended one (tests/conftest.py): every reward, every task, what memory and time do."""
+"""Whole cells on a GPU, or on a pretended one (tests/conftest.py): every reward, every task, resuming, memory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def looked_at(monkeypatch):
     found = []
     sample, batch = generation.sample, InnerTrainer._batch
     monkeypatch.setattr(
-        generation, "sample", lambda model, *given, **more: found.append(model.device.type) or sample(model, *given, **more)
+        generation,
+        "sample",
+        lambda model, *given, **more: found.append(model.device.type) or sample(model, *given, **more),
     )
     monkeypatch.setattr(
         InnerTrainer, "_batch", lambda self, rows: found.append(self.model.device.type) or batch(self, rows)
@@ -83,7 +85,9 @@ def test_an_interrupted_cell_resumes_where_it_was(quick, tmp_path):
     assert again.provenance["resumed"][0]["step"] >= 1
     texts = [CellStore.of(tmp_path / name, whole).samples() for name in ("whole", "cut")]
     assert [row["text"] for row in texts[0]] == [row["text"] for row in texts[1]]
-    values = [load(tmp_path / name)[1].query("measure == 'reward_raw_mean'")["value"].tolist() for name in ("whole", "cut")]
+    values = [
+        load(tmp_path / name)[1].query("measure == 'reward_raw_mean'")["value"].tolist() for name in ("whole", "cut")
+    ]
     assert values[1] == pytest.approx(values[0], rel=1e-3)
 
 
