@@ -502,8 +502,8 @@ def page(visit: Visit, results: dict[str, dict[str, Any]]) -> str:
     lines = ["# A visit to a GPU", ""]
     if visit.cpu:
         lines += [
-            "**A rehearsal on a CPU at 1/16 of the width. Nothing here was measured on a GPU**, and no number is judged; "
-            "it shows that every piece runs.",
+            "**A rehearsal on a CPU at 1/16 of the width. Nothing here was measured on a GPU**, and no number is "
+            "judged; it shows that every piece runs.",
             "",
         ]
     command = "python scripts/gpu_visit.py" + (" --cpu" if visit.cpu else "")
