@@ -389,7 +389,7 @@ print(json.dumps(found))
 
 def look(visit: Visit) -> dict[str, Any] | None:
     """What the machine is; None where the project cannot be imported."""
-    looked = run(visit.python("-c", LOOK), environment(visit.cpu), 120)
+    looked = run(visit.python("-c", LOOK), environment(visit.cpu), 300)
     if looked.code == 0:
         return json.loads(looked.output.strip().splitlines()[-1])
     print(looked.output[-TAIL:], file=sys.stderr)

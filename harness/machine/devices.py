@@ -16,9 +16,13 @@ DRIVERS = tuple(map(Path, ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvidia
 """Where a driver shows: Linux, containers that see its devices alone, WSL."""
 
 
+def driver_shows() -> bool:
+    return any(path.exists() for path in DRIVERS)
+
+
 def cuda_devices() -> int:
     """Number of visible CUDA devices. Torch (seconds to import) is asked only where a driver is present."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not any(path.exists() for path in DRIVERS):
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not driver_shows():
         return 0
     import torch
 
