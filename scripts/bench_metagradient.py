@@ -307,7 +307,7 @@ CASES = [  # size, T, metric, rounds, ways (name, method, budget; "states": ever
 def part_ratios(rows: Rows, arguments: argparse.Namespace) -> None:
     """One row a round: seconds of plain training and of each way, run in turn."""
     keep_freed_memory()
-    for size, steps, metric, rounds, ways in CASES:
+    for size, steps, metric, rounds, ways in CASES[: arguments.cases]:
         rounds = 1 if arguments.quick else rounds
         if arguments.quick and (steps > 8 or size.startswith("gpt2")):
             continue
@@ -621,6 +621,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=out, help="folder of what is written")
     parser.add_argument("--again", action="store_true", help="measure these parts anew")
     parser.add_argument("--quick", action="store_true", help="fewer, smaller runs")
+    parser.add_argument("--cases", type=int, help="the first so many comparisons of the part ratios")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     arguments = parser.parse_args()

@@ -11,13 +11,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests already use every cor
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from tests.helpers.models import build_model, build_tokenizer
+from tests.helpers.pretend_cuda import pretended
 
 # No timed asserts: a loaded machine is not a defect. Derandomised: the same cases on every run.
 settings.register_profile("harness", deadline=None, derandomize=True)
 settings.load_profile("harness")
+
+
+@pytest.fixture(autouse=True)
+def cuda_or_pretended(request: pytest.FixtureRequest):
+    """Tests marked `cuda` run on the GPU where there is one, and elsewhere on one that is pretended."""
+    if request.node.get_closest_marker("cuda") is None or torch.cuda.is_available():
+        yield
+        return
+    with pretended():
+        yield
 
 
 @pytest.fixture(scope="session")

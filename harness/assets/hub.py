@@ -20,11 +20,13 @@ from typing import Any, Literal
 
 from harness.assets.rows import SPLIT_NAMES, TEXT_FIELDS, Rows, fields, from_columns, read_rows, said, text_field
 from harness.contracts import HarnessError
-from harness.machine.files import files_below
+from harness.machine.files import files_below, read_json
 from harness.settings.reading import read_yaml
 
 MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.bin"]
 NOT_NEEDED = ["pytorch_model*", "*.h5", "original/*", "onnx/*", "*.msgpack", "runs/*"]
+BROKEN_OFF = ("RemoteProtocolError", "ReadError", "ReadTimeout", "ChunkedEncodingError", "IncompleteRead")
+"""Errors of the client's transport, whichever that is, in the middle of an answer."""
 PATIENCE = 5
 """Seconds that the hub has to answer at all."""
 DATA_ENDINGS = (".parquet", ".jsonl", ".json")
@@ -114,9 +116,31 @@ def cached(ref: str) -> Path | None:
         pointer = folder / "refs" / revision
         commit = pointer.read_text().strip() if pointer.is_file() else revision
         snapshot = folder / "snapshots" / commit
-        if snapshot.is_dir() and meant(ref, snapshot, kind == "datasets"):
+        if snapshot.is_dir() and meant(ref, snapshot, kind == "datasets") and not left_out(snapshot):
             return snapshot
     return None
+
+
+def left_out(snapshot: Path) -> list[str]:
+    """The weights that an interrupted download left out of a snapshot: those of the repository's list of files, which
+    the hub's client keeps, and of indexes; [] where nothing shows that any is missing."""
+    here = {path.relative_to(snapshot).as_posix() for path in files_below(snapshot)}
+    named = set()
+    for name in here:
+        if name.endswith(".safetensors.index.json"):
+            shards = set(read_json(snapshot / name).get("weight_map", {}).values())
+            named |= {(Path(name).parent / shard).as_posix() for shard in shards}
+    listed = snapshot.parents[1] / "trees" / f"{snapshot.name}.json"
+    if snapshot.parents[1].name.startswith("models--") and listed.is_file():
+        files = read_json(listed).get("files", {})
+        named |= {name for name in files if name.endswith((".safetensors", ".bin")) and _is_of_model(name)}
+    return sorted(named - here)
+
+
+def _is_of_model(name: str) -> bool:
+    """Whether a repository's file is one that is taken of a model."""
+    fits = lambda patterns: any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+    return fits(model_files()) and not fits(NOT_NEEDED)
 
 
 def commit(path: Path) -> str | None:
@@ -187,11 +211,21 @@ def _snapshot(ref: str, repo: str, revision: str | None, kind: str, allow: list[
 
     _ask_first(ref)
     try:
-        return snapshot_download(
+        found = snapshot_download(
             repo, revision=revision, repo_type=kind, allow_patterns=allow, ignore_patterns=ignore or None
         )
     except Exception as error:  # the hub client raises a dozen kinds; `explain` tells them apart
         raise explain(ref, error) from error
+    if missing := left_out(Path(found)):
+        raise _half(ref, ", ".join(missing[:3]))
+    return found
+
+
+def _half(ref: str, missing: str) -> HarnessError:
+    return HarnessError(
+        f"The download of '{ref}' broke off and left out {missing}; run `python -m harness fetch` with a network, it "
+        "goes on where it stopped."
+    )
 
 
 def _one_file(ref: str, wanted: HubRef) -> str:
@@ -206,13 +240,22 @@ def _one_file(ref: str, wanted: HubRef) -> str:
 
 def explain(ref: str, error: Exception) -> HarnessError:
     """One sentence about why the hub did not give `ref`, and what to do."""
-    from huggingface_hub import errors
+    from huggingface_hub import errors, get_token
 
     def is_a(*names: str) -> bool:
         return isinstance(error, tuple(getattr(errors, name) for name in names if hasattr(errors, name)))
 
     page = f"https://huggingface.co/{parse(ref).repo}"
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+    if is_a("IncompleteSnapshotError"):
+        return _half(ref, "files")
+    if type(error).__name__ in BROKEN_OFF:
+        return _half(ref, f"the rest ({shorten(str(error), 80)})")
+    if is_a("GatedRepoError") and get_token():
+        return HarnessError(
+            f"'{ref}' is gated and your token may not read it: accept its licence at {page} with the token's account, "
+            "or wait until access is granted."
+        )
     if is_a("GatedRepoError"):
         return HarnessError(
             f"'{ref}' is gated: accept its licence at {page}, then set HF_TOKEN (or run `hf auth login`) and try again."
@@ -260,8 +303,7 @@ def meant(ref: str, folder: Path, data: bool) -> list[Path]:
     """The files of a cached folder that the reference means, sorted."""
     if data:
         return data_files(folder, parse(ref).inside)
-    fits = lambda path, patterns: any(fnmatch.fnmatch(path.relative_to(folder).as_posix(), p) for p in patterns)
-    return [path for path in files_below(folder) if fits(path, model_files()) and not fits(path, NOT_NEEDED)]
+    return [path for path in files_below(folder) if _is_of_model(path.relative_to(folder).as_posix())]
 
 
 def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:

@@ -159,9 +159,16 @@ def check_model(ref: str) -> None:
     if not (path / "config.json").exists():
         raise HarnessError(f"'{ref}' is not a Hugging Face model folder: it has no config.json.")
     try:
-        AutoConfig.from_pretrained(str(path), trust_remote_code=trusted())
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trusted())
     except Exception as error:
         raise HarnessError(f"The model '{ref}' has a broken config.json ({why(error)}).") from error
+    others = [name for name in config.architectures or () if name.endswith(NO_CAUSAL_LM)]
+    if others or config.is_encoder_decoder:
+        name = next(iter(others or config.architectures or [config.model_type]))
+        raise HarnessError(
+            f"'{ref}' is a {name}, which does not write a text from left to right; name a causal language model "
+            "(Llama, Qwen, GPT-2)."
+        )
     weights = list(path.glob("*.safetensors"))
     if not weights:
         raise HarnessError(
@@ -180,7 +187,17 @@ def check_model(ref: str) -> None:
     except Exception as error:
         raise HarnessError(f"The model '{ref}' could not be loaded ({why(error)}).") from error
     check_weights(ref, report)
-    load_tokenizer(ref)
+    tokenizer, rows = load_tokenizer(ref), config.get_text_config().vocab_size
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise HarnessError(
+            f"The tokenizer of '{ref}' knows token ids up to {largest}, its model has embeddings for {rows}; they do "
+            "not belong together: get both from one place."
+        )
+
+
+NO_CAUSAL_LM = ("ForMaskedLM", "Classification", "QuestionAnswering", "ForConditionalGeneration", "ForPreTraining")
+"""Endings of architectures that read in both directions or answer with labels."""
 
 
 def check_encoder(path: Path) -> None:

@@ -12,10 +12,17 @@ from typing import Any
 
 from harness.contracts import HarnessError
 
+DRIVERS = tuple(map(Path, ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")))
+"""Where a driver shows: Linux, containers that see its devices alone, WSL."""
+
+
+def driver_shows() -> bool:
+    return any(path.exists() for path in DRIVERS)
+
 
 def cuda_devices() -> int:
     """Number of visible CUDA devices. Torch (seconds to import) is asked only where a driver is present."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not Path("/proc/driver/nvidia").exists():
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or not driver_shows():
         return 0
     import torch
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
+from harness.assets import hub
 from harness.contracts import HarnessError
-from harness.machine.devices import Device, device
+from harness.machine.devices import Device, device, driver_shows
 from harness.planning.cells import Cell
 from harness.planning.cost import CellEstimate, downloads, estimate, gpu_advice, needs_gpu
 from harness.planning.fetch import cache_folder, check_disk, check_gates, existing_parent, to_fetch
@@ -30,7 +31,7 @@ class Finding:
 def examine(cells: Sequence[Cell]) -> list[Finding]:
     """The machine as the cells need it: versions, device, memory, disk, assets, what would run. Downloads nothing."""
     here = device()
-    return [*_versions(), *_machine(here), *_assets(cells), *_cells(cells, here)]
+    return [*_versions(), *_machine(here), *_gpu(), *_hub(cells), *_assets(cells), *_cells(cells, here)]
 
 
 def _versions() -> list[Finding]:
@@ -75,11 +76,72 @@ def _machine(here: Device) -> list[Finding]:
     ]
 
 
+def _gpu() -> list[Finding]:
+    """The GPU, its driver and torch's build, where there is any of them."""
+    import torch
+
+    build = torch.version.cuda
+    if not torch.cuda.is_available():
+        if not driver_shows():
+            return []
+        if build is None:
+            return [Finding("gpu", "a driver, but torch is a CPU build", "install a CUDA build of torch")]
+        advice = f"torch is built for CUDA {build}; update the driver, or install a build for an older CUDA"
+        return [Finding("gpu", "a driver, but torch cannot use it", advice)]
+    free, total = torch.cuda.mem_get_info()
+    major, minor = torch.cuda.get_device_capability()
+    own, compiled = f"sm_{major}{minor}", torch.cuda.get_arch_list()
+    runs = own in compiled or any(name.endswith(f"_{major}0") for name in compiled)
+    old = "" if runs or not compiled else f"torch was built for {', '.join(compiled)}; install a build for {own}"
+    found = [Finding("gpu", f"compute capability {major}.{minor}, CUDA build {build}", old)]
+    busy = "" if free >= FREE_SHARE * total else "other processes hold the rest; end them (nvidia-smi lists them)"
+    found.append(Finding("gpu memory", f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free", busy))
+    bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    slow = "" if bfloat16 else "set generator.dtype=float32: bfloat16 is emulated there"
+    return [*found, Finding("bfloat16", "yes" if bfloat16 else "no", slow)]
+
+
+FREE_SHARE = 0.9
+"""Of a GPU's memory, what is free where nobody else is at work."""
+
+
+def _hub(cells: Sequence[Cell]) -> list[Finding]:
+    """Whether the hub answers, and shows the gated models that are missing, where any asset is missing."""
+    from huggingface_hub import auth_check
+
+    missing = [item for item in downloads(to_fetch(cells)) if not item.here]
+    place = hub.endpoint()
+    if not missing or place is None:
+        return [Finding("hub", "not needed" if not missing else "offline (HF_HUB_OFFLINE)")]
+    try:
+        hub.check_reachable(place)
+    except HarnessError as error:
+        return [Finding("hub", f"no answer from {place}", str(error))]
+    found = [Finding("hub", f"{place} answers")]
+    for item in missing:
+        if item.gate:
+            try:
+                auth_check(hub.parse(item.ref).repo)
+            except Exception as error:  # of the client, a dozen kinds
+                found.append(Finding("hub", f"{item.ref} is closed", str(hub.explain(item.ref, error))))
+            else:
+                found.append(Finding("hub", f"{item.ref} is open to your token"))
+    return found
+
+
+def _pins(cells: Sequence[Cell]) -> list[Finding]:
+    """Assets of the hub that no commit pins: what they are tomorrow is another's choice."""
+    loose = [item.ref for item in downloads(to_fetch(cells)) if item.licence != "yours" and "@" not in item.ref]
+    if not loose:
+        return []
+    return [Finding("pins", f"no commit is named for {', '.join(loose)}; `fetch` shows and records it")]
+
+
 def _assets(cells: Sequence[Cell]) -> list[Finding]:
     missing = [item for item in downloads(to_fetch(cells)) if not item.here]
     if not missing:
-        return [Finding("assets", "all here")]
-    found = []
+        return [*_pins(cells), Finding("assets", "all here")]
+    found = _pins(cells)
     for check in (check_gates, check_disk):
         try:
             check(missing)

@@ -49,16 +49,26 @@ def fetch(cells: Sequence[Cell], lock: Path, say: Callable[[str], None]) -> list
         path = assets.resolve(ref, data)
         if ref in models:
             assets.check_model(ref)
+        commit = hub.commit(path)
+        if advice := pin_advice(ref, commit):
+            say(f"  {advice}")
         rows.append(
             {
                 "ref": ref,
                 "kind": "data" if data else "model",
-                "commit": hub.commit(path),
+                "commit": commit,
                 "sha256": assets.fingerprint(ref, data),
             }
         )
     write_json(lock, {"version": LOCK_VERSION, "assets": rows})
     return rows
+
+
+def pin_advice(ref: str, commit: str | None) -> str:
+    """How a reference to the hub that names no commit is pinned to the one that is here; "" where it names one."""
+    if commit is None or ref.partition("@")[2] == commit:
+        return ""
+    return f"is at commit {commit}; {ref.partition('@')[0]}@{commit} pins it"
 
 
 def check_gates(missing: Sequence[Download]) -> None:

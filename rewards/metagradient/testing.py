@@ -113,7 +113,8 @@ def oracle(model, batches, metric, optimizer, fixed_length=None, factor=1.0, wei
     model = model.eval()
     trained = [k for k, p in model.named_parameters() if p.requires_grad]
     count = sum(len(b["input_ids"]) for b in batches)
-    w = torch.ones(count, dtype=next(model.parameters()).dtype) if weights is None else weights.clone()
+    one = next(model.parameters())
+    w = torch.ones(count, dtype=one.dtype, device=one.device) if weights is None else weights.clone()
     w = w[:, None].repeat(1, batches[0]["input_ids"].shape[1] - 1) if per_token else w
     w.requires_grad_()
     params = {k: p.detach().clone().requires_grad_(p.requires_grad) for k, p in model.named_parameters()}

@@ -6,7 +6,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CORPUS = [
@@ -150,3 +153,102 @@ def write_model(folder: Path, family: str, vocabulary: dict[str, int]) -> None:
         config.bos_token_id = vocabulary[bos] if bos else None
         config.eos_token_id, config.pad_token_id = (stops if len(stops) > 1 else stops[0]), None
     model.save_pretrained(folder)
+
+
+class StandInHub:
+    """As much of the hub's HTTP interface as its client needs to fetch a snapshot, on this machine.
+
+    repos   "models/OWNER/NAME" or "datasets/OWNER/NAME" -> path -> content
+    gate    "" | "token": nobody may read without one | "licence": whatever the token
+    broken  path whose content ends in the middle
+    """
+
+    def __init__(self) -> None:
+        self.repos: dict[str, dict[str, bytes]] = {}
+        self.gate, self.broken = "", ""
+        self.asked: list[str] = []
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def add(self, kind: str, name: str, folder: Path) -> None:
+        """Serves the files of a folder as a repository."""
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self.repos[f"{kind}/{name}"] = files
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_HEAD(self) -> None:
+                self._answer(head=True)
+
+            def do_GET(self) -> None:
+                self._answer(head=False)
+
+            def _answer(self, head: bool) -> None:
+                hub.asked.append(f"{self.command} {self.path}")
+                parts = unquote(urlsplit(self.path).path).strip("/").split("/")
+                if parts == [""]:
+                    return self._send(200, b"hub", {}, head)
+                if parts[0] == "api":
+                    kind, name, what = parts[1], "/".join(parts[2:4]), parts[4:]
+                else:
+                    kind = parts.pop(0) if parts[0] == "datasets" else "models"
+                    name, what = "/".join(parts[:2]), parts[2:]
+                files = hub.repos.get(f"{kind}/{name}")
+                refused = {"X-Error-Code": "GatedRepo", "X-Error-Message": "gated"}
+                if files is None:
+                    return self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, head)
+                if "resolve" in what and (hub.gate == "licence" or (hub.gate and not self.headers["Authorization"])):
+                    return self._send(403 if self.headers["Authorization"] else 401, b"", refused, head)
+                if what[:1] == ["revision"]:
+                    if what[1] not in ("main", COMMIT):
+                        return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, head)
+                    listed = [{"rfilename": path} for path in files]
+                    known = {
+                        "id": name,
+                        "sha": COMMIT,
+                        "siblings": listed,
+                        "tags": [],
+                        "private": False,
+                        "downloads": 0,
+                    }
+                    return self._send(200, json.dumps(known).encode(), {}, head)
+                if what[:1] == ["tree"]:
+                    rows = [
+                        {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                        for path, content in files.items()
+                    ]
+                    return self._send(200, json.dumps(rows).encode(), {}, head)
+                path = "/".join(what[2:])
+                if path not in files:
+                    return self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, head)
+                content = files[path]
+                more = {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+                start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").split("-")[0])
+                if start:
+                    more["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+                self._send(206 if start else 200, content[start:], more, head, cut=path == hub.broken)
+
+            def _send(self, code: int, content: bytes, more: dict[str, str], head: bool, cut: bool = False) -> None:
+                self.send_response(code)
+                for name, value in {"Content-Length": str(len(content)), **more}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if cut and not head:
+                    self.wfile.write(content[: len(content) // 2])
+                    self.close_connection = True
+                elif not head:
+                    self.wfile.write(content)
+
+        return Handler

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -202,6 +204,29 @@ def test_a_number_that_is_none_never_reaches_an_address(
     assert hub.calls == []
 
 
+CHANGES = {
+    "improved": (0.3, 0, "| improved |"),
+    "same": (0.0, 0, "Nothing is worse"),
+    "worse": (-0.4, 1, "Worse: lambada_es / sgd_metagrad"),
+    "cannot compare": (None, 2, "| not comparable |"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_pull_request_is_told_what_a_real_diff_found(change: str, hub: type[Hub], tmp_path: Path) -> None:
+    shift, code, words = CHANGES[change]
+    grid = {"tasks": ("lambada_es",), "rewards": ("sgd_metagrad", "naive")}
+    generate(tmp_path / "reference", **grid)
+    moved = {("lambada_es", "sgd_metagrad"): shift} if shift is not None else {}
+    generate(tmp_path / "runs", **grid, shift=moved, assignments={} if shift is not None else {"grpo.lr": 0.5})
+    assert ci_benchmark.main(options(tmp_path)) == code
+    assert ci_comment.main([str(tmp_path / "site" / "comment.md")]) == 0
+    (comment,) = hub.comments
+    body = comment["body"]
+    assert body.startswith(f"{ci_comment.MARKER}\n## Benchmark") and "## Against the reference" in body
+    assert words in body and "lambada_es / naive" in body and len(body) < ci_comment.MOST
+
+
 # -------------------------------------------------------------------------------------------------------- the workflows
 
 
@@ -241,6 +266,53 @@ def test_every_script_that_a_workflow_runs_is_here() -> None:
     scripts = {found for path in WORKFLOWS for found in re.findall(r"(?:scripts/\w+\.py|\.ci/run)", path.read_text())}
     assert scripts >= {"scripts/ci_benchmark.py", "scripts/ci_comment.py", ".ci/run"}
     assert all((ROOT / script).exists() for script in scripts)
+
+
+QUICK = """
+extends: tiny
+name: quick
+settings:
+  grpo.steps: 1
+  grpo.prompts_per_step: 4
+  grpo.updates_per_step: 1
+  grpo.microbatch: 4
+  generator.max_completion_tokens: 6
+  validation.prompts: 4
+"""
+
+
+def step(workflow: str, job: str, name: str) -> dict[str, Any]:
+    (found,) = (one for one in jobs(ROOT / ".github" / "workflows" / workflow)[job]["steps"] if one.get("name") == name)
+    return found
+
+
+def test_the_steps_of_the_benchmark_run_in_clean_folders(hub: type[Hub], tmp_path: Path) -> None:
+    """As a runner does: the job's own script in a checkout, what it uploads, and the comment from another checkout."""
+    checkout, base = tmp_path / "checkout", tmp_path / "base"
+    ignored = shutil.ignore_patterns("__pycache__")
+    for folder in ("harness", "rewards", "tasks", "reports", "scripts"):
+        shutil.copytree(ROOT / folder, checkout / folder, ignore=ignored)
+    shutil.copytree(ROOT / "scripts", base / "scripts", ignore=ignored)
+    (checkout / ".venv" / "bin").mkdir(parents=True)  # in the place of the step that installs
+    python = checkout / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (checkout / "quick.yaml").write_text(QUICK)
+    bash = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c"]
+    run = step("benchmark.yml", "benchmark", "Run, report and compare")
+    given = {"PROFILE": "quick.yaml", "TASK": "lambada_es", "REWARD": "levenshtein", "SEEDS": "21"}
+    assert given.keys() == run["env"].keys()
+    env = os.environ | given | {"PYTHONPATH": str(checkout), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md")}
+    done = subprocess.run([*bash, run["run"]], cwd=checkout, env=env, capture_output=True, text=True)
+    assert done.returncode in (0, 2), done.stdout + done.stderr  # the reference has no cells of this profile
+    for kept in step("benchmark.yml", "benchmark", "Keep the report and the results")["with"]["path"].split():
+        shutil.copytree(checkout / kept, base / "artifact" / kept)
+    assert "levenshtein" in (tmp_path / "summary.md").read_text()
+    comment = step("benchmark.yml", "comment", "Comment")
+    env = os.environ | {"PYTHONPATH": ""}
+    done = subprocess.run([*bash, comment["run"]], cwd=base, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "levenshtein" in hub.comments[0]["body"] and (base / "artifact" / "site" / "index.html").is_file()
 
 
 def test_actionlint_passes() -> None:

@@ -16,7 +16,7 @@ from harness.planning.cells import Cell
 from harness.planning.shapes import shape_of
 from harness.settings.profiles import load_profile, resolve
 from harness.training.prompts import bind_template, build_prompts, encode_prompt
-from tests.helpers.hub_cache import COMMIT, HubCache
+from tests.helpers.hub_cache import COMMIT, HubCache, StandInHub, write_model, write_tokenizer
 
 ROW = {
     "llama": "meta-llama/Llama-3.2-1B-Instruct",
@@ -254,3 +254,142 @@ def test_a_head_that_is_tied_nowhere_may_not_be_missing(make_model, make_tokeniz
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(HarnessError, match="lacks lm_head.weight"):
         assets.check_model(str(tmp_path))
+
+
+# ------------------------------------------------------------------------------------------- from a hub that answers
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """A hub on this machine with a GPT-2 under "some/model", an empty cache, and no token."""
+    from huggingface_hub import constants
+
+    made = StandInHub()
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_model(folder, "gpt2", write_tokenizer(folder, "gpt2"))
+    made.add("models", "some/model", folder)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", made.address)
+    address = made.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    hub.check_reachable.cache_clear()
+    yield made
+    made.close()
+    hub.check_reachable.cache_clear()
+
+
+def test_a_model_comes_from_the_hub_once_and_works_offline(stand_in, monkeypatch):
+    from huggingface_hub import constants
+
+    path = hub.model("some/model")
+    assert hub.commit(path) == COMMIT and hub.cached("some/model") == path
+    assert any("model.safetensors" in line for line in stand_in.asked)
+    assets.check_model("some/model")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    before = len(stand_in.asked)
+    assert hub.model("some/model") == path and len(stand_in.asked) == before
+
+
+@pytest.mark.parametrize(
+    ("gate", "token", "words"),
+    [
+        ("token", None, "is gated: accept its licence at https://huggingface.co/some/model, then set HF_TOKEN"),
+        ("licence", "hf_x", "is gated and your token may not read it"),
+    ],
+)
+def test_a_gate_says_what_it_wants(gate, token, words, stand_in, monkeypatch):
+    stand_in.gate = gate
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: token)
+    with pytest.raises(HarnessError, match=words):
+        hub.model("some/model")
+
+
+@pytest.mark.parametrize(
+    ("ref", "words"),
+    [("some/other", "check the spelling"), ("some/model@v9", "no such revision"), ("some/model/x", "is no model id")],
+)
+def test_what_the_hub_does_not_have_is_said(ref, words, stand_in):
+    with pytest.raises(HarnessError, match=words):
+        hub.model(ref)
+
+
+def test_a_download_that_breaks_off_is_not_taken_for_a_model(stand_in, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
+    stand_in.broken = "model.safetensors"
+    with pytest.raises(HarnessError, match="broke off and left out the rest .*fetch` with a network, it goes on"):
+        hub.model("some/model")
+    assert hub.cached("some/model") is None, "else a plan says that it is here"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HarnessError, match="broke off"):
+        hub.model("some/model")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    stand_in.broken = ""
+    hub.model("some/model")
+    assets.check_model("some/model")
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    snapshot = tmp_path / "models--a--b" / "snapshots" / COMMIT
+    snapshot.mkdir(parents=True)
+    index = {"weight_map": {"x": "model-1-of-2.safetensors", "y": "model-2-of-2.safetensors"}}
+    (snapshot / "model.safetensors.index.json").write_text(json.dumps(index))
+    (snapshot / "model-1-of-2.safetensors").write_bytes(b"")
+    assert hub.left_out(snapshot) == ["model-2-of-2.safetensors"]
+    (snapshot / "model-2-of-2.safetensors").write_bytes(b"")
+    assert hub.left_out(snapshot) == []
+
+
+@pytest.mark.parametrize("kind", ["bert", "t5"])
+def test_what_is_no_causal_language_model_is_refused(kind, make_tokenizer, tmp_path):
+    from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
+
+    if kind == "bert":
+        small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+        model = BertForMaskedLM(BertConfig(vocab_size=260, **small))
+    else:
+        model = T5ForConditionalGeneration(
+            T5Config(vocab_size=260, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
+        )
+    model.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(HarnessError, match="does not write a text from left to right; name a causal language model"):
+        assets.check_model(str(tmp_path))
+
+
+def test_a_tokenizer_of_another_model_is_refused(make_model, make_tokenizer, tmp_path):
+    """On a GPU an id without an embedding ends the whole process."""
+    make_model("gpt2", vocab=259).save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    assets.check_model(str(tmp_path))
+    check_model.cache_clear()
+    make_model("gpt2", vocab=200).save_pretrained(tmp_path)
+    with pytest.raises(HarnessError, match="token ids up to 258, its model has embeddings for 200"):
+        assets.check_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("left", ["no padding", "nothing"])
+def test_a_tokenizer_without_padding_takes_the_end_of_text_token(left, make_model, make_tokenizer, tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = None
+    if left == "nothing":
+        tokenizer.eos_token = None
+    make_model("gpt2").save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    if left == "nothing":
+        with pytest.raises(HarnessError, match="neither a padding nor an end-of-text token"):
+            assets.check_model(str(tmp_path))
+    else:
+        assert assets.load_tokenizer(str(tmp_path)).pad_token == "<eos>"
+
+
+def test_generator_and_target_may_have_other_vocabularies(tmp_path):
+    """Texts go from one to the other, no token ids."""
+    more = {"generator__model": ROW["llama"], "target__model": ROW["gpt2"], "inner__prepend_bos": False}
+    assert quick_cell("paper", "uuid", "adam_metagrad", tmp_path, **more)["steps_done"] == 2

@@ -174,3 +174,83 @@ def test_no_clock_makes_a_device_slower_than_nothing(monkeypatch):
     monkeypatch.setattr(devices, "stopwatch", lambda: next(ticks))
     assert devices._fastest(lambda: None, False) == 0.5
     assert devices._fastest(lambda: None, False) == devices.SHORTEST
+
+
+# ------------------------------------------------------------------------------------------------- what doctor measures
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU with all of its 80 GiB free, whose driver and build fit."""
+    import torch
+
+    monkeypatch.setattr(doctor, "driver_shows", lambda: True)
+    stand_ins = {
+        "is_available": lambda: True,
+        "mem_get_info": lambda: (79 * 2**30, 80 * 2**30),
+        "get_device_capability": lambda: (9, 0),
+        "get_arch_list": lambda: ["sm_80", "sm_90"],
+        "is_bf16_supported": lambda including_emulation: True,
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    return lambda name, value: monkeypatch.setattr(torch.cuda, name, value)
+
+
+def test_a_gpu_that_is_well_is_told_in_three_lines(gpu):
+    found = {item.what: item for item in doctor._gpu()}
+    assert found["gpu"].found == "compute capability 9.0, CUDA build 13.0"
+    assert found["gpu memory"].found == "79.0 of 80.0 GiB free" and found["bfloat16"].found == "yes"
+    assert not any(item.advice for item in found.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("is_available", lambda: False, "torch is built for CUDA 13.0; update the driver"),
+        ("mem_get_info", lambda: (20 * 2**30, 80 * 2**30), "other processes hold the rest"),
+        ("get_device_capability", lambda: (12, 0), "install a build for sm_120"),
+        ("is_bf16_supported", lambda including_emulation: False, "generator.dtype=float32"),
+    ],
+)
+def test_what_a_gpu_lacks_is_said(name, value, words, gpu):
+    gpu(name, value)
+    assert any(words in item.advice for item in doctor._gpu())
+
+
+def test_a_cpu_build_beside_a_driver_is_said(gpu, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.version, "cuda", None)
+    gpu("is_available", lambda: False)
+    assert [item.advice for item in doctor._gpu()] == ["install a CUDA build of torch"]
+    monkeypatch.setattr(doctor, "driver_shows", lambda: False)
+    assert doctor._gpu() == []
+
+
+def test_access_to_the_hub_is_tried_where_something_is_missing(monkeypatch):
+    from huggingface_hub import constants, errors
+
+    said = lambda: {item.found: item.advice for item in doctor._hub(grid("paper", ["uuid"]))}
+    assert said() == {"offline (HF_HUB_OFFLINE)": ""}
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    assert "HF_HUB_OFFLINE=1" in said()["no answer from http://127.0.0.1:9"]
+    monkeypatch.setattr(hub, "check_reachable", lambda place: None)
+    monkeypatch.setattr("huggingface_hub.auth_check", lambda repo: None)
+    assert any("Llama-3.2-1B-Instruct@" in found and "open to your token" in found for found in said())
+
+    def closed(repo):
+        raise errors.GatedRepoError.__new__(errors.GatedRepoError)
+
+    monkeypatch.setattr("huggingface_hub.auth_check", closed)
+    assert any("accept its licence" in advice for advice in said().values())
+    assert [item.found for item in doctor._hub(grid("tiny", ["uuid"]))] == ["not needed"]
+
+
+def test_assets_that_no_commit_pins_are_named():
+    (found,) = doctor._pins(grid("paper", ["lambada_es"], ["embedding"]))
+    assert "Tristan/lambada_openai_custom_splits/es; " in found.found and "Llama" not in found.found
+    assert fetch.pin_advice("a/b", "c0ffee") == "is at commit c0ffee; a/b@c0ffee pins it"
+    assert fetch.pin_advice("a/b@c0ffee", "c0ffee") == fetch.pin_advice("./folder", None) == ""
