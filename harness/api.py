@@ -176,7 +176,7 @@ def paper(
         if run and (fitting is None or name in fitting.run) and not all(cell.unsupported for cell in found):
             _run_cells(found, place, workers, threads, policy, "none", progress)
     folder = place / next(iter(parts.values()))[0].profile
-    stored = [(cell, record) for cell in find_cells(folder) if (record := cell.read())] if folder.exists() else []
+    stored = [(cell, record) for cell in find_cells(folder) if (record := _whole(cell))] if folder.exists() else []
     identities = {name: frozenset(cell.record().identity for cell in found) for name, found in parts.items()}
     decided = claims.decide(chosen, stored, folder.name, identities)
     if processes.rank() == 0:
@@ -184,6 +184,16 @@ def paper(
         write_atomic(folder / "claims.md", claims.markdown(decided))
     everyone = frozenset().union(*identities.values())
     return Claims(decided, Results(folder, everyone), folder)
+
+
+def _whole(cell: StoredCell) -> CellRecord | None:
+    """Its record; None where that cannot be used: such a cell decides nothing."""
+    from harness.store.damage import DamagedError
+
+    try:
+        return cell.read()
+    except DamagedError:
+        return None
 
 
 def suite_cells(

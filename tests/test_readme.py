@@ -30,3 +30,15 @@ def test_every_file_the_readme_names_exists():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     linked = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     assert [link for link in linked if not (ROOT / link).exists()] == []
+
+
+def test_the_table_is_the_references():
+    """Every row that the study makes stands in the README as it is."""
+    from harness.store.frames import load
+    from reports import summary, tables
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    wide, _ = load(ROOT / "reports" / "studies" / "reference")
+    (block,) = summary.blocks(wide)
+    rows = [line for line in tables.markdown_block(block).splitlines() if line.startswith("| ")]
+    assert len(rows) > len(REWARDS.names()) and [row for row in rows if row not in text] == []

@@ -333,3 +333,20 @@ def test_the_page_shows_claims_as_text(decided_runs, tmp_path) -> None:
     assert 'id="panel-claims"' in page and "&lt;b&gt;it&lt;/b&gt; moves" in page and "<b>it" not in page
     assert "0.5 [0.4 .. 0.6]" in page
     assert "## Claims: paper" in (tmp_path / "site" / "report.md").read_text()
+
+
+def test_a_damaged_cell_decides_nothing(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check = {"kind": "value", "part": "norm", "task": "norm", "reward": "naive", "at_least": -1e9}
+    data = {
+        "name": "mine",
+        "summary": "",
+        "parts": [{"name": "norm", "task": "norm", "reward": "naive", "set": LITTLE}],
+        "claims": [{"id": "c", "says": "it", "check": check}],
+    }
+    (tmp_path / "mine.yaml").write_text(json.dumps(data))
+    (cell,) = api.suite_cells(load_suite("mine.yaml"))["norm"]
+    folder = tmp_path / "runs" / "tiny" / "norm" / "naive" / f"seed0-{cell.record().identity}"
+    folder.mkdir(parents=True)
+    (folder / "cell.json").write_text("{")
+    assert [each.verdict for each in api.paper(suite="mine.yaml", run=False, progress=False).found] == ["not run"]
