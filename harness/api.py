@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.suites.suite import Suite
     from harness.tuning.outcome import Choice
     from harness.workers.executor import Event, Executor
+    from harness.workers.merge import Merged
     from reports import signals as judging
     from reports.claims import Found
     from reports.figures import Style
@@ -383,6 +384,20 @@ def report(runs: str | Path | Results = "runs", out: str | Path = "site", *, ref
     from reports import site
 
     return site.build(runs._root if isinstance(runs, Results) else Path(runs), Path(out), reference=reference)
+
+
+def merge(places: Sequence[str | Path], out: str | Path, *, progress: Console | bool = True) -> Merged:
+    """Puts results of several machines into one folder, as `python -m harness merge` does, and writes their tables:
+    what was copied, what was there already and what is in conflict (harness/workers/merge.py)."""
+    from harness.workers.merge import merge as joined
+    from reports.store import store_tables
+
+    found = joined([Path(place) for place in places], Path(out), _say(progress))
+    for profile in sorted(
+        path for path in Path(out).iterdir() if path.is_dir() and next(path.rglob("cell.json"), None)
+    ):
+        store_tables(profile)
+    return found
 
 
 def load(place: str | Path = "runs") -> Results:

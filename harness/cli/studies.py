@@ -1,4 +1,4 @@
-"""The commands that keep and repeat results: `rerun` and `pack`. Added to the application by harness.cli.app."""
+"""The commands that keep, join and repeat results: `rerun`, `pack`, `merge`. Added to the app by harness.cli.app."""
 
 from __future__ import annotations
 
@@ -80,6 +80,29 @@ def add_to(app: typer.Typer, console: Console) -> None:
             say(f"{len(kept)} kept generators were left out: a study holds none, so they stay where they are.")
         if left_out:
             say(f"{left_out} cells have not ended and were left out.")
+
+    @app.command()
+    def merge(
+        places: Annotated[
+            list[Path], typer.Argument(metavar="RUNS...", help="Results folders, of several machines say.")
+        ],
+        out: Annotated[Path, typer.Option("--out", help="The folder that holds them all; made if missing.")],
+    ) -> None:
+        """Put results from several places into one folder. A cell that lies in several is kept once; a finished one
+        goes before an unfinished one; where two say other numbers, both are named and what was there first stays.
+
+        Exit code 0; 1 where some differ; 2 where something could not be used."""
+        from harness import api
+
+        say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
+        found = api.merge(places, out, progress=False)
+        say(f"{out}: {found.copied} copied, {found.same} there already, {len(found.conflicts)} in conflict.")
+        for line in found.conflicts:
+            say(f"Conflict: {line}; what was there first stays.")
+        for line in found.left_out:
+            say(f"Left out: {line}.")
+        if found.conflicts or found.left_out:
+            raise typer.Exit(1 if found.conflicts else 2)
 
 
 def _contact(text: str) -> Contact:
