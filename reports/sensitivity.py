@@ -32,8 +32,8 @@ LEGEND = (
     "Every value was tried on the same seeds. Chosen is the best median at the last validation, of equally good ones "
     f"the middle. The usable range holds the tried values around it that reach {USABLE:.0%} of its gain over the "
     "untuned generator without a gap; its width is in powers of ten, 0 where a single value does. What lies between "
-    "tried values is not known, so the true range may be wider. Where a headline is measured on a target that is trained "
-    "with the very setting, as a norm's change under its learning rate, larger values move it by themselves."
+    "tried values is not known, so the true range may be wider. Where a headline is measured on a target that is "
+    "trained with the very setting, as a norm's change under its learning rate, larger values move it by themselves."
 )
 
 
