@@ -72,7 +72,8 @@ PLATFORMS = ("2_34", "2_28", "2_27", "2_24", "2_17")
 MOST_BYTES = 64 * 2**20
 """What may be carried, the checkout and the wheels together."""
 SMALL_GPU = 110 * 2**30
-"""Below it the paper's inner microbatch of 64 texts does not fit beside Llama-3.2-1B's metagradient."""
+"""Below it the paper's inner microbatches do not fit (64 texts of Llama-3.2-1B, 128 of GPT-2); then these."""
+SMALL_MICROBATCH = {"lambada_es": 16, "67": 32}
 MAIN_REWARDS = ("embedding", "fasttext", "levenshtein", "adam_metagrad", "naive", "sgd_metagrad")
 SEED = 21
 """Of the main job: the reference's first."""
@@ -232,8 +233,8 @@ def phases_steps(visit: Visit) -> list[Step]:
             words[-1] = "64"
             short = ["generator.max_prompt_tokens=24", "generator.max_completion_tokens=8", "inner.max_tokens=8"]
             words += ["--passages", "8", *(word for setting in short for word in ("--set", setting))]
-        if name == "lambada_es" and 0 < visit.machine.get("memory", 0) < SMALL_GPU:
-            words += ["--set", "inner.microbatch=16"]
+        if 0 < visit.machine.get("memory", 0) < SMALL_GPU:
+            words += ["--set", f"inner.microbatch={SMALL_MICROBATCH[name]}"]
         out = ["--out", str(visit.work / f"phases_{name}")]
         steps.append(Step(name, visit.python("scripts/bench_phases.py", *words, *out)))
     return steps
