@@ -181,9 +181,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def main_read(visit: Visit) -> tuple[list[Row], str]:
     found = {record["reward"]: record for record in records(visit.work / "main")}
-    reference = ROOT / "reports" / "studies" / "reference" / "cells.jsonl"
-    stored = [json.loads(line) for line in reference.read_text(encoding="utf-8").splitlines() if line]
-    known = {record["reward"]: record for record in stored if record["seed"] == SEED}
+    known = visit.machine.get("reference", {})
     lines = [
         "| reward | here | CPU reference | seconds here | CPU | status |",
         "| --- | ---: | ---: | ---: | ---: | --- |",
@@ -362,6 +360,7 @@ PIECES = [
 
 LOOK = """
 import json, os, sys
+from pathlib import Path
 import torch, transformers
 gpu = torch.cuda.is_available()
 found = {"torch": torch.__version__, "transformers": transformers.__version__, "python": sys.version.split()[0]}
@@ -384,13 +383,19 @@ try:
     found["hub"] = True
 except HarnessError:
     found["hub"] = False
+from harness.store.frames import find_cells
+known = [cell.read() for cell in find_cells(Path("reports/studies/reference"))]
+seed = int(sys.argv[1])
+found["reference"] = {
+    record.reward: {"headline": record.headline, "seconds": record.seconds} for record in known if record.seed == seed
+}
 print(json.dumps(found))
 """
 
 
 def look(visit: Visit) -> dict[str, Any] | None:
     """What the machine is; None where the project cannot be imported."""
-    looked = run(visit.python("-c", LOOK), environment(visit.cpu), 300)
+    looked = run(visit.python("-c", LOOK, str(SEED)), environment(visit.cpu), 300)
     if looked.code == 0:
         return json.loads(looked.output.strip().splitlines()[-1])
     print(looked.output[-TAIL:], file=sys.stderr)
@@ -621,6 +626,7 @@ def stand_in(folder: Path, divisor: int) -> int:
     import torch
 
     from harness.planning.shapes import shape_of
+    from harness.store.lines import as_lines
     from scripts.bench_phases import NAMES, random_model, text, words
 
     torch.manual_seed(0)
@@ -628,8 +634,7 @@ def stand_in(folder: Path, divisor: int) -> int:
     random_model(shape, "sdpa").save_pretrained(folder / "model")
     words(shape.vocab).save_pretrained(folder / "model")
     for name, count, length in (("articles", 256 + 64, 200), ("references", 600, 40)):
-        rows = [json.dumps({"text": f"{text(length, shape.vocab, seed)}"}) for seed in range(count)]
-        write(folder / f"{name}.jsonl", "\n".join(rows) + "\n")
+        write(folder / f"{name}.jsonl", as_lines({"text": text(length, shape.vocab, seed)} for seed in range(count)))
     return 0
 
 
