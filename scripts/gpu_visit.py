@@ -397,7 +397,7 @@ def look(visit: Visit) -> dict[str, Any] | None:
     """What the machine is; None where the project cannot be imported."""
     looked = run(visit.python("-c", LOOK, str(SEED)), environment(visit.cpu), 300)
     if looked.code == 0:
-        return json.loads(looked.output.strip().splitlines()[-1])
+        return json.loads(looked.output.strip().rpartition("\n")[2])
     print(looked.output[-TAIL:], file=sys.stderr)
     return None
 
