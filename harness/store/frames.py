@@ -175,6 +175,7 @@ def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
     for phase in ("generation", "reward", "update", "validation"):
         row[f"flops_{phase}"] = record.flops.get(phase, math.nan)
         row[f"floor_seconds_{phase}"] = record.floor_seconds.get(phase, math.nan)
+    row["rollouts_by"] = record.settings.get("generator", {}).get("backend")
     row["notes"] = "; ".join(record.notes)
     row["peak_memory_bytes"] = record.peak_memory_bytes
     row["device_memory_bytes"] = record.device_memory_bytes

@@ -447,11 +447,22 @@ def _true_positions(module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[t
 
 
 def _vllm(generator: GeneratorSettings) -> dict[str, Any]:
-    """TRL's own settings of vLLM inside the training process; asleep while something else works."""
+    """TRL's own settings of vLLM inside the training process: asleep while something else works, given the weights anew
+    after every step, and corrected for its sampling probabilities, which are those of other kernels than the
+    trainer's."""
     from harness.training.generation import check_backend
 
     check_backend(generator)
     if generator.backend == "transformers":
         return {}
     length = generator.max_prompt_tokens + generator.max_completion_tokens
-    return {"use_vllm": True, "vllm_mode": "colocate", "vllm_enable_sleep_mode": True, "vllm_max_model_length": length}
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_enable_sleep_mode": True,
+        "vllm_max_model_length": length,
+        # TRL's defaults, named: a rollout whose probability differs more than threefold does not count.
+        "vllm_importance_sampling_correction": True,
+        "vllm_importance_sampling_mode": "sequence_mask",
+        "vllm_importance_sampling_clip_max": 3.0,
+    }

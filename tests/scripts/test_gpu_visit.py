@@ -36,7 +36,7 @@ def stored(folder: Path, piece: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("piece", [piece.name for piece in gpu_visit.PIECES])
 def test_every_piece_runs_in_its_smallest_form_and_once(piece, tmp_path, monkeypatch):
-    assert visit(tmp_path, "--cpu", "--tiny", "--only", piece) == 0, stored(tmp_path, piece)
+    assert visit(tmp_path, "--cpu", "--tiny", "--minutes", "60", "--only", piece) == 0, stored(tmp_path, piece)
     result = stored(tmp_path, piece)
     assert result["status"] == "done" and result["rows"], result
     page = (tmp_path / "out" / "README.md").read_text()

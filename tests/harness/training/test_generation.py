@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.contracts import HarnessError
 from harness.settings.schema import GeneratorSettings
-from harness.training import generation
+from harness.training import generation, grpo
 from harness.training.decoding import inverse_cdf
 from harness.training.generation import Bfloat16Copy, arrange, check_backend, sample, stop_tokens, uniforms
 
@@ -141,3 +144,80 @@ def test_vllm_that_is_not_there_is_a_sentence():
     check_backend(settings())
     with pytest.raises(HarnessError, match=r"dpg-harness\[vllm\]|CUDA"):
         check_backend(settings(backend="vllm"))
+
+
+# ---------------------------------------------------------------------------------------------------------------- vLLM
+
+
+class StandInVllm:
+    """TRL's interface to vLLM, with the model itself behind it. `log` notes when weights came and rollouts went."""
+
+    log: list[tuple[str, float]] = []
+
+    def __init__(self, model, args=None, **settings) -> None:
+        self.model, self.settings = model, settings
+
+    def _weight(self) -> float:
+        return float(sum(parameter.detach().double().sum() for parameter in self.model.parameters()))
+
+    def sync_weights(self) -> None:
+        self.synced = self._weight()
+        self.log.append(("weights", self.synced))
+
+    def generate(self, prompts, images, num_generations, profiler=None):
+        assert self.synced == self._weight(), "rollouts of older weights"
+        self.log.append(("rollouts", self.synced))
+        ids = [[i % 200, 7, 257] for i in range(len(prompts))]
+        return prompts, ids, [[[-5.0]] * 3 for _ in prompts], [[[token] for token in row] for row in ids]
+
+
+def test_vllm_in_the_training_process_has_the_weights_of_every_step(quick, make_cell, tmp_path, monkeypatch):
+    """As far as a machine without vLLM goes: TRL's own calls, a stand-in for its engine."""
+    from trl.trainer import grpo_config, grpo_trainer
+
+    from harness.cell import run_cell
+    from harness.store.frames import load
+
+    monkeypatch.setattr(generation, "check_backend", lambda settings: None)
+    monkeypatch.setattr(grpo_trainer, "VLLMGeneration", StandInVllm)
+    monkeypatch.setattr(StandInVllm, "log", [])
+    given = quick("llama", generator__backend="vllm", grpo__steps=3, grpo__updates_per_step=2, grpo__lr=0.01)
+    record = run_cell(make_cell("uuid", "naive", given), tmp_path, lambda event: None)
+    assert (record.status, record.reason) == ("done", "")
+    assert [what for what, _ in StandInVllm.log] == ["weights", "rollouts"] * 3
+    assert len({weight for _, weight in StandInVllm.log}) == 3, "every step has its own weights"
+    assert load(tmp_path)[0]["rollouts_by"].tolist() == ["vllm"]
+    fields = grpo_config.GRPOConfig.__dataclass_fields__
+    asked = grpo._vllm(settings(backend="vllm"))
+    assert asked.keys() <= fields.keys() and asked["vllm_importance_sampling_correction"] is True
+
+
+def test_what_trl_asks_of_vllm_is_what_the_installed_one_takes():
+    """Read from the sources: vLLM itself needs a GPU to be imported."""
+    import importlib.util
+
+    import trl
+
+    found = importlib.util.find_spec("vllm")
+    if found is None:
+        pytest.skip("vllm is not installed (pip install 'dpg-harness[vllm]')")
+    folder = Path(found.submodule_search_locations[0])
+    ours = ast.parse((Path(trl.__file__).parent / "generation" / "vllm_generation.py").read_text())
+    named = lambda node: getattr(node.func, "id", getattr(node.func, "attr", ""))
+    calls = [node for node in ast.walk(ours) if isinstance(node, ast.Call)]
+
+    def classes(file: str) -> dict[str, ast.ClassDef]:
+        tree = ast.parse((folder / file).read_text())
+        return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+
+    fields = lambda kind: {node.target.id for node in kind.body if isinstance(node, ast.AnnAssign)}
+    llm, engine = classes("entrypoints/llm.py")["LLM"], classes("engine/arg_utils.py")["EngineArgs"]
+    (start,) = (node for node in llm.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
+    takes = {argument.arg for argument in (*start.args.args, *start.args.kwonlyargs)} | fields(engine)
+    (made,) = (node for node in calls if named(node) == "LLM")
+    assert {word.arg for word in made.keywords} <= takes
+    sampled = classes("sampling_params.py")["SamplingParams"]
+    assert {"n", "temperature", "top_p", "top_k", "min_p", "max_tokens", "logprobs"} <= fields(sampled)
+    offline = "".join(path.read_text() for path in (folder / "entrypoints").rglob("*.py"))
+    for method in ("generate", "sleep", "wake_up", "reset_prefix_cache"):
+        assert f"def {method}(" in offline
