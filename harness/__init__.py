@@ -15,9 +15,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import Results, Several, Signals, fidelity, generate, load, report, reward, run
+    from harness.api import (
+        Evaluations,
+        Results,
+        Several,
+        Signals,
+        evaluate,
+        fidelity,
+        generate,
+        load,
+        report,
+        reward,
+        run,
+    )
 
-__all__ = ["Results", "Several", "Signals", "fidelity", "generate", "load", "report", "reward", "run"]
+__all__ = [
+    "Evaluations",
+    "Results",
+    "Several",
+    "Signals",
+    "evaluate",
+    "fidelity",
+    "generate",
+    "load",
+    "report",
+    "reward",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError, unknown
+from harness.evaluation import records as trials
 from harness.signals import records
 from harness.store.atomic import csv_text, write_atomic
 from harness.store.frames import load
-from reports import answer, figures, gather, markdown, signals, stats, style, summary, svg, tables
+from reports import answer, evaluations, figures, gather, markdown, signals, stats, style, summary, svg, tables
 from reports.stats import Comparison
 from reports.summary import Block, Row
 
@@ -68,14 +69,18 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
 
     paper = figures.task_figures(curves)
     clock = figures.wall_clock(blocks, curves)
-    judged = signals.rows(records.load(runs))
+    judged, worth = signals.rows(records.load(runs)), evaluations.rows(trials.load(runs))
     images = gather.drawn(wide)
-    page = _page(wide, blocks, compared, reference, [*paper, *([clock] if clock else [])], curves, judged, images)
+    shown = [*paper, *([clock] if clock else [])]
+    page = _page(wide, blocks, compared, reference, shown, curves, judged, worth, images)
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
         text += f"\n## Signals before any RL\n\n{signals.markdown(judged)}"
         write_atomic(out / "data" / "signals.csv", csv_text(signals.frame(judged)))
+    if worth:
+        text += f"\n## What the data is worth\n\n{evaluations.markdown(worth)}"
+        write_atomic(out / "data" / "evaluation.csv", csv_text(evaluations.frame(worth)))
     write_atomic(out / "report.md", text)
     write_atomic(out / "summary.md", markdown.short(blocks, compared, reference))
     _write_data(wide, long, compared, runs, out / "data")
@@ -97,6 +102,7 @@ def _page(
     paper: list[figures.Figure],
     curves: figures.Curves,
     judged: list[signals.Row],
+    worth: list[evaluations.Row],
     images: gather.Drawn,
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -142,6 +148,8 @@ def _page(
         curves=figures.learning_curves(curves),
         signals=signal_tables(judged),
         signals_legend=signals.legend(judged),
+        worth=worth_tables(worth),
+        worth_legend=evaluations.legend(worth),
         pictures=shown,
         pictures_left_out=left_out,
         pictures_missing=images.missing,
@@ -248,6 +256,27 @@ def signal_tables(found: list[signals.Row]) -> list[tuple[str, list[str], list[l
             lines.append([*cells, Cell(row.status, row.status)])
         made.append((title, ["signal", *signals.COLUMNS, "status"], lines))
     return made
+
+
+def worth_tables(found: list[evaluations.Row]) -> list[tuple[str, list[str], list[list[Cell]]]]:
+    """The same of what the data are worth."""
+    made = []
+    for title, block in evaluations.blocks(found):
+        lines = []
+        for row in block:
+            texts = [text.partition(" [") for text in evaluations.cells(block, row)[:-1]]
+            cells = [Cell(text, _number(text), ends.rstrip("]")) for text, _, ends in texts]
+            lines.append([*cells, Cell(row.status, row.status)])
+        made.append((title, evaluations.columns(block), lines))
+    return made
+
+
+def _number(text: str) -> str | float:
+    """What a column sorts a cell's text by."""
+    try:
+        return float(text.rstrip("%"))
+    except ValueError:
+        return "" if text == "-" else text
 
 
 def untuned(block: Block) -> list[Cell]:
