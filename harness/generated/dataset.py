@@ -325,6 +325,8 @@ def _asked(source: Source, found: list[str], file: str, wanted: int, seed: int, 
 
 def _manifest(folder: Path) -> dict[str, Any] | None:
     """What is said of the data set in `folder`; None where there is none. Raises DamagedError."""
+    if not folder.is_dir():
+        return None
     try:
         with reading(folder / MANIFEST, folder, ADVICE) as path:
             data = read_json(path)
@@ -399,8 +401,8 @@ def _card(source: Source, made: Mapping[str, Any], asked: Mapping[str, Any]) -> 
     ]
     return (
         front_matter(front)
-        + f"\n# Training texts by {escape(source.name)}\n\nSynthetic: a language model rewrote articles. Columns: `text`, "
-        " `prompt_id` (of the article), `tokens`, `seed`, `finish` (`stop`, or `length` where it was cut), "
+        + f"\n# Training texts by {escape(source.name)}\n\nSynthetic: a language model rewrote articles. "
+        "Columns: `text`, `prompt_id` (of the article), `tokens`, `seed`, `finish` (`length`: it was cut), "
         "`source`, `row`.\n\n"
         + facts(rows)
         + f"\nThe generator's base model: {base_note(settings.generator.model)}\n\nHow rows were drawn:\n\n"

@@ -85,6 +85,8 @@ def write_generator(place: Path, model: PreTrainedModel, settings: GeneratorSett
         top_p=1.0,
         max_new_tokens=settings.max_completion_tokens,
     )
+    drawing._from_model_config = False
+    model.config.use_cache = True  # the trainer switched it off
     with whole_folder(place) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -62,6 +62,93 @@ def test_rollouts_are_kept_with_what_they_earned_and_where_they_come_from(keep, 
     assert set(kept["finish"]) <= {"stop", "length"} and kept["title"].str.startswith("Article number").all()
 
 
+@pytest.mark.parametrize(
+    ("family", "tied", "dtype"),
+    [("gpt2", True, "float32"), ("llama", False, "float32"), ("llama", True, "bfloat16"), ("qwen", False, "bfloat16")],
+)
+def test_the_generator_is_kept_as_it_was_trained(
+    family, tied, dtype, quick, make_model, make_tokenizer, tmp_path, monkeypatch
+):
+    """What transformers loads gives the trainer's logits to the last bit, and a further cell starts from it."""
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from harness.assets import fingerprint
+    from harness.training.grpo import GeneratorTrainer
+
+    model = tmp_path / "base"
+    make_model(family, tied=tied).save_pretrained(model)
+    template = "{{ day }}: {% for message in messages %}{{ message['content'] }}{% endfor %}"
+    make_tokenizer(template).save_pretrained(model)
+    changes = quick(generator__dtype=dtype, generator__template_values={"day": "Monday"}, generator__temperature=0.8)
+    changes |= {"generator.model": str(model), "grpo.lr": 0.01}
+    trainers = []
+    train = GeneratorTrainer.train
+    monkeypatch.setattr(GeneratorTrainer, "train", lambda self, **more: trainers.append(self) or train(self, **more))
+    record = run_cell(make_cell("norm", "naive", changes), tmp_path / "runs", ignore)
+    assert record.status == "done", record.reason
+    folder = CellStore.of(tmp_path / "runs", record).folder / "generator"
+    assert record.generator_sha256 == fingerprint(str(folder)) and record.generator_step == 2
+    kept = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert {weight.dtype for weight in kept.parameters()} == {getattr(torch, dtype)}
+    assert (kept.get_output_embeddings().weight is kept.get_input_embeddings().weight) == tied
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert ("lm_head.weight" in file.keys()) == (not tied)
+    trained = trainers[0].accelerator.unwrap_model(trainers[0].model)
+    trained = trained if dtype == "float32" else trainers[0]._bfloat16_copy.current()
+    ids = torch.tensor([[65, 66, 67, 68]])
+    with torch.no_grad():
+        assert torch.equal(kept.eval()(ids).logits, trained.eval()(ids).logits)
+        assert not torch.equal(kept(ids).logits, load_model(str(model), dtype=dtype)(ids).logits)
+    tokenizer, drawing = AutoTokenizer.from_pretrained(folder), kept.generation_config
+    chat = [{"role": "user", "content": "Say"}]
+    assert tokenizer.apply_chat_template(chat, tokenize=False) == "Monday: Say"
+    assert (drawing.do_sample, drawing.temperature, drawing.max_new_tokens, drawing.top_p) == (True, 0.8, 12, 1.0)
+    assert kept.config.use_cache
+    card = (folder / "README.md").read_text()
+    assert record.identity in card and str(tmp_path) not in card + (folder / "config.json").read_text()
+    further = run_cell(
+        make_cell("norm", "naive", changes | {"generator.model": str(folder), "grpo.steps": 1}),
+        tmp_path / "more",
+        ignore,
+    )
+    assert further.status == "done" and further.assets[str(folder)] == record.generator_sha256
+
+
+def test_no_generator_is_kept_where_none_is_asked_for(quick, tmp_path):
+    record = run_cell(make_cell("norm", "naive", quick(keep__generator="none")), tmp_path, ignore)
+    assert record.status == "done" and (record.generator_step, record.generator_sha256) == (None, "")
+    assert not (CellStore.of(tmp_path, record).folder / "generator").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Exception("I/O (os error 28)")])
+def test_a_generator_that_cannot_be_written_stops_the_run_and_is_written_by_the_next(
+    error, quick, tmp_path, monkeypatch
+):
+    """With the words of the system, and of a library that is written in Rust."""
+    from transformers import PreTrainedModel
+
+    from harness.store.atomic import StorageError
+
+    def full(self, folder, **more):
+        (Path(folder) / "model.safetensors").write_bytes(b"half")
+        raise error
+
+    cell = make_cell("norm", "naive", quick(grpo__checkpoint_every=1))
+    with monkeypatch.context() as patch, pytest.raises(StorageError, match="generator: .*make room"):
+        patch.setattr(PreTrainedModel, "save_pretrained", full)
+        run_cell(cell, tmp_path, ignore)
+    store = CellStore.of(tmp_path, cell.record())
+    assert store.read().status == "running" and not list(store.folder.glob("*generator*"))
+    left = store.folder / ".generator.x.tmp" / "new"
+    left.mkdir(parents=True)  # what a kill in the midst of it leaves
+    (left / "model.safetensors").write_bytes(b"half")
+    (store.folder / "generator").mkdir()  # and one between its name and the record
+    record = run_cell(cell, tmp_path, ignore)
+    assert record.status == "done" and (store.folder / "generator" / "model.safetensors").is_file()
+    assert not list(store.folder.glob(".*"))
+
+
 def test_many_sampled_texts_are_a_table(quick, tmp_path):
     changes = quick(validation__samples=99, validation__prompts=20, grpo__steps=1)
     cell = make_cell("lambada_es", "levenshtein", changes)

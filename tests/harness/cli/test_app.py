@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import signal
@@ -14,11 +15,11 @@ import pytest
 
 from harness.assets.models import load_model
 from harness.contracts import HarnessError
-from harness.machine.terminal import inert
+from harness.machine.terminal import Terminal, inert
 from harness.settings.profiles import parse_assignment
 from harness.store.frames import load
 from harness.store.record import CellStore
-from harness.workers.progress import TimeLeft, about
+from harness.workers.progress import TimeLeft, TokenProgress, about
 from tests.helpers.command import ROOT, flags, run_harness, start_harness
 
 
@@ -85,6 +86,25 @@ def test_the_time_left_follows_the_plan_and_then_the_clock(make_cell, quick):
     assert time.left() == pytest.approx(40.0)
     time.ended(cells[2])
     assert time.left() is None and about(61) == "60 s" and about(400) == "7 min"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_tokens_are_shown_as_they_come_with_how_fast(terminal):
+    out, clock = io.StringIO(), [0.0]
+    console = Terminal(file=out, width=120, force_terminal=terminal)
+    with TokenProgress(console, lambda: clock[0]) as shown:
+        for tokens, drawn in ((1000, 0), (2000, 1000), (3000, 2000), (4100, 3100)):
+            clock[0] += 20.0
+            shown({"event": "rows", "rows": tokens // 10, "tokens": tokens, "of": 4000, "drawn": drawn})
+    text = out.getvalue()
+    if terminal:
+        assert "4000/4000" in text and "39 tokens/s" in text
+    else:
+        lines = [line[9:] for line in text.splitlines()]
+        assert lines == [
+            "2,000 of 4,000 tokens in 200 rows, 25 tokens/s",
+            "4,100 of 4,000 tokens in 410 rows, 39 tokens/s",
+        ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])

@@ -162,6 +162,7 @@ def test_dry_run_prints_the_plan_without_any_model(tmp_path, monkeypatch, capsys
         "huggingface.co/meta-llama",
         "H200",
         " h",
+        "14.8 GB for the generators that are kept",  # six of 1.24e9 weights in bfloat16
     ):
         assert words in shown
     assert list(tmp_path.iterdir()) == []

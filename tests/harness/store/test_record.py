@@ -9,7 +9,7 @@ import pytest
 
 from harness.contracts import HarnessError
 from harness.settings.profiles import load_profile, resolve
-from harness.store.atomic import write_atomic
+from harness.store.atomic import StorageError, whole_folder, write_atomic
 from harness.store.frames import find_cells, load
 from harness.store.record import CellRecord, CellStore, identity
 
@@ -63,7 +63,7 @@ def test_task_reward_seed_and_asset_content_change_the_identity():
 def test_what_cannot_change_numbers_leaves_the_identity():
     base = identity("t", "r", 0, settings(), ASSETS)
     assert identity("t", "r", 0, settings(**{"validation.samples": 99, "inner.memory_budget": 10**9}), ASSETS) == base
-    assert identity("t", "r", 0, settings(**{"keep.rollouts": "all"}), ASSETS) == base
+    assert identity("t", "r", 0, settings(**{"keep.rollouts": "all", "keep.generator": "none"}), ASSETS) == base
     moved = {("elsewhere" if ref == "embedded:target" else ref): content for ref, content in ASSETS.items()}
     assert identity("t", "r", 0, settings(**{"target.model": "elsewhere"}), moved) == base
 
@@ -151,6 +151,29 @@ def test_a_record_without_flops_is_read_and_has_none(tmp_path):
     assert store.read().flops == {}
     wide, _ = load(tmp_path)
     assert wide.loc[0, ["flops_update", "floor_seconds_update"]].isna().all()
+
+
+def test_a_record_of_a_cell_that_could_keep_no_generator_is_read(tmp_path):
+    """As version 2 stored them."""
+    store = CellStore.of(tmp_path, make())
+    store.write(make())
+    path = store.folder / "cell.json"
+    data = {name: value for name, value in json.loads(path.read_text()).items() if not name.startswith("generator_")}
+    path.write_text(json.dumps(data | {"schema_version": 2}))
+    assert (store.read().generator_step, store.read().generator_sha256) == (None, "")
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path):
+    place = tmp_path / "model"
+    with whole_folder(place) as new:
+        (new / "a").write_text("old")
+    with pytest.raises(StorageError, match="No space left"), whole_folder(place) as new:
+        (new / "a").write_text("half")
+        raise OSError(28, "No space left on device")
+    assert (place / "a").read_text() == "old"
+    with whole_folder(place) as new:
+        (new / "b").write_text("new")
+    assert [path.name for path in place.iterdir()] == ["b"] and [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_every_older_schema_has_its_migration():

@@ -99,6 +99,47 @@ def test_a_cut_cell_ends_as_if_it_had_not_been_cut(case, quick, make_cell, tmp_p
     assert not list(tmp_path.rglob("checkpoints")) and not list(tmp_path.rglob(".*"))
 
 
+@pytest.mark.parametrize("direction", ["higher", "lower"])
+def test_a_cut_cell_still_knows_its_best_generator(direction, quick, make_cell, tmp_path, monkeypatch):
+    """Headlines by step: the best, the first of two, comes before the checkpoint that the cell goes on from."""
+    from dataclasses import replace
+
+    from safetensors.torch import load_file
+
+    from harness.training.generation import write
+    from tasks.norm import Norm
+
+    step, sign = [0], 1 if direction == "higher" else -1
+    evaluate = Norm.evaluate
+
+    def evaluated(self, rollouts, inner):
+        found = evaluate(self, rollouts, inner)
+        value = sign * {0: 9.0, 1: 1.0, 2: 5.0, 3: 2.0, 4: 5.0, 5: 3.0}[step[0]]
+        return replace(found, values=dict.fromkeys(found.values, value))
+
+    def noted(*given, seed, **more):
+        step[0] = seed % 10_000
+        return write(*given, seed=seed, **more)
+
+    monkeypatch.setattr(Norm, "headline", replace(Norm.headline, direction=direction))
+    monkeypatch.setattr(Norm, "evaluate", evaluated)
+    monkeypatch.setattr("harness.training.generation.write", noted)
+    changes = {"grpo__checkpoint_every": 2, "grpo__lr": 0.01}
+    cell = make_cell("norm", "naive", quick(grpo__steps=5, keep__generator="best", **changes))
+    whole = run_cell(cell, tmp_path / "whole", ignore)
+    assert (whole.generator_step, whole.generator_headline, whole.headline) == (2, sign * 5.0, sign * 3.0)
+    with pytest.raises(Interrupted):
+        run_cell(cell, tmp_path / "cut", cut_after(5))
+    record = run_cell(cell, tmp_path / "cut", ignore)
+    assert record.provenance["resumed"][0]["step"] == 4
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+    assert record.generator_sha256 == whole.generator_sha256
+    two = run_cell(make_cell("norm", "naive", quick(grpo__steps=2, **changes)), tmp_path / "two", ignore)
+    kept = [CellStore.of(tmp_path / place, of).folder for place, of in (("whole", whole), ("two", two))]
+    best, last = (load_file(folder / "generator" / "model.safetensors") for folder in kept)
+    assert all(torch.equal(best[name], last[name]) for name in best | last)
+
+
 def test_a_cut_cell_has_the_arrays_of_every_evaluation_once(quick, make_cell, tmp_path):
     cell = make_cell("67", "naive", quick(grpo__steps=4, grpo__checkpoint_every=2, validation__every=1))
     record = run_cell(cell, tmp_path / "whole", ignore)
