@@ -2,9 +2,9 @@
 
 A row is one (profile, task, reward, variant), or what one row's data are worth to one target. On the seeds that both
 sides finished, the improvement of the headline is taken seed by seed, in tolerances: one tolerance is the share
-`tolerance` of what there is to gain (from the untuned generator to the ceiling; to BASE's own headline where there is no
-ceiling). A row is called worse (or improved, the same rule turned round) when the mean fell by more than one tolerance
-and
+`tolerance` of what there is to gain (from the untuned generator to the ceiling; to BASE's own headline where there is
+no ceiling). A row is called worse (or improved, the same rule turned round) when the mean fell by more than one
+tolerance and
 
     the paired difference is significant after Holm's correction over all rows (three seeds or more), or
     every common seed fell by more than `CLEAR` tolerances.

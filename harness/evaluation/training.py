@@ -183,14 +183,16 @@ def mean_loss(model: PreTrainedModel, rows: Sequence[list[int]], pad: int, size:
 @dataclass(frozen=True)
 class Recipe:
     """The miniature's second target: another width, other first weights, other documents, and plain AdamW where the
-    shipped one had Muon. Small, since it is made at first use."""
+    shipped one had Muon. It is made at first use, in about a minute on a core, and knows less than the shipped one. (A
+    file of its own would be 2 MB; the embedded generator, which has read much of every language, has nothing left to
+    learn.)"""
 
     width: int = 96
     layers: int = 3
     heads: int = 4
     documents: int = 9600
-    batch: int = 24
-    rate: float = 4e-3
+    batch: int = 8
+    rate: float = 3e-3
     seed: int = 1
 
 
