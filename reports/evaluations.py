@@ -312,8 +312,7 @@ def markdown(found: Sequence[Row]) -> str:
 
     parts = []
     for title, block in blocks(found):
-        lines = [[tables.escape(text) for text in cells(block, row)] for row in block]
-        parts.append(f"### {tables.escape(title)}\n\n{grid(list(map(tables.escape, columns(block))), lines)}")
+        parts.append(f"### {tables.escape(title)}\n\n{grid(columns(block), [cells(block, row) for row in block])}")
     return "\n".join([*parts, legend(found), ""]) if parts else "Nothing has been evaluated yet.\n"
 
 

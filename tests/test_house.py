@@ -18,7 +18,10 @@ PACKAGES = ("harness", "rewards", "tasks", "reports")
 MOST_FLAT_MODULES = 8
 """Files directly in harness/, `__init__` and `__main__` aside from it included: more would be a corridor again."""
 
-RUNNER = ("api", "cell", "cli", "generated", "grid", "planning", "rerun", "signals", "store", "training", "workers")
+RUNNER = (
+    *("api", "cell", "cli", "evaluation", "generated", "grid"),
+    *("planning", "rerun", "signals", "store", "training", "workers"),
+)
 """Rooms of harness/ that know tasks and rewards, and that these must not know."""
 
 Graph = Mapping[str, frozenset[str]]

@@ -212,10 +212,11 @@ def plans(
 
 
 def _target(name: str, settings: Settings, root: Path) -> Target:
-    if name == OWN:
-        return Target(OWN, settings.target.model)
-    if settings.evaluation.other_target:
-        return Target(OTHER, settings.evaluation.other_target)
+    named = settings.target.model if name == OWN else settings.evaluation.other_target
+    if named:
+        target = Target(name, named)
+        target.content  # noqa: B018  one that is missing is found out before anything is written
+        return target
     if not assets.is_embedded(settings.target.model):
         raise HarnessError("The profile names no evaluation.other_target; set it, or leave it out with --targets own.")
     recipe = Recipe()
@@ -409,7 +410,7 @@ class _Row:
         """Beside a trial that is done, a note of the row and seed that could not run would be out of date."""
         for old in (self.job.out / record.place).parent.glob(f"{record.target}-{record.row}-seed{record.seed}-*.json"):
             kept = read(old)
-            if kept and kept.status != "done":
+            if kept and kept.status != "done" and kept.settings_key == record.settings_key:
                 old.unlink()
         write_json(self.job.out / record.place, record.model_dump())
         return record

@@ -93,9 +93,10 @@ def batches(
 
 
 def updates_of(rows: int, settings: EvaluationSettings) -> tuple[int, int]:
-    """(updates, updates of the warm-up) of a training on so many rows or contexts."""
+    """(updates, updates of the warm-up) of a training on so many rows or contexts. A warm-up begins at a rate of 0, so
+    one update has none."""
     updates = math.ceil(rows / settings.batch)
-    return updates, math.ceil(settings.warmup_share * updates)
+    return updates, min(math.ceil(settings.warmup_share * updates), updates - 1)
 
 
 def train(
