@@ -177,7 +177,8 @@ class _Run:
         """What the cell is doing, for the reason of a failure."""
         self.resumed: Checkpoint | None = None
         self.trainer: GeneratorTrainer | None = None
-        self.best = BestWeights(record.direction) if self.settings.keep.generator == "best" else None
+        keeps_best = self.settings.keep.generator == "best" and processes.rank() == 0
+        self.best = BestWeights(record.direction) if keeps_best else None
         self.meter: Meter | None = None
         """None where the models' shapes are not known."""
 

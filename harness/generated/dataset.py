@@ -6,7 +6,8 @@
 
 Row r is a rollout of prompt r modulo their number, drawn from the random numbers of (seed, r) alone, in batches that
 begin where their shard does. So whoever is killed goes on with the first shard that is missing, and the bytes are the
-same. Equal texts are counted, and left out if that is asked; the row that reaches the number of tokens is the last.
+same (on a CPU with the same number of threads). Equal texts are counted, and left out if that is asked; the row that
+reaches the number of tokens is the last.
 """
 
 from __future__ import annotations
@@ -344,7 +345,7 @@ def _manifest(folder: Path) -> dict[str, Any] | None:
 def _check_same(out: Path, manifest: Mapping[str, Any] | None, asked: Mapping[str, Any]) -> None:
     """Raises HarnessError where `out` holds something else than what is asked for."""
     if manifest is None:
-        if out.exists() and (not out.is_dir() or any(path.name != ".lock" for path in out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(not path.name.startswith(".") for path in out.iterdir())):
             raise HarnessError(f"{out} holds something else than a data set; choose another --out.")
         return
     differs = [name for name in asked if manifest["asked"].get(name) != asked[name]]
@@ -360,7 +361,8 @@ def _short(value: Any) -> str:
 
 def _check_room(out: Path, wanted: int) -> None:
     place = existing_parent(out.absolute())
-    needed, free = wanted * BYTES_PER_TOKEN, shutil.disk_usage(place).free
+    there = sum(path.stat().st_size for path in (out / DATA).glob("train-*.parquet"))
+    needed, free = wanted * BYTES_PER_TOKEN - there, shutil.disk_usage(place).free
     if needed > free:
         raise HarnessError(
             f"{wanted:,} tokens take up to {needed / 1e9:.3g} GB and {place} has {free / 1e9:.3g} GB free; make room, "

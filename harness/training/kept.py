@@ -137,10 +137,9 @@ def base_note(ref: str) -> str:
         return "a small model that comes with the harness; its licence is the harness's own."
     if assets.is_local(ref):
         return f"the local folder {escape(Path(ref).name)}; its licence holds for this model too."
-    page = f"https://huggingface.co/{hub_name(ref)}"
     licence = known_assets().get(hub_name(ref), {}).get("licence")
-    told = f"licence: {escape(licence)}" if licence else "its licence stands on its page"
-    return f"[{escape(hub_name(ref))}]({page}); {told} and holds for this model too."
+    told = f"its licence ({escape(licence)})" if licence else "the licence on its page there"
+    return f"{escape(hub_name(ref))} of the hub; {told} holds for this model too."
 
 
 def hub_name(ref: str) -> str:
