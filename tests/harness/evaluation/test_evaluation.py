@@ -161,6 +161,27 @@ def test_the_other_target_is_a_model_that_loads_and_the_same_each_time(tmp_path)
     assert assets.fingerprint(str(tmp_path / "one")) == assets.fingerprint(str(tmp_path / "two"))
 
 
+def test_a_data_set_of_the_hub_is_read_only_as_far_as_needed(monkeypatch):
+    import datasets
+
+    from harness.assets import hub
+
+    asked, read = [], []
+
+    def load_dataset(*arguments, **options):
+        asked.append((arguments, options))
+        return ({"text": read.append(k) or f"document {k}"} for k in range(1000))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(hub, "check_reachable", lambda endpoint: None)
+    assert hub.first_texts("owner/name@abc", 100) == [f"document {k}" for k in range(10)]
+    assert read == list(range(10))
+    assert asked == [(("owner/name", None), {"split": "train", "streaming": True, "revision": "abc"})]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: 1 / 0)
+    with pytest.raises(HarnessError, match="owner/name"):
+        hub.first_texts("owner/name", 100)
+
+
 # ------------------------------------------------------------------------------------------------------------- protocol
 
 
