@@ -159,7 +159,7 @@ class _Side:
         keys = ["profile", "task", "reward", "variant"]
         data = {key: part for key, part in worth.groupby(keys)} if len(worth) else {}
         if wide.empty:
-            return cls(set(worth["profile"]), {}, {}, worth[worth["status"] == "damaged"][:0], data)
+            return cls(set(worth["profile"]), {}, {}, worth[:0], data)
         wide = summary.prepared(wide)
         whole, lost = wide[wide["status"] != "damaged"], wide[wide["status"] == "damaged"]
         groups = {key: part for key, part in whole.groupby(keys)}

@@ -97,16 +97,18 @@ def rows(trials: Sequence[TrialRecord]) -> list[Row]:
         groups.setdefault(place, {}).setdefault((trial.row, trial.multiple), []).append(trial)
     found: list[Row] = []
     for place, named in groups.items():
-        lost = {name: parts for (name, multiple), parts in named.items() if multiple is None}
-        several = {key for key in named if key[1] is not None}
-        if several:  # what could not run belongs to no multiple
-            named = {key: parts for key, parts in named.items() if key[1] is not None or key[0] not in dict(several)}
-            named = {
-                (name, multiple): parts + [t for t in lost.get(name, []) if multiple is not None]
-                for (name, multiple), parts in named.items()
-            }
-        found += _compared([_row(place, key, parts) for key, parts in named.items()])
+        found += _compared([_row(place, key, parts) for key, parts in _by_multiple(named).items()])
     return sorted(found, key=_order)
+
+
+def _by_multiple(
+    named: dict[tuple[str, int | None], list[TrialRecord]],
+) -> dict[tuple[str, int | None], list[TrialRecord]]:
+    """The same with the seeds that could not run, which belong to no multiple, at each of their row's multiples."""
+    several = {name for name, multiple in named if multiple is not None}
+    kept = {key: parts for key, parts in named.items() if key[1] is not None or key[0] not in several}
+    lost = {name: parts for (name, multiple), parts in named.items() if multiple is None and name in several}
+    return {key: [*parts, *lost.get(key[0], [])] for key, parts in kept.items()}
 
 
 def _row(place: tuple[str, ...], key: tuple[str, int | None], trials: list[TrialRecord]) -> Row:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +47,7 @@ from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import EvaluationSettings, InnerSettings, Settings, identity_view
 from harness.store import locks
-from harness.store.atomic import write_json
+from harness.store.atomic import StorageError, write_json
 from harness.store.plain import said
 from harness.store.provenance import provenance
 from harness.store.record import CellStore, digest
@@ -127,22 +127,23 @@ class Plan:
         """Whether targets are trained as a user would, and put to a test of passages."""
         return by_passages(self.base.task)
 
+    @cached_property
     def sources(self) -> list[DataJob]:
         """The data sets that there are to write, each once."""
-        return [DataJob(*entry) for entry in self._sources()]
+        return list(self._sources())
 
-    def _sources(self) -> Iterator[tuple[str, int, Source | None, str, int, Path, str]]:
+    def _sources(self) -> Iterator[DataJob]:
         per_step = self.base.settings.grpo.rollouts_per_step * self.base.settings.generator.max_completion_tokens
         wanted = self.settings.tokens if self.by_passages else max(self.settings.multiples) * per_step
         plain = untuned(self.base.settings, self.base.profile, self.base.task)
         for seed in self.seeds:
-            yield UNTUNED, seed, plain, "", wanted, self.root / "data", self.base.profile
+            yield DataJob(UNTUNED, seed, plain, "", wanted, self.root / "data")
             for reward, cells in self.rewards.items():
                 try:
                     source, why = _source(cells[seed], self.runs), ""
                 except HarnessError as error:
                     source, why = None, str(error)
-                yield reward, seed, source, why, wanted, self.root / "data", self.base.profile
+                yield DataJob(reward, seed, source, why, wanted, self.root / "data")
 
     def rows(self, data: Mapping[tuple[str, int], Data]) -> list[RowJob]:
         """A job for each row and target."""
@@ -244,7 +245,7 @@ def _source(cell: Cell, runs: Path) -> Source:
 
 @dataclass(frozen=True)
 class DataJob:
-    """One generated data set, or the other target: what rows wait for. Its record is Data."""
+    """One generated data set: what rows wait for. Its record is Data."""
 
     row: str
     seed: int
@@ -252,7 +253,6 @@ class DataJob:
     lacks: str
     tokens: int
     place: Path
-    profile: str
 
     @property
     def name(self) -> str:
@@ -274,6 +274,8 @@ class DataJob:
         assert self.source is not None
         try:
             write_dataset(self.source, self.folder, tokens=self.tokens, seed=self.seed)
+        except StorageError:
+            raise
         except HarnessError as error:
             return Data(lacks=str(error))
         return Data(str(self.folder), {"dataset": read_json(self.folder / MANIFEST)["asked"]})
@@ -407,10 +409,11 @@ class _Row:
         )
 
     def _stored(self, record: TrialRecord) -> TrialRecord:
-        """Beside a trial that is done, a note of the row and seed that could not run would be out of date."""
+        """Beside trials of a row and seed, an earlier note that they could not run would be out of date."""
         for old in (self.job.out / record.place).parent.glob(f"{record.target}-{record.row}-seed{record.seed}-*.json"):
             kept = read(old)
-            if kept and kept.status != "done" and kept.settings_key == record.settings_key:
+            noted = kept and kept.status != "done" and kept.rate is None and kept.multiple is None
+            if kept and noted and kept.settings_key == record.settings_key:
                 old.unlink()
         write_json(self.job.out / record.place, record.model_dump())
         return record
@@ -477,8 +480,8 @@ class _Row:
             write_json(opinion, found)
 
     def _mixture(self, seed: int, most: int | None) -> Mixture:
-        """The row's texts and the seed's replay, `tokens` of the first and as many of the second as its share asks.
-        `replay` has as many tokens as the others altogether."""
+        """The row's texts and the seed's replay: `tokens` of the first and as many of the second as its share asks. The
+        row `replay` has as many tokens of articles as the others have of both."""
         evaluation, row = self.settings.evaluation, self.job.row
         share = evaluation.replay_share
         beside = round(evaluation.tokens * share / (1 - share))
@@ -569,9 +572,12 @@ def _most(model: PreTrainedModel) -> int | None:
     return getattr(model.config, "max_position_embeddings", None)
 
 
-def _cycled(items: Iterator[Any]) -> Iterator[Any]:
+def _cycled(items: Iterable[Any]) -> Iterator[Any]:
     """The items again and again; nothing where there are none."""
-    kept = list(items)
+    kept = []
+    for item in items:
+        kept.append(item)
+        yield item
     while kept:
         yield from kept
 
@@ -618,10 +624,10 @@ def run_all(found: Sequence[Plan], say: Say, executor: Executor) -> list[TrialRe
         for target in plan.targets
         if target.recipe
     }
-    writing = [job for plan in found for job in plan.sources()]
+    writing = [job for plan in found for job in plan.sources]
     records = executor.run([*made.values(), *writing], observe)[len(made) :]
     data = iter(records)
-    jobs = [row for plan in found for row in plan.rows({(job.row, job.seed): next(data) for job in plan.sources()})]
+    jobs = [row for plan in found for row in plan.rows({(job.row, job.seed): next(data) for job in plan.sources})]
     return [record for trials in executor.run(jobs, observe) for record in trials]
 
 
