@@ -294,10 +294,19 @@ def gain(row: Row, name: str) -> str:
     return digits(interval.mean) + ends
 
 
+def disagreement(found: Sequence[Row]) -> float | None:
+    """The largest relative difference between perplexities here and those of EleutherAI's harness; None where it was
+    not asked."""
+    asked = [trial for row in found for trial in row.trials if trial.lm_eval is not None]
+    return max((abs(trial.lm_eval / math.exp(-judged(trial, "test")) - 1) for trial in asked), default=None)
+
+
 def legend(found: Sequence[Row]) -> str:
     """How to read the tables, in one paragraph."""
     uneven = {row.tried for row in found if row.name != BEFORE and row.multiple is None and row.trials}
     note = " Not all rows tried equally many rates." if len(uneven) > 1 else ""
+    if (off := disagreement(found)) is not None:
+        note += f" EleutherAI's harness was asked too: its perplexities differ by at most {off:.1g} (relative)."
     return (
         "A fresh target is trained on each row's texts as a user would train it, then put to the task's test split. "
         "before: as it was. replay: articles alone, as many tokens. untuned: texts of the generator before any "
@@ -336,6 +345,8 @@ def rich(found: Sequence[Row]) -> rich.console.RenderableType:
             table.add_row(*(Text(text.replace(" [", "\n[")) for text in cells(block, row)[:-1]))
         notes = [Text(f"{row.name}: {row.status}") for row in block if row.status != "done"]
         parts += [table, Text(""), *notes, *([Text("")] if notes else [])]
+    if (off := disagreement(found)) is not None:
+        parts.append(Text(f"EleutherAI's harness differs by at most {off:.1g} (relative).", style="dim"))
     return Group(*parts)
 
 

@@ -64,6 +64,8 @@ class TrialRecord(BaseModel):
     """Every measure of the trained target on the task's splits."""
     articles: float | None = None
     """Nats a token on held-out articles."""
+    lm_eval: float | None = None
+    """Perplexity on the test split by EleutherAI's harness, where it was asked."""
     train_loss: float | None = None
     texts: int = 0
     tokens: int = 0

@@ -473,10 +473,11 @@ class _Row:
         record.validation = _finite(self.task.examine(model, self.tokenizer, "validation"))
         record.test = _finite(self.task.examine(model, self.tokenizer, "test"))
         if self.job.lm_eval:
-            from harness.evaluation.eleuther import ask
+            from harness.evaluation.eleuther import ask, perplexity
 
             pairs = self.task.scored_pairs(self.tokenizer, "test")
             found = ask(model, self.tokenizer, pairs, f"{self.job.cell.task}_passages")
+            record.lm_eval = perplexity(found)
             write_json(opinion, found)
 
     def _mixture(self, seed: int, most: int | None) -> Mixture:

@@ -229,6 +229,13 @@ def test_a_row_has_the_chosen_rate_and_gains_are_paired():
     assert "rates" in evaluations.legend(list(rows.values()))
 
 
+def test_what_eleuthers_harness_says_is_compared():
+    plain = evaluations.rows([trial(seed=0), trial(seed=1)])
+    asked = evaluations.rows([trial(seed=0, lm_eval=math.exp(2) * 1.5), trial(seed=1, lm_eval=math.exp(2))])
+    assert evaluations.disagreement(plain) is None and "Eleuther" not in evaluations.legend(plain)
+    assert evaluations.disagreement(asked) == pytest.approx(0.5) and "at most 0.5" in evaluations.legend(asked)
+
+
 def test_tables_say_what_is_missing_and_show_texts_as_they_are(tmp_path):
     lacks = trial("a|b<i>", status="unsupported", reason="no finished cell", rate=None)
     broken = trial("broken", status="failed", reason="diverged")
