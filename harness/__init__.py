@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.api import (
         Claims,
+        Evaluations,
         Results,
         Several,
         Signals,
         Tuned,
+        evaluate,
         fidelity,
         generate,
         load,
@@ -34,10 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Claims",
+    "Evaluations",
     "Results",
     "Several",
     "Signals",
     "Tuned",
+    "evaluate",
     "fidelity",
     "generate",
     "load",

@@ -1,5 +1,5 @@
-"""The Python interface, and what the commands `run`, `fidelity` and `report` call: the harness and its reports meet
-here and in harness/cli/app.py, and nowhere else.
+"""The Python interface, and what the commands that run or report something call: the harness and its reports meet here
+and in harness/cli/app.py, and nowhere else.
 
 Names of tasks and rewards are a text as on the command line ("naive,embedding", "all") or a list of them, seeds a
 number, a list or a text ("0-4"), settings a mapping of what `--set` takes ({"grpo.steps": 4}; of several values to
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from harness.tuning.outcome import Choice
     from harness.workers.executor import Event, Executor
     from harness.workers.merge import Merged
+    from reports import evaluations as worth
     from reports import signals as judging
     from reports.claims import Found
     from reports.figures import Style
@@ -377,6 +378,72 @@ def generate(
     return made
 
 
+def evaluate(
+    task: Names,
+    reward: Names = "all",
+    *,
+    profile: str = DEFAULT,
+    seeds: Numbers = 0,
+    set: Mapping[str, Any] | None = None,
+    tokens: int | str | None = None,
+    targets: Names = ("own", "other"),
+    runs: str | Path = "runs",
+    out: str | Path = "runs",
+    lm_eval: bool = False,
+    workers: int | None = None,
+    threads: int = 1,
+    progress: Console | bool = True,
+) -> Evaluations:
+    """What the data of finished cells are worth, as `python -m harness evaluate` says: fresh targets are trained on
+    them as a user would, and put to the task's test (harness/evaluation/run.py).
+
+    runs      where the cells lie whose kept generators write the data; the same settings find them
+    tokens    that a target is trained on, replay not counted: 100_000, "100k" (`evaluation.tokens`)
+    targets   "own", the profile's, and "other", one that no signal ever saw
+    set       what changes cells, to find those, and `evaluation.*`
+    lm_eval   ask EleutherAI's harness the same of every trained target, and keep what it says
+
+    The others as for `run`. A second call keeps what is there. Rows that lack something are "unsupported" and say what.
+    """
+    from harness.evaluation.records import FOLDER, load
+    from harness.evaluation.run import TARGETS, plans, run_all
+    from harness.generated.dataset import token_count
+    from harness.machine.libraries import quiet
+    from harness.machine.stopping import Interrupted
+    from harness.store.atomic import check_writable, parquet_bytes, write_atomic
+    from harness.workers.local import default_workers, local
+    from reports import evaluations as worth
+
+    place, given = Path(out), dict(set or {})
+    if tokens is not None:
+        given["evaluation.tokens"] = token_count(tokens)
+    chosen_targets = [name.strip() for name in targets.split(",")] if isinstance(targets, str) else list(targets)
+    for name in chosen_targets:
+        _check_choice("targets", name, TARGETS)
+    if lm_eval:
+        from harness.evaluation.eleuther import check_installed
+
+        check_installed()
+    names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
+    found = plans(
+        load_profile(profile), *names, list(dict.fromkeys(chosen_targets)), given, Path(runs), place, lm_eval=lm_eval
+    )
+    check_writable(place)
+    quiet()
+    asked = [cell for plan in found for by_seed in plan.rewards.values() for cell in by_seed.values()]
+    here = _workers(workers, asked)
+    count = default_workers(2 * len(names[1])) if here is None else here
+    try:
+        trials = run_all(found, _say(progress), local(count, threads))
+    except Interrupted as stop:
+        raise KeyboardInterrupt(*stop.args) from stop
+    folder = place / found[0].base.profile
+    rows = worth.rows(load(folder))
+    write_atomic(folder / FOLDER / "table.md", worth.markdown(rows))
+    write_atomic(folder / FOLDER / "measures.parquet", parquet_bytes(worth.frame(rows)))
+    return Evaluations(folder, frozenset(trial.settings_key for trial in trials))
+
+
 def report(runs: str | Path | Results = "runs", out: str | Path = "site", *, reference: str = "") -> Path:
     """Turns stored results into one HTML page that works offline, with its tables and figures as files; the page's
     path. `reference`: the reward that the others are compared with; default: the one that declares itself the
@@ -403,7 +470,7 @@ def merge(places: Sequence[str | Path], out: str | Path, *, progress: Console | 
 def load(place: str | Path = "runs") -> Results:
     """Stored results: a results folder, a part of one, or a packed study. Raises HarnessError where there are none."""
     results = Results(Path(place))
-    if not results.cells and not results.signals.judged:
+    if not results.cells and not results.signals.judged and not results.evaluations.trials:
         raise HarnessError(f"There are no results in {place}; run `python -m harness run ...` first.")
     return results
 
@@ -535,6 +602,11 @@ class Results:
     def signals(self) -> Signals:
         """What `fidelity` found at the same place."""
         return Signals(self._root)
+
+    @cached_property
+    def evaluations(self) -> Evaluations:
+        """What `evaluate` found at the same place."""
+        return Evaluations(self._root)
 
     @property
     def failed(self) -> bool:
@@ -718,6 +790,56 @@ class Signals:
 
     def __repr__(self) -> str:
         return f"<Signals of {len(self.judged)} pools in {self.place}: {len(self.rows)} rows>"
+
+
+class Evaluations:
+    """What generated data are worth: `long` one measure a row, with its interval where it is a difference.
+
+    place   the folder or study that the records lie in
+    only    keys of the settings that are meant; None: all that are there
+    """
+
+    def __init__(self, place: Path, only: frozenset[str] | None = None) -> None:
+        self.place, self._only = place, only
+        self._root = place.absolute()  # they are read later, and the working directory may be another one then
+
+    @cached_property
+    def trials(self) -> list[Any]:
+        """The stored records, one a training (harness/evaluation/records.py)."""
+        from harness.evaluation.records import load
+
+        return [trial for trial in load(self._root) if self._only is None or trial.settings_key in self._only]
+
+    @cached_property
+    def rows(self) -> list[worth.Row]:
+        """What a target was trained on, each over seeds."""
+        from reports import evaluations as worth
+
+        return worth.rows(self.trials)
+
+    @cached_property
+    def long(self) -> pandas.DataFrame:
+        from reports import evaluations as worth
+
+        return worth.frame(self.rows)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a row has no number although it could run."""
+        return any(row.status.startswith("failed") for row in self.rows)
+
+    def __rich__(self) -> RenderableType:
+        from reports import evaluations as worth
+
+        return worth.rich(self.rows)
+
+    def _repr_html_(self) -> str:
+        from reports import evaluations as worth
+
+        return worth.html(self.rows)
+
+    def __repr__(self) -> str:
+        return f"<Evaluations of {len(self.trials)} trainings in {self.place}: {len(self.rows)} rows>"
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers

@@ -348,6 +348,32 @@ class HasTargetTexts(Protocol):
         ...
 
 
+@runtime_checkable
+class Examines(Protocol):
+    """A task that can put any model to its test: `python -m harness evaluate` trains targets in ways of its own.
+
+    Where the task offers references too, a target is trained on data as a user would (continued pre-training) and put
+    to the test of the split "test"; learning rates are chosen by "validation"."""
+
+    examined: tuple[Measure, ...]
+    """What `examine` returns; the first one judges. It must have a direction."""
+
+    def examine(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: str) -> Mapping[str, float]:
+        """Measure name -> value for the model as it is."""
+        ...
+
+
+@runtime_checkable
+class HasScoredPairs(Protocol):
+    """A task whose test is how likely a model finds one text after another: other evaluation programs can ask the
+    same."""
+
+    def scored_pairs(self, tokenizer: PreTrainedTokenizerBase, split: str) -> list[tuple[str, str]]:
+        """(context, what is scored after it), as they are tokenised one after the other; a beginning-of-text token
+        that belongs before a context is written out."""
+        ...
+
+
 def _no_cost(options: Mapping[str, Any]) -> None:
     """A metric that reads no texts, or few enough not to count."""
 

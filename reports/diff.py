@@ -1,9 +1,10 @@
 """`python -m harness diff BASE NEW`: did a change make results worse? Paired by seed, cautious about noise.
 
-A row is one (profile, task, reward, variant). On the seeds that both sides finished, the improvement of the headline
-is taken seed by seed, in tolerances: one tolerance is the share `tolerance` of what there is to gain (from the untuned
-generator to the ceiling; to BASE's own headline where there is no ceiling). A row is called worse (or improved, the
-same rule turned round) when the mean fell by more than one tolerance and
+A row is one (profile, task, reward, variant), or what one row's data are worth to one target. On the seeds that both
+sides finished, the improvement of the headline is taken seed by seed, in tolerances: one tolerance is the share
+`tolerance` of what there is to gain (from the untuned generator to the ceiling; to BASE's own headline where there is
+no ceiling). A row is called worse (or improved, the same rule turned round) when the mean fell by more than one
+tolerance and
 
     the paired difference is significant after Holm's correction over all rows (three seeds or more), or
     every common seed fell by more than `CLEAR` tolerances.
@@ -26,11 +27,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from harness.contracts import HarnessError
+from harness.evaluation import records as trials
 from harness.settings import variants
 from harness.store.damage import DamagedError
 from harness.store.frames import load
 from harness.store.record import CellRecord
-from reports import claims, figures, gather, stats, summary, tables
+from reports import claims, evaluations, figures, gather, stats, summary, tables
 from reports.stats import Interval
 
 if TYPE_CHECKING:
@@ -132,6 +134,7 @@ def compare(base: Path, new: Path, *, tolerance: float = TOLERANCE, partial: boo
         return DiffResult((), 2, f"Cannot compare: other profile, BASE has {names[0]} and NEW has {names[1]}.")
     keys = sorted(sides[0].groups.keys() | sides[1].groups.keys())
     rows = [row for key in keys if not _is_lost(key, *sides) for row in _rows(key, *sides, tolerance)]
+    rows += _worth(*sides, tolerance)
     rows = [*_judged(rows), *lost, *_claims(base, new)]
     rows.sort(key=lambda row: (ORDER.index(row.verdict), row.profile, row.task, row.reward, row.variant))
     return DiffResult(tuple(rows), *_conclusion(rows, partial))
@@ -172,16 +175,24 @@ class _Side:
     """Cells that can be read, by row."""
     records: dict[str, CellRecord]
     damaged: pandas.DataFrame
+    worth: dict[Key, pandas.DataFrame]
+    """What the data of a row are worth, a seed a line."""
 
     @classmethod
     def read(cls, runs: Path) -> _Side:
         wide, _ = load(runs)
-        if wide.empty:
+        worth = evaluations.headlines(trials.load(runs))
+        if wide.empty and worth.empty:
             raise HarnessError(f"There are no results in {runs}; run `python -m harness run ...` first.")
+        keys = ["profile", "task", "reward", "variant"]
+        data = {key: part for key, part in worth.groupby(keys)} if len(worth) else {}
+        if wide.empty:
+            return cls(set(worth["profile"]), {}, {}, worth[:0], data)
         wide = summary.prepared(wide)
-        whole = wide[wide["status"] != "damaged"]
-        groups = {key: part for key, part in whole.groupby(["profile", "task", "reward", "variant"])}
-        return cls(set(whole["profile"]), groups, summary.read_records(whole), wide[wide["status"] == "damaged"])
+        whole, lost = wide[wide["status"] != "damaged"], wide[wide["status"] == "damaged"]
+        groups = {key: part for key, part in whole.groupby(keys)}
+        profiles = set(whole["profile"]) | {key[0] for key in data}
+        return cls(profiles, groups, summary.read_records(whole), lost, data)
 
 
 def _damaged(side: _Side, name: str) -> list[DiffRow]:
@@ -230,6 +241,20 @@ def _rows(key: Key, base: _Side, new: _Side, tolerance: float) -> list[DiffRow]:
             found.append(replace(named, verdict="missing", reason="NEW did not run it"))
         else:
             found.append(replace(named, verdict="added", reason="only in NEW"))
+    return found
+
+
+def _worth(base: _Side, new: _Side, tolerance: float) -> list[DiffRow]:
+    """A row for what the data of each row and target are worth."""
+    found = []
+    for key in sorted(base.worth.keys() | new.worth.keys()):
+        row = DiffRow(*key, verdict="same")
+        if key not in base.worth:
+            found.append(replace(row, verdict="added", reason="only in NEW"))
+        elif key not in new.worth:
+            found.append(replace(row, verdict="missing", reason="NEW did not evaluate it"))
+        else:
+            found.append(_row(row, base.worth[key], new.worth[key], base, new, tolerance))
     return found
 
 

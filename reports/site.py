@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError, unknown
+from harness.evaluation import records as trials
 from harness.signals import records
 from harness.store.atomic import csv_text, write_atomic
 from harness.store.damage import DamagedError
@@ -30,6 +31,7 @@ from reports import (
     aggregate,
     answer,
     claims,
+    evaluations,
     figures,
     gather,
     markdown,
@@ -83,17 +85,20 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
 
     paper = figures.task_figures(curves)
     clock = figures.wall_clock(blocks, curves)
-    judged = signals.rows(records.load(runs))
+    judged, worth = signals.rows(records.load(runs)), evaluations.rows(trials.load(runs))
     tried = sensitivity.found(wide)
     findings = _findings(runs)
     images = gather.drawn(wide)
     shown = [*paper, *([clock] if clock else [])]
-    page = _page(wide, blocks, compared, reference, shown, curves, judged, tried, findings, images)
+    page = _page(wide, blocks, compared, reference, shown, curves, judged, worth, tried, findings, images)
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
         text += f"\n## Signals before any RL\n\n{signals.markdown(judged)}"
         write_atomic(out / "data" / "signals.csv", csv_text(signals.frame(judged)))
+    if worth:
+        text += f"\n## What the data is worth\n\n{evaluations.markdown(worth)}"
+        write_atomic(out / "data" / "evaluation.csv", csv_text(evaluations.frame(worth)))
     for title, lines in findings:
         text += f"\n## Claims: {tables.escape(title)}\n\n{markdown.grid(list(claims.HEADS), lines)}"
     if tried:
@@ -119,6 +124,7 @@ def _page(
     paper: list[figures.Figure],
     curves: figures.Curves,
     judged: list[signals.Row],
+    worth: list[evaluations.Row],
     tried: list[sensitivity.Tuned],
     findings: list[tuple[str, list[list[str]]]],
     images: gather.Drawn,
@@ -174,6 +180,8 @@ def _page(
         sensitivity_heads=sensitivity.HEADS,
         sensitivity_figure=sensitivity.figure(tried),
         sensitivity_legend=sensitivity.LEGEND,
+        worth=worth_tables(worth),
+        worth_legend=evaluations.legend(worth),
         pictures=shown,
         pictures_left_out=left_out,
         pictures_missing=images.missing,
@@ -315,6 +323,27 @@ def sensitivity_rows(one: sensitivity.Tuned) -> list[list[Cell]]:
         sorts = [*texts[:2], len(each.tried), value, headline, headline, texts[6], _sort(each.decades), texts[-1]]
         made.append([Cell(text, sort) for text, sort in zip(texts, sorts, strict=True)])
     return made
+
+
+def worth_tables(found: list[evaluations.Row]) -> list[tuple[str, list[str], list[list[Cell]]]]:
+    """The same of what the data are worth."""
+    made = []
+    for title, block in evaluations.blocks(found):
+        lines = []
+        for row in block:
+            texts = [text.partition(" [") for text in evaluations.cells(block, row)[:-1]]
+            cells = [Cell(text, _number(text), ends.rstrip("]")) for text, _, ends in texts]
+            lines.append([*cells, Cell(row.status, row.status)])
+        made.append((title, evaluations.columns(block), lines))
+    return made
+
+
+def _number(text: str) -> str | float:
+    """What a column sorts a cell's text by."""
+    try:
+        return float(text.rstrip("%"))
+    except ValueError:
+        return "" if text == "-" else text
 
 
 def untuned(block: Block) -> list[Cell]:

@@ -6,6 +6,7 @@ generator finds out that it should write in that language is what is looked at.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ from tasks._texts import TEXT_KEYS, TEXT_MEASURES, text_values
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from tasks._last_word import LastWordLikelihood
 
@@ -88,6 +90,11 @@ class Lambada:
         Measure("metric_after", "nats", "higher", "Phi on the validation split, target trained on the rollouts"),
         Measure("perplexity_before", "per word", "lower", "LAMBADA perplexity, validation split, untrained target"),
         Measure("perplexity_after", "per word", "lower", "LAMBADA perplexity, validation split, trained target"),
+    )
+    examined: tuple[Measure, ...] = (
+        Measure("last_word", "nats/word", "higher", "mean over passages of the last word's summed log-likelihood"),
+        Measure("last_word_token", "nats/token", "higher", "mean over passages of its mean over tokens, as Phi"),
+        Measure("perplexity", "per word", "lower", "exp of minus last_word, as EleutherAI's harness has it"),
     )
     key_measures = TEXT_KEYS
     figure = LANGUAGE_AND_ENTROPY
@@ -154,21 +161,41 @@ class Lambada:
         }
         return Evaluation(values=values, labels={"language": languages})
 
+    def examine(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: str) -> dict[str, float]:
+        """`examined` on a split's passages."""
+        return _Validation(self._scored(model, tokenizer, split)).last_word
+
+    def scored_pairs(self, tokenizer: PreTrainedTokenizerBase, split: str) -> list[tuple[str, str]]:
+        """(all but the last word, the last word) of each passage that `examine` reads."""
+        from tasks._last_word import split_last_word
+
+        start = (tokenizer.bos_token or "") if self._prepend_bos else ""
+        pairs = (split_last_word(passage) for passage in self._passages(split))
+        return [(start + context, word) for context, word in pairs]
+
     def _texts(self, split: str) -> list[str]:
         if self._context.references is None:
             raise HarnessError(f"The task {self.name} needs TaskContext.references; give it when you make the context.")
         return self._context.references(split)
 
-    def _likelihood(self, inner: InnerTraining, split: str) -> LastWordLikelihood:
-        from tasks._last_word import LastWordLikelihood
-
-        passages = self._texts(split)[: self._limits[split]]
+    def _passages(self, split: str) -> list[str]:
+        """Those of a split that are read, at least one."""
+        passages = self._texts(split)[: self._limits.get(split)]
         if not passages:
             raise HarnessError(f"The task {self.name} found no passages in the split '{split}'; check data.references.")
-        authors = split == "train"  # validation says what it says, whatever Phi is
+        return passages
+
+    def _likelihood(self, inner: InnerTraining, split: str) -> LastWordLikelihood:
+        return self._scored(inner.model, inner.tokenizer, split)
+
+    def _scored(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: str) -> LastWordLikelihood:
+        from tasks._last_word import LastWordLikelihood
+
+        passages = self._passages(split)
+        authors = split == "train"  # validation and test say what they say, whatever Phi is
         return LastWordLikelihood(
-            inner.model,
-            inner.tokenizer,
+            model,
+            tokenizer,
             passages,
             microbatch=self._microbatch,
             prepend_bos=self._prepend_bos,
@@ -214,6 +241,18 @@ class _Validation:
             sums = self._likelihood.sums(params)
             counts = self._likelihood.counts.to(sums.device)
             return {"metric": float((sums / counts).mean()), "perplexity": float(torch.exp(-sums.mean()))}
+
+    @property
+    def last_word(self) -> dict[str, float]:
+        """`Lambada.examined` of the target as it is now. Sums of large models are taken in float64."""
+        import torch
+
+        with torch.no_grad():
+            sums = self._likelihood.sums(dict(self._likelihood.model.named_parameters())).double()
+            token = float((sums / self._likelihood.counts.to(sums.device)).mean())
+        mean = float(sums.mean())
+        perplexity = math.exp(min(-mean, 700.0))  # a target that diverged: no float holds more
+        return {"last_word": mean, "last_word_token": token, "perplexity": perplexity}
 
     @cached_property
     def before(self) -> dict[str, float]:

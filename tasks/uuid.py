@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -63,6 +64,12 @@ class UuidTask:
         Measure("phi_before", "nats", "higher", "Phi of the untrained target"),
         Measure("phi_after", "nats", "higher", "Phi of a target trained on the rollouts"),
         *TEXT_MEASURES,
+    )
+
+    examined: tuple[Measure, ...] = (
+        Measure("says_uuid", "fraction", "higher", "1 where greedy decoding of an empty prompt gives the UUID"),
+        Measure("says_characters", "characters", "higher", "characters of the UUID that greedy decoding begins with"),
+        Measure("phi", "nats/token", "higher", "Phi, the mean log-likelihood of the UUID's tokens"),
     )
 
     key_measures = ("longest_piece_max", *TEXT_KEYS)
@@ -136,6 +143,24 @@ class UuidTask:
             **described,
         }
         return Evaluation(values=values, labels={"longest_piece": pieces})
+
+    def examine(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, split: str) -> dict[str, float]:
+        """Does the target say the UUID by itself? Greedy decoding from the empty prompt; every split is the
+        same."""
+        import torch
+        import torch.nn.functional as F
+
+        ids = torch.tensor([_encode(self.text, tokenizer, model)], device=model.device)
+        with torch.no_grad():
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits[0].float()
+            phi = -float(F.cross_entropy(logits, ids[0, 1:]))
+            written = ids[:, :1]
+            for _ in self.text:  # a token a character at most: no cache, and no generation settings of the model
+                last = model(input_ids=written, use_cache=False).logits[:, -1]
+                written = torch.cat([written, last.argmax(-1, keepdim=True)], dim=1)
+        said = tokenizer.decode(written[0, 1:])
+        common = len(os.path.commonprefix([self.text, said]))
+        return {"says_uuid": float(said.startswith(self.text)), "says_characters": float(common), "phi": phi}
 
 
 def _is_uuid(text: str) -> bool:

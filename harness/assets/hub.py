@@ -333,6 +333,26 @@ def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:
     return from_columns(said(field, list(table[field])), None, ref, range(1, len(table) + 1))
 
 
+def first_texts(ref: str, characters: int) -> list[str]:
+    """The first texts of a data set's train split, so many characters of them, read over the network and not kept: of
+    data sets that are larger than any disk. Raises HarnessError."""
+    from datasets import load_dataset
+
+    wanted = parse(ref)
+    _ask_first(ref)
+    found: list[str] = []
+    try:
+        rows = load_dataset(wanted.repo, wanted.inside or None, split="train", streaming=True, revision=wanted.revision)
+        for row in rows:
+            found.append(row["text"])
+            characters -= len(found[-1])
+            if characters <= 0:
+                break
+    except Exception as error:  # as `_snapshot`
+        raise explain(ref, error) from error
+    return from_columns(found, None, ref, range(1, len(found) + 1)).texts
+
+
 def _joined(parts: list[tuple[Rows, str | None]], ref: str) -> Rows:
     """Rows of several files as one; those that do not say their splits are of their file's."""
     texts = [text for rows, _ in parts for text in rows.texts]

@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from harness import api
-from harness.cli import assets, generate, listing, studies, suites, tuning
+from harness.cli import assets, evaluate, generate, listing, studies, suites, tuning
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.machine.processes import MOST_THREADS
@@ -165,22 +165,27 @@ def table(
     place: Annotated[Path, typer.Argument(metavar="RUNS", help=studies.PLACE)] = Path("runs"),
     markdown: Annotated[bool, typer.Option("--markdown", help="As in table.md, with all columns.")] = False,
 ) -> None:
-    """Print the standard table of stored results again, and that of the signals compared before any RL."""
+    """Print the standard table of stored results again, and those of signals compared before any RL and of what data
+    are worth."""
+    from harness.evaluation import records as trials
     from harness.signals import records
     from harness.store.frames import load
-    from reports import signals, tables
+    from reports import evaluations, signals, tables
 
     wide, long = load(place)
-    judged = signals.rows(records.load(place))
-    cells = len(wide) or not judged
+    judged, worth = signals.rows(records.load(place)), evaluations.rows(trials.load(place))
+    cells = len(wide) or not (judged or worth)
     if markdown:
         texts = [tables.markdown(wide, long)] if cells else []
-        whole = "\n".join(texts + ([signals.markdown(judged)] if judged else []))
+        texts += [signals.markdown(judged)] if judged else []
+        whole = "\n".join(texts + ([evaluations.markdown(worth)] if worth else []))
         return console.print(whole, markup=False, highlight=False, soft_wrap=True, end="")
     if cells:
         console.print(tables.rich(wide, long))
     if judged:
         console.print(signals.rich(judged))
+    if worth:
+        console.print(evaluations.rich(worth))
 
 
 @app.command()
@@ -293,6 +298,7 @@ def _run_to_its_end(function: Callable[..., Found], *arguments: Any, **options: 
 generate.add_to(app, console, _run_to_its_end)
 tuning.add_to(app, console, _run_to_its_end)
 suites.add_to(app, console, _run_to_its_end)
+evaluate.add_to(app, console, _run_to_its_end)
 
 MOST_SAID = 1500
 """Characters of a sentence about an error, which may repeat what was given."""

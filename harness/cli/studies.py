@@ -55,25 +55,30 @@ def add_to(app: typer.Typer, console: Console) -> None:
     ) -> None:
         """Pack results into a study: a few compact files that `table`, `report`, `diff` and `rerun` read as they read
         a results folder. What is in the study already stays."""
+        from harness.evaluation import records as trials
         from harness.signals import records
         from harness.store.frames import find_cells
         from harness.store.study import is_study, open_study, packed, write_study
 
-        new, judged = find_cells(runs), records.load(runs)
-        if not new and not judged:
+        new, judged, worth = find_cells(runs), records.load(runs), trials.load(runs)
+        if not new and not judged and not worth:
             raise HarnessError(f"There are no results in {runs}; run `python -m harness run ...` first.")
         kept = [cell.folder / FOLDER for cell in new if (cell.folder / FOLDER).is_dir()]
         before = [path for path in runs.rglob("*") if path.is_file() and not any(map(path.is_relative_to, kept))]
         sizes = _sizes(before)
         cells = packed(open_study(study).cells if is_study(study) else [], new, replace=replace)
         signals = records.packed(records.load(study) if study.exists() else [], judged, replace=replace)
+        evaluated = trials.packed(trials.load(study) if study.exists() else [], worth, replace=replace)
         left_out = sum((record := cell.read()) is None or record.status == "running" for cell in new)
         if cells:
             write_study(study, cells)
         if signals:
             records.write_packed(study, signals)
+        if evaluated:
+            trials.write_packed(study, evaluated)
         after = [path for path in study.iterdir() if path.suffix in (".jsonl", ".parquet")]
         pools = f" and {len(signals)} pools" if signals else ""
+        pools += f" and {len(evaluated)} trainings of targets" if evaluated else ""
         say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
         say(f"{study}: {len(cells)} cells{pools}; {sizes} before, {_sizes(after)} now.")
         if kept:

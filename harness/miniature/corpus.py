@@ -95,14 +95,14 @@ def generator_documents(count: int, *, prompted: bool, practice: bool = False) -
     return _clean("generator/plain", count, lambda rng: _plain(rng, rng.choice((*LANGUAGES, *OTHER_LANGUAGES))))
 
 
-def target_documents(count: int) -> Iterator[Document]:
-    """The target's corpus: plain articles and stories, 80 % English."""
+def target_documents(count: int, seed: int = 0) -> Iterator[Document]:
+    """The target's corpus: plain articles and stories, 80 % English. Another seed gives other documents."""
 
     def draw(rng: Random) -> Document:
         other = rng.random() < TARGET_OTHER_SHARE * len(OTHER_LANGUAGES)
         return _plain(rng, rng.choice(OTHER_LANGUAGES) if other else "en")
 
-    return _clean("target", count, draw)
+    return _clean(f"target/{seed}" if seed else "target", count, draw)
 
 
 def reference_documents(count: int, language: str) -> Iterator[Document]:

@@ -303,6 +303,39 @@ class KeepSettings(Section):
     )
 
 
+class EvaluationSettings(Section):
+    """How `evaluate` trains fresh targets on generated data (Appendix C): plain training as a user would do it, the
+    same for every row of its table. No cell depends on it."""
+
+    tokens: Count = Field(100_000, description="Generated tokens that a target is trained on, replay not counted.")
+    replay: str | None = Field(None, description="Texts that are mixed in: as data.articles, which is the default.")
+    replay_share: Share = Field(0.25, description="Of the tokens of a training, those of replay.")
+    rates: tuple[Rate, ...] = Field(
+        (1e-4, 3e-4, 1e-3),
+        min_length=1,
+        description="Learning rates that every row tries; one is chosen by the validation passages.",
+    )
+    batch: Count = Field(64, description="Rows an update: texts, or contexts where they are packed.")
+    microbatch: Count | None = Field(None, description="Rows a backward pass; default: all of an update.")
+    context: int | None = Field(
+        None, ge=8, le=MOST, description="Tokens of a context that texts are packed into; default: a text a row."
+    )
+    warmup_share: Share = Field(0.1, description="Of the updates, those in which the rate rises; then it falls.")
+    weight_decay: Weight = 0.01
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    max_grad_norm: float = Field(1.0, gt=0, le=1e12)
+    articles: Count = Field(256, description="Held-out articles whose loss says what it cost elsewhere.")
+    other_target: str | None = Field(
+        None,
+        description="A target that no signal ever saw; null: one made of the embedded world, if the profile has that.",
+    )
+    multiples: tuple[Count, ...] = Field(
+        (1, 4, 16),
+        min_length=1,
+        description="Of a step's texts, how many times so many a target is trained on where a task has no passages.",
+    )
+
+
 class TaskSettings(Section):
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -328,6 +361,7 @@ class Settings(Section):
     inner: InnerSettings
     validation: ValidationSettings = ValidationSettings()
     keep: KeepSettings = Field(KeepSettings(), json_schema_extra=NEUTRAL)
+    evaluation: EvaluationSettings = Field(EvaluationSettings(), json_schema_extra=NEUTRAL)
     task: TaskSettings = TaskSettings()
     reward: RewardSettings = RewardSettings()
 

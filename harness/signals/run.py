@@ -12,8 +12,6 @@ intervals (leave-one-out correlation, linear datamodeling score of Park et al. 2
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +32,7 @@ from harness.signals.records import SCHEMA_VERSION, SMALL, PoolRecord, SignalRec
 from harness.store.atomic import write_json
 from harness.store.plain import said
 from harness.store.provenance import provenance
-from harness.store.record import identity
+from harness.store.record import digest, identity
 from harness.workers.executor import Event, Executor, Tell
 
 if TYPE_CHECKING:
@@ -85,11 +83,6 @@ class FidelityCell:
 
     def truth_keys(self, cell: Cell) -> list[str]:
         return list(dict.fromkeys(self.truth_key(settings.inner) for settings in (self.base.settings, cell.settings)))
-
-
-def digest(*parts: Any) -> str:
-    """Ten hexadecimal digits over plain data."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:10]
 
 
 def fidelity_cells(

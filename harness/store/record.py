@@ -153,6 +153,11 @@ def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapp
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
+def digest(*parts: Any) -> str:
+    """Ten hexadecimal digits over plain data: the identity of what is stored beside cells."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()[:10]
+
+
 # ----------------------------------------------------------------------------------------------------------- the store
 
 

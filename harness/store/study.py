@@ -7,6 +7,7 @@
     <study>/arrays.parquet   all arrays that pictures are drawn from: KEY_COLUMNS, step, name, dtype, shape, data
     <study>/files.parquet    what tasks stored and nobody can draw: KEY_COLUMNS, step, name, content
     <study>/fidelity.parquet comparisons of signals (`harness/signals/records.py`)
+    <study>/evaluation.parquet what generated data are worth (`harness/evaluation/records.py`)
 
 A file with nothing in it is not there. The same cells make the same bytes. Checkpoints and tracebacks stay behind.
 README.md and pictures beside these files are written by hand.

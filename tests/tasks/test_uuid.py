@@ -125,6 +125,41 @@ def test_what_is_no_uuid_is_refused(text):
         make(text=text)
 
 
+class Speller(torch.nn.Module):
+    """A model that goes on with its text as far as it has come, whatever it read, and then repeats its end."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, ids: list[int], config) -> None:
+        super().__init__()
+        self.ids, self.config = torch.tensor(ids), config
+
+    def forward(self, input_ids, use_cache):
+        places = torch.arange(1, input_ids.shape[1] + 1).clamp(max=len(self.ids) - 1)
+        logits = torch.nn.functional.one_hot(self.ids[places], 260).float() * 100
+        return type("Out", (), {"logits": logits[None]})
+
+
+@pytest.mark.parametrize(("said", "whole", "characters"), [("", 1, 36), ("x", 0, 8), ("6", 1, 36)])
+def test_what_a_target_says_by_itself_is_greedy_decoding(make_model, make_tokenizer, said, whole, characters):
+    """The whole UUID, the UUID with another ninth character, and more after the UUID."""
+    tokenizer, config = make_tokenizer(), make_model("gpt2").config
+    text = {"": PAPER_UUID, "x": PAPER_UUID[:8] + "x" + PAPER_UUID[9:], "6": PAPER_UUID + "66"}[said]
+    model = Speller([tokenizer.bos_token_id, *tokenizer(text)["input_ids"]], config)
+    values = make().examine(model, tokenizer, "test")
+    assert (values["says_uuid"], values["says_characters"]) == (whole, characters)
+    assert (values["phi"] == pytest.approx(0.0, abs=1e-6)) == bool(whole)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_target_s_examination_has_the_metric(make_model, make_tokenizer, chosen_training, family):
+    inner = inner_of(chosen_training, make_model, make_tokenizer, family)
+    found = make().examine(inner.model, inner.tokenizer, "test")
+    with torch.no_grad():
+        phi = float(make().metric(inner)(dict(inner.model.named_parameters())))
+    assert found["phi"] == pytest.approx(phi, rel=1e-5) and found["says_uuid"] == 0.0
+
+
 def test_no_rollouts_is_an_error(chosen_training, make_model, make_tokenizer):
     with pytest.raises(ValueError, match="at least one"):
         make().evaluate([], inner_of(chosen_training, make_model, make_tokenizer))
