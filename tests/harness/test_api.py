@@ -65,7 +65,8 @@ def test_results_are_tables_texts_and_html(results):
     assert set(results.long["reward"]) == {"naive", "shorter"} and set(results.long["seed"]) == {0, 1}
     assert {"task", "reward", "seed", "step", "text"} <= set(results.samples) and len(results.samples) >= 4 * 4
     page = results._repr_html_()
-    assert page.count("<tr>") == 4 and "naive" in page and "norm change" in page and "<script" not in page
+    assert page.count("<table>") == 2 and page.count("<tr>") == 4 + 3, "of the rewards, and over seeds"
+    assert "naive" in page and "norm change" in page and "<script" not in page
     assert repr(results).startswith("<Results of 4 cells in ") and "4 done" in repr(results)
     shown = Console(file=io.StringIO(), width=120)
     shown.print(results)
@@ -142,7 +143,7 @@ def test_a_reward_of_this_session_runs_in_this_process(quick, monkeypatch):
 
     monkeypatch.setattr("harness.workers.local.local", local)
     monkeypatch.setattr("harness.planning.preflight.preflight", lambda cells, *given: cells)
-    monkeypatch.setattr("harness.workers.grid.run_grid", lambda *given, **more: None)
+    monkeypatch.setattr("harness.workers.grid.run_grid", lambda *given, **more: [])
     monkeypatch.setattr("reports.store.store_tables", lambda folder: None)
     for reward, workers in (("naive", None), ("naive,shorter", None), ("naive,shorter", 2)):
         harness.run("norm", reward, set=quick(), workers=workers, progress=False)
