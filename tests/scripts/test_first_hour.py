@@ -40,7 +40,7 @@ def test_it_is_kept_without_outputs():
 
 def test_every_cell_shows_something(shown):
     results, names = next(each for source, each in shown.items() if source.endswith("\nresults")), shown["names"]
-    assert results is names["results"] and results._repr_html_().count("<tr>") == 4
+    assert results is names["results"] and results._repr_html_().count("<tr>") == 4 + 3
     assert set(results.wide["profile"]) == {"mine"} and set(results.wide["status"]) == {"done"}
     assert [source for source, value in shown.items() if value is None] == [next(iter(shown))]  # all but the imports
     for source, value in shown.items():
