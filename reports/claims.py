@@ -5,7 +5,7 @@
     ahead     the mean paired difference to each of the others is above 0: the whole interval for all of them; `does not
               hold` where one of them is as surely ahead
     still     the mean stays within a distance of the untuned generator's: the whole interval inside, or outside
-    readable  every seed's final picture is read by OpenCV and by zxing as what the target picture says
+    scanned   every seed's final picture is read by OpenCV and by zxing as what the target picture says
 
 In between, and where one seed has no interval, the verdict is `not decided`, with what the seeds say; what is not there
 is `not run`. A check with `exists` asks whether something can be done at all, which one seed shows. Seeds that all say
@@ -28,7 +28,7 @@ from harness.machine.files import read_json
 from harness.registry import TASKS
 from harness.store.damage import reading
 from harness.store.record import CellRecord, Said, StoredCell
-from harness.suites.suite import Ahead, Claim, Readable, Still, Suite, Value
+from harness.suites.suite import Ahead, Claim, Scanned, Still, Suite, Value
 from reports import stats, summary, tables
 from reports.stats import Interval
 
@@ -163,9 +163,9 @@ def _still(claim: Claim, cells: Cells) -> Found:
     return _found(claim, verdict, row.values, row.unit, why)
 
 
-def _readable(claim: Claim, cells: Cells) -> Found:
+def _scanned(claim: Claim, cells: Cells) -> Found:
     check = claim.check
-    assert isinstance(check, Readable)
+    assert isinstance(check, Scanned)
     mine = [(c, r) for c, r in cells if _is(r, check.reward, check.variant) and r.status == "done"]
     if not mine:
         return _not_run(claim, cells, check.reward, check.variant)
@@ -205,7 +205,7 @@ _DECIDERS: Mapping[str, Callable[[Claim, Cells], Found]] = {
     "value": _value,
     "ahead": _ahead,
     "still": _still,
-    "readable": _readable,
+    "scanned": _scanned,
 }
 
 

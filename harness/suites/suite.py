@@ -95,14 +95,15 @@ class Still(_Check):
     within: float = Field(gt=0)
 
 
-class Readable(_Check):
-    """The picture of the last validation is read by OpenCV and by zxing, as the target picture is."""
+class Scanned(_Check):
+    """The picture of the last validation is read by OpenCV, as `measure` says (1: it is), and by zxing, as the target
+    picture is."""
 
-    kind: Literal["readable"]
-    measure: str = "text_exact"
+    kind: Literal["scanned"]
+    measure: str
 
 
-Check = Annotated[Value | Ahead | Still | Readable, Field(discriminator="kind")]
+Check = Annotated[Value | Ahead | Still | Scanned, Field(discriminator="kind")]
 
 
 class Claim(_Data):

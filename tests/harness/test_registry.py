@@ -106,7 +106,7 @@ def test_a_name_that_is_not_installed_is_no_entry():
 
 READS = {
     TASKS: re.compile(r"ptions\)?\.(?:text|number|integer|boolean)\(\s*\"(\w+)\""),
-    REWARDS: re.compile(r"\b(?:asset\(context, \"\w+\", |(?:flag|choice)\(context, |options\.get\()\"(\w+)\""),
+    REWARDS: re.compile(r"\b(?:asset\(context, \"\w+\", |(?:flag|choice|positive)\(context, |options\.get\()\"(\w+)\""),
 }
 
 

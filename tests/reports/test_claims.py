@@ -173,7 +173,7 @@ def test_two_readers_are_asked() -> None:
 
     def found(delta: np.ndarray, opencv: float) -> claims.Found:
         one = record("x", 0, 1.0, task="qr", final={"text_exact": opencv})
-        check = {"kind": "readable", "part": "p", "task": "qr", "reward": "x"}
+        check = {"kind": "scanned", "part": "p", "task": "qr", "reward": "x", "measure": "text_exact"}
         suite = Suite.model_validate(
             {
                 "name": "s",
