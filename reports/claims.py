@@ -8,8 +8,8 @@
     scanned   every seed's final picture is read by OpenCV and by zxing as what the target picture says
 
 In between, and where one seed has no interval, the verdict is `not decided`, with what the seeds say; what is not there
-is `not run`. A check with `exists` asks whether something can be done at all, which one seed shows. Seeds that all say
-the same decide as they say.
+is `not run`. A check with `exists` asks whether something can be done at all, which one seed shows. Three seeds or more
+that all say the same decide as they say.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal["holds", "does not hold", "not decided", "not run"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "not decided", "not run")
+ENOUGH = 3
+"""Seeds that decide where all say the same; two may by chance."""
 HEADS = ("claim", "verdict", "ours", "the paper's", "why")
 
 
@@ -254,7 +256,7 @@ def _sided(interval: Interval, bound: float) -> Verdict:
     """On which side of `bound` the interval lies, above being the claim's."""
     if interval.bounded:
         return "holds" if interval.low >= bound else "does not hold" if interval.high < bound else "not decided"
-    if interval.n < 2:
+    if interval.n < ENOUGH:
         return "not decided"
     return "holds" if interval.mean >= bound else "does not hold"
 
@@ -278,8 +280,10 @@ def _one_seed(values: Mapping[int, float]) -> str:
 
 def _shown(interval: Interval, unit: str, *, signed: bool = False) -> str:
     text = summary.signed if signed else summary.shown
-    value = text(interval.mean, unit)
-    return f"{value} [{text(interval.low, unit)} .. {text(interval.high, unit)}]" if interval.bounded else value
+    value, low, high = text(interval.mean, unit), interval.low, interval.high
+    if unit == "fraction" and not signed:  # the mean of a share lies in [0, 1], whatever Student says
+        low, high = max(0.0, low), min(1.0, high)
+    return f"{value} [{text(low, unit)} .. {text(high, unit)}]" if interval.bounded else value
 
 
 def _ends(interval: Interval | None) -> dict[str, float | None]:
@@ -313,6 +317,7 @@ class StoredClaim(BaseModel):
     id: Said
     says: Said
     verdict: Verdict
+    ours: Said = "-"
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -320,14 +325,6 @@ class StoredClaim(BaseModel):
     paper: Said = ""
     why: Said = ""
     known: Said = ""
-
-    @property
-    def ours(self) -> str:
-        """The measured value with its interval."""
-        if self.value is None:
-            return "-"
-        bounds = f" [{summary.number(self.low)} .. {summary.number(self.high)}]" if self.low is not None else ""
-        return f"{summary.number(self.value)}{bounds}"
 
 
 class StoredClaims(BaseModel):
@@ -398,6 +395,7 @@ def as_data(found: Sequence[Found], suite: Suite, profile: str) -> dict[str, Any
                 "id": each.claim.id,
                 "says": each.claim.says,
                 "verdict": each.verdict,
+                "ours": each.ours,
                 "value": each.value,
                 "low": each.low,
                 "high": each.high,

@@ -68,7 +68,8 @@ def seeds(reward: str, values: list[float], **fields: Any) -> list[CellRecord]:
         ([0.1, 0.12, 0.14], {"at_most": 0.5}, "holds"),
         ([0.9, 0.92, 0.94], {"at_most": 0.5}, "does not hold"),
         ([1.0, 1.0, 1.0], {"at_least": 0.5}, "holds"),
-        ([0.2, 0.2], {"at_least": 0.5}, "does not hold"),
+        ([0.2, 0.2], {"at_least": 0.5}, "not decided"),
+        ([0.2, 0.2, 0.2], {"at_least": 0.5}, "does not hold"),
         ([0.9], {"at_least": 0.5}, "not decided"),
         ([0.2, 0.9, 0.7], {"at_least": 0.8, "exists": True}, "holds"),
         ([0.9], {"at_least": 0.8, "exists": True}, "holds"),
@@ -291,7 +292,7 @@ def decided_runs(tmp_path, generate):
     def make(name: str, verdict: str) -> Any:
         folder = tmp_path / name
         generate(folder, tasks=("norm",), rewards=("naive",))
-        claim = {"id": "c", "says": "<b>it</b> moves", "verdict": verdict, "value": 0.5, "low": 0.4, "high": 0.6}
+        claim = {"id": "c", "says": "<b>it</b> moves", "verdict": verdict, "ours": "0.5 [0.4 .. 0.6]"}
         (place := next(folder.glob("*/"))).joinpath("claims.json").write_text(
             json.dumps({"suite": "paper", "profile": place.name, "claims": [claim]})
         )
