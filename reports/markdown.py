@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING
 
+from harness.store import cards
 from reports import aggregate, answer, gather, stats, summary, tables
 from reports.stats import Comparison
 from reports.summary import Block
@@ -88,9 +88,7 @@ def grid(heads: list[str], rows: list[list[str]]) -> str:
 
 def fenced(text: str) -> str:
     """Text in a code fence longer than any run of backticks in it: nothing in it is markup."""
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
+    return cards.fenced(text, "text").removesuffix("\n")
 
 
 def _samples(wide: pandas.DataFrame) -> str:

@@ -408,5 +408,5 @@ def _card(source: Source, made: Mapping[str, Any], asked: Mapping[str, Any]) -> 
         "`source`, `row`.\n\n"
         + facts(rows)
         + f"\nThe generator's base model: {base_note(settings.generator.model)}\n\nHow rows were drawn:\n\n"
-        + fenced(as_yaml(asked["generator"]))
+        + fenced(as_yaml(asked["generator"]).rstrip())
     )

@@ -33,11 +33,11 @@ def as_yaml(data: Any) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=False, width=100)
 
 
-def fenced(text: str) -> str:
+def fenced(text: str, language: str = "yaml") -> str:
     """The text as a block of code that nothing in it ends."""
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}yaml\n{text.rstrip()}\n{fence}\n"
+    return f"{fence}{language}\n{text}\n{fence}\n"
 
 
 def facts(rows: Sequence[tuple[str, object]]) -> str:

@@ -127,7 +127,7 @@ def model_card(record: CellRecord) -> str:
         "GRPO trained it on a reward signal.\n\n"
         + facts(rows)
         + f"\nBase model: {base_note(base)}\n\nThe prompt holds the article in the place of `<article>`. Settings:\n\n"
-        + fenced(as_yaml(without_paths(record.settings)))
+        + fenced(as_yaml(without_paths(record.settings)).rstrip())
     )
 
 
