@@ -17,7 +17,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,7 +88,7 @@ def decide(suite: Suite, cells: Cells, profile: str, parts: Mapping[str, Collect
         ]
         verdict = _DECIDERS[claim.check.kind](claim, mine)
         known = claim.known.get(profile, "") if verdict.verdict == "does not hold" else ""
-        found.append(Found(**(vars(verdict) | {"known": known})))
+        found.append(replace(verdict, known=known))
     return found
 
 
@@ -141,7 +141,7 @@ def _ahead(claim: Claim, cells: Cells) -> Found:
     why = f"paired differences: {'; '.join(words)}{_one_seed(ours.values)}"
     ours_text = _shown(stats.mean_interval(np.array(list(ours.values.values()))), ours.unit)
     found = _found(claim, verdict, ours.values, ours.unit, why)
-    return Found(**(vars(found) | {"ours": ours_text} | _ends(least)))
+    return replace(found, ours=ours_text, **_ends(least))
 
 
 def _still(claim: Claim, cells: Cells) -> Found:
