@@ -470,9 +470,13 @@ def visit_piece(piece: Piece, visit: Visit, deadline: float) -> dict[str, Any]:
             if ended.code is None:
                 break
     rows, result["text"] = piece.read(visit)
-    result["rows"] = [asdict(row) for row in rows]
-    if result["status"] == "done" and any(row.good is False for row in rows):
-        result |= {"status": "failed", "reason": "; ".join(row.what for row in rows if row.good is False)}
+    again = {row.what for row in rows}
+    # What an earlier call measured stays, also where the folder of its raw results did not travel with the page.
+    before = [row for row in (stored["rows"] if same else []) if row["what"] not in again]
+    result["rows"] = [*before, *(asdict(row) for row in rows)]
+    missed = [row["what"] for row in result["rows"] if row["good"] is False]
+    if result["status"] == "done" and missed:
+        result |= {"status": "failed", "reason": "; ".join(missed)}
     write_json(path, result)
     return result
 

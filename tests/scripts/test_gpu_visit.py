@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,19 @@ def test_what_fails_is_named_and_does_not_keep_others_from_running(tmp_path, mon
     assert log.read_text().split()[4:] == ["b0"]
     assert visit(tmp_path, "--cpu") == 0, "a rehearsal is no visit"
     assert log.read_text().split()[5:] == ["a0", "a1", "b0"]
+
+
+def test_rows_of_an_earlier_call_stay_where_raw_results_did_not_travel(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    first, second = Row("ratio", "0.9", "<= 1.3", True), Row("memory", "1 MiB", "", None)
+    pieces(monkeypatch, piece("a", log, 0, 7, rows=(first, replace(second, measured="?"))))
+    assert visit(tmp_path) == 1
+    pieces(monkeypatch, piece("a", log, 0, 0, rows=(second,)))
+    assert visit(tmp_path) == 0
+    assert [(row["what"], row["measured"]) for row in stored(tmp_path, "a")["rows"]] == [
+        ("ratio", "0.9"),
+        ("memory", "1 MiB"),
+    ]
 
 
 def test_a_missed_number_is_a_failure_on_a_gpu_alone(tmp_path, monkeypatch, capsys):
