@@ -51,7 +51,7 @@ def decided(check: dict[str, Any], records: list[CellRecord], **claim: Any) -> c
     }
     suite = Suite.model_validate(data)
     cells = [(SimpleNamespace(arrays=dict), each) for each in records]
-    (found,) = claims.decide(suite, cells, "tiny", {"p": {each.identity for each in records}})
+    (found,) = claims.decide(suite, claims.Evidence(cells, {"p": {each.identity for each in records}}), "tiny")
     return found
 
 
@@ -146,7 +146,9 @@ def test_only_cells_of_the_suites_settings_count() -> None:
     suite = Suite.model_validate(
         {"name": "s", "summary": "", "parts": PARTS, "claims": [{"id": "c", "says": "it", "check": check}]}
     )
-    found = claims.decide(suite, [(SimpleNamespace(), each) for each in cells], "tiny", {"p": {"of another run"}})
+    found = claims.decide(
+        suite, claims.Evidence([(SimpleNamespace(), each) for each in cells], {"p": {"of another run"}}), "tiny"
+    )
     assert [each.verdict for each in found] == ["not run"]
 
 
@@ -184,7 +186,7 @@ def test_two_readers_are_asked() -> None:
             }
         )
         cell = SimpleNamespace(arrays=lambda: {3: {"target": target, "delta": delta}})
-        return claims.decide(suite, [(cell, one)], "tiny", {"p": {one.identity}})[0]
+        return claims.decide(suite, claims.Evidence([(cell, one)], {"p": {one.identity}}), "tiny")[0]
 
     whole = found(target * 0.01, 1.0)
     assert whole.verdict == "holds" and "OpenCV and zxing" in whole.why
