@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from harness.generated.dataset import Dataset
     from harness.planning.cells import Cell
     from harness.planning.policy import Policy
-    from harness.store.record import CellRecord, StoredCell
     from harness.signals.theorem import Slope
+    from harness.store.record import CellRecord, StoredCell
     from harness.suites.suite import Suite, WorthPart
     from harness.tuning.outcome import Choice
     from harness.workers.executor import Event, Executor
@@ -198,9 +198,10 @@ def paper(
             evidence["slopes"][part.name] = _slopes(folder, part.worlds, run)
     stored = [(cell, record) for cell in find_cells(folder) if (record := _whole(cell))] if folder.exists() else []
     identities = {name: frozenset(cell.record().identity for cell in found) for name, found in parts.items()}
-    decided = claims.decide(chosen, claims.Evidence(stored, identities, **evidence), folder.name)
+    found = claims.Evidence(stored, identities, **evidence)
+    decided = claims.decide(chosen, found, folder.name)
     if processes.rank() == 0:
-        write_json(folder / "claims.json", claims.as_data(decided, chosen, folder.name))
+        write_json(folder / "claims.json", claims.as_data(decided, chosen, folder.name, found))
         write_atomic(folder / "claims.md", claims.markdown(decided))
     everyone = frozenset().union(*identities.values())
     return Claims(decided, Results(folder, everyone), folder)

@@ -31,7 +31,7 @@ from harness.machine.files import read_json
 from harness.registry import TASKS
 from harness.store.damage import reading
 from harness.store.record import CellRecord, Said, StoredCell
-from harness.suites.suite import Ahead, Claim, Rate, Scanned, Still, Suite, Value, Worth
+from harness.suites.suite import Ahead, Claim, Rate, Scanned, Section, Still, Suite, Value, Worth
 from reports import evaluations, stats, summary, tables
 from reports.stats import Interval
 
@@ -187,9 +187,7 @@ def _rate(claim: Claim, evidence: Evidence) -> Found:
     return replace(found, seeds=tuple(sorted(values)))
 
 
-def _paired(
-    claim: Claim, ours: _Seeds, over: Sequence[str], seeds: Callable[[str], _Seeds | None]
-) -> Found | None:
+def _paired(claim: Claim, ours: _Seeds, over: Sequence[str], seeds: Callable[[str], _Seeds | None]) -> Found | None:
     """Ours against each of `over`, seed by seed; None where nothing can be compared."""
     verdicts, words, least = [], [], None
     for name in over:
@@ -398,6 +396,8 @@ class StoredClaim(BaseModel):
     paper: Said = ""
     why: Said = ""
     known: Said = ""
+    place: Said = ""
+    """In the paper."""
 
 
 class StoredClaims(BaseModel):
@@ -406,6 +406,9 @@ class StoredClaims(BaseModel):
     suite: Said
     profile: Said
     claims: list[StoredClaim]
+    parts: dict[str, list[str]] = Field(default_factory=dict)
+    """Part -> identities of its cells."""
+    sections: list[Section] = Field(default_factory=list)
 
 
 def stored(place: Path) -> list[StoredClaims]:
@@ -458,11 +461,13 @@ def markdown(found: Sequence[Found]) -> str:
     return f"{grid(list(HEADS), rows(found))}\n{counts(found)}.\n"
 
 
-def as_data(found: Sequence[Found], suite: Suite, profile: str) -> dict[str, Any]:
-    """What CI reads: plain data."""
+def as_data(found: Sequence[Found], suite: Suite, profile: str, evidence: Evidence) -> dict[str, Any]:
+    """What CI and reports read: plain data."""
     return {
         "suite": suite.name,
         "profile": profile,
+        "parts": {name: sorted(identities) for name, identities in evidence.parts.items()},
+        "sections": [section.model_dump(mode="json", exclude_defaults=True) for section in suite.sections],
         "claims": [
             {
                 "id": each.claim.id,
@@ -476,6 +481,7 @@ def as_data(found: Sequence[Found], suite: Suite, profile: str) -> dict[str, Any
                 "paper": each.claim.paper,
                 "why": each.why,
                 "known": each.known,
+                "place": each.claim.place,
             }
             for each in found
         ],

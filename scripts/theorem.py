@@ -1,6 +1,6 @@
 """The tables and the picture of Theorem 3.1, measured (harness/signals/theorem.py says how).
 
-    python scripts/theorem.py [--out reports/studies/fidelity] [--worlds 8]
+python scripts/theorem.py [--out reports/studies/fidelity] [--worlds 8]
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             bool, typer.Option("--lm-eval", help="Ask EleutherAI's harness too (extra `lm-eval`), offline.")
         ] = False,
         tuned: Annotated[
-            str, typer.Option(metavar="FILE", help="The file that the cells were run with (`run --tuned`).")
-        ] = "",
+            Path | None, typer.Option(help="The file that the cells were run with (`run --tuned`).")
+        ] = None,
         out: Annotated[
             Path, typer.Option("--out", help="Where results are kept; a second run continues there.")
         ] = Path("runs"),
@@ -69,7 +69,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             runs=runs,
             out=out,
             lm_eval=lm_eval,
-            tuned=tuned,
+            tuned=tuned or "",
             workers=workers,
             threads=threads,
             progress=console,

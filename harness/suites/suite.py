@@ -191,16 +191,15 @@ class Grid(_Data):
 
 
 class Reported(_Data):
-    """Numbers that the paper reports, as text: a row a method, a column a task. `ours`: beside them those of a part of
-    kind worth."""
+    """Perplexities that the paper reports, as text: a row a method, a column a task. Ours stand beside them."""
 
     title: str
     unit: str = ""
     columns: dict[str, str]
     """Task -> head."""
     rows: dict[str, tuple[str, ...]]
-    ours: Name | None = None
-    target: Literal["own", "other"] = "own"
+    ours: Literal["own", "other"]
+    """The target whose trials stand beside them."""
 
     @model_validator(mode="after")
     def _square(self) -> Reported:
@@ -246,9 +245,12 @@ class Suite(_Data):
         for claim in self.claims:
             if claim.check.part not in parts:
                 raise ValueError(f"the claim '{claim.id}' is about the part '{claim.check.part}', which is not there")
-        for place, part in enumerate(self.parts):
-            if isinstance(part, WorthPart) and part.of not in [p.name for p in self.parts[:place] if _kind(p) == "cells"]:
-                raise ValueError(f"the part '{part.name}' is of '{part.of}', and no part of cells before it has that name")
+        before: list[str] = []
+        for part in self.parts:
+            if isinstance(part, CellPart):
+                before.append(part.name)
+            elif isinstance(part, WorthPart) and part.of not in before:
+                raise ValueError(f"the part '{part.name}' is of '{part.of}', which is no part of cells before it")
         return self
 
     @property

@@ -77,7 +77,10 @@ def test_slopes_are_those_of_the_table_world_by_world(monkeypatch):
     monkeypatch.setattr(theorem, "sweeps", lambda: small)
     found = theorem.slopes(2)
     assert [(each.optimizer, each.eps_root, each.world) for each in found] == [
-        ("sgd", None, 0), ("sgd", None, 1), ("adam", 1e-9, 0), ("adam", 1e-9, 1),
+        ("sgd", None, 0),
+        ("sgd", None, 1),
+        ("adam", 1e-9, 0),
+        ("adam", 1e-9, 1),
     ]
     (line, rows), *_ = theorem.lines_of(theorem.table(1), "lr")
     assert line == "SGD" and found[0].value == pytest.approx(theorem.slope(rows, "lr"))
