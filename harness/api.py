@@ -201,7 +201,7 @@ def paper(
     found = claims.Evidence(stored, identities, **evidence)
     decided = claims.decide(chosen, found, folder.name)
     if processes.rank() == 0:
-        write_json(folder / "claims.json", claims.as_data(decided, chosen, folder.name, found))
+        write_json(folder / claims.FILE, claims.as_data(decided, chosen, folder.name, found))
         write_atomic(folder / "claims.md", claims.markdown(decided))
     everyone = frozenset().union(*identities.values())
     return Claims(decided, Results(folder, everyone), folder)

@@ -31,7 +31,7 @@ from harness.machine.files import read_json
 from harness.registry import TASKS
 from harness.store.damage import reading
 from harness.store.record import CellRecord, Said, StoredCell
-from harness.suites.suite import Ahead, Claim, Rate, Scanned, Section, Still, Suite, Value, Worth
+from harness.suites.suite import CLAIMS, Ahead, Claim, Rate, Scanned, Section, Still, Suite, Value, Worth
 from reports import evaluations, stats, summary, tables
 from reports.stats import Interval
 
@@ -377,7 +377,7 @@ def _not_run(claim: Claim, cells: Cells, *names: str) -> Found:
 
 # -------------------------------------------------------------------------------------------------------------- stored
 
-FILE = "claims.json"
+FILE = CLAIMS
 
 
 class StoredClaim(BaseModel):

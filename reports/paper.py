@@ -1,5 +1,6 @@
-"""A suite's sections (harness/suites/suite.py) beside what is stored: the paper's pieces in the paper's order, each with
-its claims, our figures, pictures and texts, and the paper's own numbers where it reports some."""
+"""A suite's sections (harness/suites/suite.py) beside what is stored: the paper's pieces in the paper's order.
+
+Each has its claims, our figures, pictures and texts, and the paper's own numbers where it reports some."""
 
 from __future__ import annotations
 

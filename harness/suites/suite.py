@@ -35,6 +35,8 @@ from harness.contracts import HarnessError, unknown
 from harness.machine.files import read_text
 from harness.settings.reading import read_yaml
 
+CLAIMS = "claims.json"
+"""Where a profile's results say what was decided."""
 KEEP = "keep.generator"
 Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9_.=-]+$")]
 
