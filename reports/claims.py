@@ -371,7 +371,7 @@ def _found(claim: Claim, verdict: Verdict, values: Mapping[int, float], unit: st
 
 def _not_run(claim: Claim, cells: Cells, *names: str) -> Found:
     there = [record for _, record in cells if record.reward in {name.partition("/")[0] for name in names}]
-    ended = list(dict.fromkeys(f"{record.status}: {record.reason}" for record in there if record.status != "done"))
+    ended = list(dict.fromkeys(": ".join(filter(None, (r.status, r.reason))) for r in there if r.status != "done"))
     return Found(claim, "not run", "-", "; ".join(ended[:2]) or "no finished cell of this suite's settings")
 
 
