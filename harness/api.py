@@ -167,7 +167,7 @@ def paper(
     from harness.planning.view import part_hours
     from harness.store.atomic import write_atomic, write_json
     from harness.store.frames import find_cells
-    from harness.suites.suite import CellPart, WorthPart, load_suite, selected, within_budget
+    from harness.suites.suite import TheoremPart, WorthPart, load_suite, selected, within_budget
     from harness.workers.local import default_workers
     from reports import claims
 
@@ -184,17 +184,20 @@ def paper(
     def wanted(part: str) -> bool:
         return run and part in parts and (fitting is None or part in fitting.run)
 
+    # One grid, so that no worker waits for the end of a part; the parts' cells begin in the parts' order.
+    turns = {name: turn for turn, name in enumerate(parts) if wanted(name)}
+    grid = {cell.record().identity: (cell, turn) for name, turn in reversed(turns.items()) for cell in parts[name]}
+    if not all(cell.unsupported for cell, _ in grid.values()):
+        ran, order = zip(*grid.values(), strict=True)
+        _run_cells(ran, place, workers, threads, policy, "none", progress, order)
     evidence: dict[str, Any] = {"worth": {}, "slopes": {}}
     for part in chosen.parts:
-        if isinstance(part, CellPart):
-            if wanted(part.name) and not all(cell.unsupported for cell in parts[part.name]):
-                _run_cells(parts[part.name], place, workers, threads, policy, "none", progress)
-        elif isinstance(part, WorthPart):
+        if isinstance(part, WorthPart):
             asked = _worth_of(chosen, part, profile, seeds, given, place, tuned)
             if asked and wanted(part.of):
                 evaluate(**asked, out=place, workers=workers, threads=threads, progress=progress)
             evidence["worth"][part.name] = _worth_rows(asked, folder) if asked else []
-        else:
+        elif isinstance(part, TheoremPart):
             evidence["slopes"][part.name] = _slopes(folder, part.worlds, run)
     stored = [(cell, record) for cell in find_cells(folder) if (record := _whole(cell))] if folder.exists() else []
     identities = {name: frozenset(cell.record().identity for cell in found) for name, found in parts.items()}
@@ -286,9 +289,10 @@ def _run_cells(
     policy: Policy,
     track: str,
     progress: Console | bool,
+    first: Sequence[int] = (),
 ) -> tuple[Results, list[CellRecord]]:
     """Checks the cells, runs them on the executor and stores the tables; results, and of the first rank a record a cell
-    in their order."""
+    in their order. `first`: which begin first (`run_grid`)."""
     from harness.machine.stopping import Interrupted
     from harness.planning.policy import Policy
     from harness.planning.preflight import preflight
@@ -300,7 +304,7 @@ def _run_cells(
     executor = _executor(_workers(workers, chosen), threads, len(chosen))
     try:
         with _observer(chosen, progress, executor.slots) as observe:
-            records = run_grid(chosen, place, observe, executor, policy=policy, report_to=track)
+            records = run_grid(chosen, place, observe, executor, policy=policy, report_to=track, first=first)
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     folder = place / chosen[0].profile

@@ -107,8 +107,9 @@ def _plan(
     out: Path,
     tuned: str | Path,
 ) -> None:
-    from harness.planning.view import show
+    from harness.planning.view import show, show_parts
     from harness.suites.suite import load_suite, selected
 
     parts = api.suite_cells(selected(load_suite(suite), only), profile, seeds, given, tuned)
     show([cell for found in parts.values() for cell in found], console, on, out)
+    show_parts(parts, console, on, out)
