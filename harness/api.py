@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     import pandas
     from rich.console import Console, RenderableType
 
+    from harness.evaluation.run import Plan
     from harness.generated.dataset import Dataset
     from harness.planning.cells import Cell
     from harness.planning.policy import Policy
+    from harness.signals.theorem import Slope
     from harness.store.record import CellRecord, StoredCell
-    from harness.suites.suite import Suite
+    from harness.suites.suite import Suite, WorthPart
     from harness.tuning.outcome import Choice
     from harness.workers.executor import Event, Executor
     from harness.workers.merge import Merged
@@ -148,44 +150,100 @@ def paper(
     threads: int = 1,
     policy: Policy = "continue",
     run: bool = True,
+    tuned: str | Path = "",
     progress: Console | bool = True,
 ) -> Claims:
     """Runs what is missing of a suite, part after part, and decides its claims, as `python -m harness paper` does.
 
     suite    a built-in one, or a YAML file (harness/suites/suite.py)
     only     parts to run and decide; default: all
-    budget   hours, by the plan on this machine: parts in their order as long as they fit
+    budget   hours, by the plan on this machine: parts in their order as long as they fit. Parts that train no
+             generator take minutes and are not counted
     run      False: decide from what is stored
+    tuned    a file of `tune`: its settings go over the profile's, and validation reads the test split
 
     The others as for `run`. Writes claims.json and claims.md beside the cells.
     """
     from harness.planning.view import part_hours
     from harness.store.atomic import write_atomic, write_json
     from harness.store.frames import find_cells
-    from harness.suites.suite import load_suite, selected, within_budget
+    from harness.suites.suite import TheoremPart, WorthPart, load_suite, selected, within_budget
     from harness.workers.local import default_workers
     from reports import claims
 
-    chosen = selected(load_suite(suite), only)
-    parts = suite_cells(chosen, profile, seeds, dict(set or {}))
+    chosen, given = selected(load_suite(suite), only), dict(set or {})
+    parts = suite_cells(chosen, profile, seeds, given, tuned)
     place, say = Path(out), _say(progress)
+    folder = place / load_profile(profile).name
     slots = default_workers(sum(map(len, parts.values()))) if workers is None else max(1, workers)
     hours = {name: part_hours(found, place, policy) / slots for name, found in parts.items()} if budget else {}
     fitting = within_budget(hours, budget) if budget else None
     for name, needed in (fitting.left_out if fitting else {}).items():
         say(f"{name} is left out: about {needed:.1f} h more, which the budget does not hold.")
-    for name, found in parts.items():
-        if run and (fitting is None or name in fitting.run) and not all(cell.unsupported for cell in found):
-            _run_cells(found, place, workers, threads, policy, "none", progress)
-    folder = place / next(iter(parts.values()))[0].profile
+
+    def wanted(part: str) -> bool:
+        return run and part in parts and (fitting is None or part in fitting.run)
+
+    # One grid, so that no worker waits for the end of a part; the parts' cells begin in the parts' order.
+    turns = {name: turn for turn, name in enumerate(parts) if wanted(name)}
+    grid = {cell.record().identity: (cell, turn) for name, turn in reversed(turns.items()) for cell in parts[name]}
+    if not all(cell.unsupported for cell, _ in grid.values()):
+        ran, order = zip(*grid.values(), strict=True)
+        _run_cells(ran, place, workers, threads, policy, "none", progress, order)
+    evidence: dict[str, Any] = {"worth": {}, "slopes": {}}
+    for part in chosen.parts:
+        if isinstance(part, WorthPart):
+            asked = _worth_of(chosen, part, profile, seeds, given, place, tuned)
+            if asked and wanted(part.of):
+                evaluate(**asked, out=place, workers=workers, threads=threads, progress=progress)
+            evidence["worth"][part.name] = _worth_rows(asked, folder) if asked else []
+        elif isinstance(part, TheoremPart):
+            evidence["slopes"][part.name] = _slopes(folder, part.worlds, run)
     stored = [(cell, record) for cell in find_cells(folder) if (record := _whole(cell))] if folder.exists() else []
     identities = {name: frozenset(cell.record().identity for cell in found) for name, found in parts.items()}
-    decided = claims.decide(chosen, stored, folder.name, identities)
+    found = claims.Evidence(stored, identities, **evidence)
+    decided = claims.decide(chosen, found, folder.name)
     if processes.rank() == 0:
-        write_json(folder / "claims.json", claims.as_data(decided, chosen, folder.name))
+        write_json(folder / claims.FILE, claims.as_data(decided, chosen, folder.name, found))
         write_atomic(folder / "claims.md", claims.markdown(decided))
     everyone = frozenset().union(*identities.values())
     return Claims(decided, Results(folder, everyone), folder)
+
+
+def _worth_of(
+    suite: Suite,
+    part: WorthPart,
+    profile: str,
+    seeds: Numbers,
+    given: Mapping[str, Any],
+    place: Path,
+    tuned: str | Path,
+) -> dict[str, Any] | None:
+    """What `evaluate` is asked for a part; None where the cells' part does not run in this profile."""
+    of, name = suite.part(part.of), load_profile(profile).name
+    if not of.runs_in(name):
+        return None
+    numbers = _numbers(seeds, "seeds")[: of.seeds][: part.seeds]
+    asked = {"task": of.task, "reward": of.reward, "profile": profile, "seeds": numbers, "targets": part.targets}
+    return asked | {"set": of.settings(name) | dict(given), "runs": place, "tuned": tuned}
+
+
+def _worth_rows(asked: Mapping[str, Any], folder: Path) -> list[worth.Row]:
+    """Stored rows of what was asked."""
+    from harness.evaluation.records import load
+    from harness.evaluation.run import settings_keys
+    from reports import evaluations
+
+    numbers = frozenset(asked["seeds"])
+    keys = frozenset().union(*(settings_keys(plan) for plan in _evaluation_plans(**asked, out=folder.parent)))
+    trials = load(folder) if folder.exists() else []
+    return evaluations.rows([each for each in trials if each.settings_key in keys and each.seed in numbers])
+
+
+def _slopes(folder: Path, worlds: int, measure: bool) -> list[Slope]:
+    from harness.signals import theorem
+
+    return theorem.measured(folder, worlds) if measure else theorem.kept_slopes(folder, worlds)
 
 
 def _whole(cell: StoredCell) -> CellRecord | None:
@@ -199,9 +257,14 @@ def _whole(cell: StoredCell) -> CellRecord | None:
 
 
 def suite_cells(
-    suite: Suite, profile: str = DEFAULT, seeds: Numbers = 0, given: Mapping[str, Any] | None = None
+    suite: Suite,
+    profile: str = DEFAULT,
+    seeds: Numbers = 0,
+    given: Mapping[str, Any] | None = None,
+    tuned: str | Path = "",
 ) -> dict[str, list[Cell]]:
-    """Part -> its cells, settings resolved and nothing loaded. Raises HarnessError."""
+    """Part -> its cells, settings resolved and nothing loaded; parts of other profiles are left out. Raises
+    HarnessError."""
     numbers, name = _numbers(seeds, "seeds"), load_profile(profile).name
     return {
         part.name: cells(
@@ -209,10 +272,12 @@ def suite_cells(
             part.reward,
             profile,
             numbers[: part.seeds],
-            part.settings(name) | dict(given or {}),
+            suite.settings(part, name) | dict(given or {}),
             part.inner_steps,
+            tuned=tuned,
         )
-        for part in suite.parts
+        for part in suite.cell_parts
+        if part.runs_in(name)
     }
 
 
@@ -224,9 +289,10 @@ def _run_cells(
     policy: Policy,
     track: str,
     progress: Console | bool,
+    first: Sequence[int] = (),
 ) -> tuple[Results, list[CellRecord]]:
     """Checks the cells, runs them on the executor and stores the tables; results, and of the first rank a record a cell
-    in their order."""
+    in their order. `first`: which begin first (`run_grid`)."""
     from harness.machine.stopping import Interrupted
     from harness.planning.policy import Policy
     from harness.planning.preflight import preflight
@@ -238,7 +304,7 @@ def _run_cells(
     executor = _executor(_workers(workers, chosen), threads, len(chosen))
     try:
         with _observer(chosen, progress, executor.slots) as observe:
-            records = run_grid(chosen, place, observe, executor, policy=policy, report_to=track)
+            records = run_grid(chosen, place, observe, executor, policy=policy, report_to=track, first=first)
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     folder = place / chosen[0].profile
@@ -390,6 +456,7 @@ def evaluate(
     runs: str | Path = "runs",
     out: str | Path = "runs",
     lm_eval: bool = False,
+    tuned: str | Path = "",
     workers: int | None = None,
     threads: int = 1,
     progress: Console | bool = True,
@@ -402,37 +469,25 @@ def evaluate(
     targets   "own", the profile's, and "other", one that no signal ever saw
     set       what changes cells, to find those, and `evaluation.*`
     lm_eval   ask EleutherAI's harness the same of every trained target, and keep what it says
+    tuned     the file that the cells were run with (`run --tuned`)
 
     The others as for `run`. A second call keeps what is there. Rows that lack something are "unsupported" and say what.
     """
     from harness.evaluation.records import FOLDER, load
-    from harness.evaluation.run import TARGETS, plans, run_all
-    from harness.generated.dataset import token_count
+    from harness.evaluation.run import run_all
     from harness.machine.libraries import quiet
     from harness.machine.stopping import Interrupted
     from harness.store.atomic import check_writable, parquet_bytes, write_atomic
     from harness.workers.local import default_workers, local
     from reports import evaluations as worth
 
-    place, given = Path(out), dict(set or {})
-    if tokens is not None:
-        given["evaluation.tokens"] = token_count(tokens)
-    chosen_targets = [name.strip() for name in targets.split(",")] if isinstance(targets, str) else list(targets)
-    for name in chosen_targets:
-        _check_choice("targets", name, TARGETS)
-    if lm_eval:
-        from harness.evaluation.eleuther import check_installed
-
-        check_installed()
-    names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
-    found = plans(
-        load_profile(profile), *names, list(dict.fromkeys(chosen_targets)), given, Path(runs), place, lm_eval=lm_eval
-    )
+    place = Path(out)
+    found = _evaluation_plans(task, reward, profile, seeds, set, tokens, targets, runs, place, lm_eval, tuned)
     check_writable(place)
     quiet()
     asked = [cell for plan in found for by_seed in plan.rewards.values() for cell in by_seed.values()]
     here = _workers(workers, asked)
-    count = default_workers(2 * len(names[1])) if here is None else here
+    count = default_workers(2 * len(found[0].rewards)) if here is None else here
     try:
         trials = run_all(found, _say(progress), local(count, threads))
     except Interrupted as stop:
@@ -442,6 +497,40 @@ def evaluate(
     write_atomic(folder / FOLDER / "table.md", worth.markdown(rows))
     write_atomic(folder / FOLDER / "measures.parquet", parquet_bytes(worth.frame(rows)))
     return Evaluations(folder, frozenset(trial.settings_key for trial in trials))
+
+
+def _evaluation_plans(
+    task: Names,
+    reward: Names,
+    profile: str,
+    seeds: Numbers,
+    set: Mapping[str, Any] | None,
+    tokens: int | str | None = None,
+    targets: Names = ("own", "other"),
+    runs: str | Path = "runs",
+    out: str | Path = "runs",
+    lm_eval: bool = False,
+    tuned: str | Path = "",
+) -> list[Plan]:
+    """The arguments of `evaluate`, checked."""
+    from harness.evaluation.run import TARGETS, plans
+    from harness.generated.dataset import token_count
+
+    given = dict(set or {})
+    if tokens is not None:
+        given["evaluation.tokens"] = token_count(tokens)
+    chosen = [name.strip() for name in targets.split(",")] if isinstance(targets, str) else list(targets)
+    for name in chosen:
+        _check_choice("targets", name, TARGETS)
+    if lm_eval:
+        from harness.evaluation.eleuther import check_installed
+
+        check_installed()
+    names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
+    loaded = load_profile(profile)
+    ran = with_tuned(loaded, Path(tuned)) if tuned else None
+    chosen = list(dict.fromkeys(chosen))
+    return plans(loaded, *names, chosen, given, Path(runs), Path(out), lm_eval=lm_eval, tuned=ran)
 
 
 def report(runs: str | Path | Results = "runs", out: str | Path = "site", *, reference: str = "") -> Path:

@@ -6,6 +6,8 @@
               hold` where one of them is as surely ahead
     still     the mean stays within a distance of the untuned generator's: the whole interval inside, or outside
     scanned   every seed's final picture is read by OpenCV and by zxing as what the target picture says
+    worth     as ahead, of targets trained on the generated texts (`evaluate`), on the task's test passages
+    rate      the slope of the bias of Theorem 3.1 lies within bounds; random worlds take the place of seeds
 
 In between, and where one seed has no interval, the verdict is `not decided`, with what the seeds say; what is not there
 is `not run`. A check with `exists` asks whether something can be done at all, which one seed shows. Three seeds or more
@@ -17,23 +19,26 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from harness.evaluation.records import BEFORE
 from harness.machine.files import read_json
 from harness.registry import TASKS
 from harness.store.damage import reading
 from harness.store.record import CellRecord, Said, StoredCell
-from harness.suites.suite import Ahead, Claim, Scanned, Still, Suite, Value
-from reports import stats, summary, tables
+from harness.suites.suite import CLAIMS, Ahead, Claim, Rate, Scanned, Section, Still, Suite, Value, Worth
+from reports import evaluations, stats, summary, tables
 from reports.stats import Interval
 
 if TYPE_CHECKING:
     import rich.console
+
+    from harness.signals.theorem import Slope
 
 Verdict = Literal["holds", "does not hold", "not decided", "not run"]
 VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "not decided", "not run")
@@ -78,16 +83,30 @@ class _Seeds:
 Cells = Sequence[tuple[StoredCell, CellRecord]]
 
 
-def decide(suite: Suite, cells: Cells, profile: str, parts: Mapping[str, Collection[str]]) -> list[Found]:
-    """Every claim of the suite from stored cells. `parts`: name -> identities of its cells, so that results with other
-    settings, or of other seeds, do not count."""
+@dataclass(frozen=True)
+class Evidence:
+    """What is stored, as far as it belongs to the suite as it was asked for."""
+
+    cells: Cells = ()
+    parts: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Part -> identities of its cells, so that results with other settings, or of other seeds, do not count."""
+    worth: Mapping[str, Sequence[evaluations.Row]] = field(default_factory=dict)
+    """Part -> what its data were worth."""
+    slopes: Mapping[str, Sequence[Slope]] = field(default_factory=dict)
+    """Part -> slopes of the theorem's bias."""
+
+    def of(self, claim: Claim) -> Cells:
+        """The cells that a claim is about."""
+        mine, task = self.parts.get(claim.check.part, ()), getattr(claim.check, "task", "")
+        return [(cell, record) for cell, record in self.cells if record.identity in mine and record.task == task]
+
+
+def decide(suite: Suite, evidence: Evidence, profile: str) -> list[Found]:
+    """Every claim of the suite."""
     found = []
     for claim in suite.claims:
-        mine = [
-            (c, r) for c, r in cells if r.identity in parts.get(claim.check.part, ()) and r.task == claim.check.task
-        ]
-        verdict = _DECIDERS[claim.check.kind](claim, mine)
-        known = claim.known.get(profile, "") if verdict.verdict == "does not hold" else ""
+        verdict = _DECIDERS[claim.check.kind](claim, evidence)
+        known = claim.known.get(profile, claim.known.get("any", "")) if verdict.verdict == "does not hold" else ""
         found.append(replace(verdict, known=known))
     return found
 
@@ -95,8 +114,8 @@ def decide(suite: Suite, cells: Cells, profile: str, parts: Mapping[str, Collect
 # ---------------------------------------------------------------------------------------------------------- the checks
 
 
-def _value(claim: Claim, cells: Cells) -> Found:
-    check = claim.check
+def _value(claim: Claim, evidence: Evidence) -> Found:
+    check, cells = claim.check, evidence.of(claim)
     assert isinstance(check, Value)
     row = _row(cells, check.reward, check.variant, check.measure)
     if row is None:
@@ -115,18 +134,66 @@ def _value(claim: Claim, cells: Cells) -> Found:
     return _by_interval(claim, values, unit, lambda low, high: (sign * low, sign * high), sign * bound, asked)
 
 
-def _ahead(claim: Claim, cells: Cells) -> Found:
-    check = claim.check
+def _ahead(claim: Claim, evidence: Evidence) -> Found:
+    check, cells = claim.check, evidence.of(claim)
     assert isinstance(check, Ahead)
-    ours = _row(cells, check.reward, check.variant, check.measure)
-    if ours is None:
-        return _not_run(claim, cells, check.reward, check.variant)
-    verdicts, words, least = [], [], None
-    for name in check.over:
+
+    def seeds(name: str) -> _Seeds | None:
         reward, _, variant = name.partition("/")
-        theirs = _row(cells, reward, variant or check.variant, check.measure)
+        return _row(cells, reward, variant or check.variant, check.measure)
+
+    ours = _row(cells, check.reward, check.variant, check.measure)
+    found = ours and _paired(claim, ours, check.over, seeds)
+    return found or _not_run(claim, cells, *([check.reward, check.variant] if ours is None else check.over))
+
+
+def _worth(claim: Claim, evidence: Evidence) -> Found:
+    check = claim.check
+    assert isinstance(check, Worth)
+    about = [r for r in evidence.worth.get(check.part, ()) if r.task == check.task and r.target == check.target]
+    rows = {row.name: row for row in about}
+    ours = rows.get(check.row)
+
+    def seeds(name: str) -> _Seeds | None:
+        row = rows.get(name)
+        if row is None or not row.trials:
+            return None
+        values = dict(zip(row.seeds, (float(value) for value in row.values), strict=True))
+        if name == BEFORE and ours:  # no training, so it is the same for every seed
+            values = dict.fromkeys(ours.seeds, next(iter(values.values())))
+        return _Seeds(values, {}, row.unit, row.direction)
+
+    mine = seeds(check.row)
+    found = mine and _paired(claim, mine, check.over, seeds)
+    if found:
+        return found
+    states = list(dict.fromkeys(row.status for row in rows.values() if not row.trials))
+    return Found(claim, "not run", "-", "; ".join(states[:2]) or "no evaluation of this suite's settings")
+
+
+def _rate(claim: Claim, evidence: Evidence) -> Found:
+    check = claim.check
+    assert isinstance(check, Rate)
+    values = {
+        each.world: each.value
+        for each in evidence.slopes.get(check.part, ())
+        if (each.sweep, each.optimizer, each.eps_root) == (check.sweep, check.optimizer, check.eps_root)
+    }
+    if not values:
+        return Found(claim, "not run", "-", "the theorem was not measured")
+    interval = stats.mean_interval(np.array(list(values.values())))
+    why = f"slope of the bias over {check.sweep}, {check.low:g} to {check.high:g} asked; mean of {len(values)} worlds"
+    found = Found(claim, _within(interval, check.low, check.high), _shown(interval, ""), why, **_ends(interval))
+    return replace(found, seeds=tuple(sorted(values)))
+
+
+def _paired(claim: Claim, ours: _Seeds, over: Sequence[str], seeds: Callable[[str], _Seeds | None]) -> Found | None:
+    """Ours against each of `over`, seed by seed; None where nothing can be compared."""
+    verdicts, words, least = [], [], None
+    for name in over:
+        theirs = seeds(name)
         common = sorted(set(ours.values) & set(theirs.values)) if theirs else []
-        if not common:
+        if not theirs or not common:
             verdicts.append("not run")
             words.append(f"{name}: not run")
             continue
@@ -136,28 +203,22 @@ def _ahead(claim: Claim, cells: Cells) -> Found:
         words.append(f"{name}: {_shown(interval, ours.unit, signed=True)}")
         least = interval if least is None or interval.mean < least.mean else least
     if all(verdict == "not run" for verdict in verdicts):
-        return _not_run(claim, cells, *check.over)
-    verdict = _together(verdicts)
+        return None
     why = f"paired differences: {'; '.join(words)}{_one_seed(ours.values)}"
     ours_text = _shown(stats.mean_interval(np.array(list(ours.values.values()))), ours.unit)
-    found = _found(claim, verdict, ours.values, ours.unit, why)
+    found = _found(claim, _together(verdicts), ours.values, ours.unit, why)
     return replace(found, ours=ours_text, **_ends(least))
 
 
-def _still(claim: Claim, cells: Cells) -> Found:
-    check = claim.check
+def _still(claim: Claim, evidence: Evidence) -> Found:
+    check, cells = claim.check, evidence.of(claim)
     assert isinstance(check, Still)
     row = _row(cells, check.reward, check.variant, check.measure)
     if row is None:
         return _not_run(claim, cells, check.reward, check.variant)
     moved = {seed: value - row.floors[seed] for seed, value in row.values.items()}
     interval = stats.mean_interval(np.array(list(moved.values())))
-    inside = _sided(interval, -check.within), _sided(_turned(interval), -check.within)
-    verdict: Verdict = "not decided"
-    if inside == ("holds", "holds"):
-        verdict = "holds"
-    elif "does not hold" in inside:
-        verdict = "does not hold"
+    verdict = _within(interval, -check.within, check.within)
     why = (
         f"moved by {_shown(interval, row.unit, signed=True)} from the untuned generator's, "
         f"{summary.shown(check.within, row.unit)} either way asked{_one_seed(moved)}"
@@ -165,8 +226,8 @@ def _still(claim: Claim, cells: Cells) -> Found:
     return _found(claim, verdict, row.values, row.unit, why)
 
 
-def _scanned(claim: Claim, cells: Cells) -> Found:
-    check = claim.check
+def _scanned(claim: Claim, evidence: Evidence) -> Found:
+    check, cells = claim.check, evidence.of(claim)
     assert isinstance(check, Scanned)
     mine = [(c, r) for c, r in cells if _is(r, check.reward, check.variant) and r.status == "done"]
     if not mine:
@@ -203,11 +264,13 @@ def _zxing_reads(cell: StoredCell, record: CellRecord) -> bool:
     return bool(texts[0]) and texts[0] == texts[1]
 
 
-_DECIDERS: Mapping[str, Callable[[Claim, Cells], Found]] = {
+_DECIDERS: Mapping[str, Callable[[Claim, Evidence], Found]] = {
     "value": _value,
     "ahead": _ahead,
     "still": _still,
     "scanned": _scanned,
+    "worth": _worth,
+    "rate": _rate,
 }
 
 
@@ -261,6 +324,14 @@ def _sided(interval: Interval, bound: float) -> Verdict:
     return "holds" if interval.mean >= bound else "does not hold"
 
 
+def _within(interval: Interval, low: float, high: float) -> Verdict:
+    """Whether it lies inside of [low, high], or outside."""
+    inside = _sided(interval, low), _sided(_turned(interval), -high)
+    if inside == ("holds", "holds"):
+        return "holds"
+    return "does not hold" if "does not hold" in inside else "not decided"
+
+
 def _turned(interval: Interval) -> Interval:
     return Interval(
         -interval.mean, -interval.high, -interval.low, interval.n, interval.axis, interval.method, interval.p
@@ -300,13 +371,13 @@ def _found(claim: Claim, verdict: Verdict, values: Mapping[int, float], unit: st
 
 def _not_run(claim: Claim, cells: Cells, *names: str) -> Found:
     there = [record for _, record in cells if record.reward in {name.partition("/")[0] for name in names}]
-    ended = list(dict.fromkeys(f"{record.status}: {record.reason}" for record in there if record.status != "done"))
+    ended = list(dict.fromkeys(": ".join(filter(None, (r.status, r.reason))) for r in there if r.status != "done"))
     return Found(claim, "not run", "-", "; ".join(ended[:2]) or "no finished cell of this suite's settings")
 
 
 # -------------------------------------------------------------------------------------------------------------- stored
 
-FILE = "claims.json"
+FILE = CLAIMS
 
 
 class StoredClaim(BaseModel):
@@ -325,6 +396,8 @@ class StoredClaim(BaseModel):
     paper: Said = ""
     why: Said = ""
     known: Said = ""
+    place: Said = ""
+    """In the paper."""
 
 
 class StoredClaims(BaseModel):
@@ -333,6 +406,9 @@ class StoredClaims(BaseModel):
     suite: Said
     profile: Said
     claims: list[StoredClaim]
+    parts: dict[str, list[str]] = Field(default_factory=dict)
+    """Part -> identities of its cells."""
+    sections: list[Section] = Field(default_factory=list)
 
 
 def stored(place: Path) -> list[StoredClaims]:
@@ -385,11 +461,13 @@ def markdown(found: Sequence[Found]) -> str:
     return f"{grid(list(HEADS), rows(found))}\n{counts(found)}.\n"
 
 
-def as_data(found: Sequence[Found], suite: Suite, profile: str) -> dict[str, Any]:
-    """What CI reads: plain data."""
+def as_data(found: Sequence[Found], suite: Suite, profile: str, evidence: Evidence) -> dict[str, Any]:
+    """What CI and reports read: plain data."""
     return {
         "suite": suite.name,
         "profile": profile,
+        "parts": {name: sorted(identities) for name, identities in evidence.parts.items()},
+        "sections": [section.model_dump(mode="json", exclude_defaults=True) for section in suite.sections],
         "claims": [
             {
                 "id": each.claim.id,
@@ -403,6 +481,7 @@ def as_data(found: Sequence[Found], suite: Suite, profile: str) -> dict[str, Any
                 "paper": each.claim.paper,
                 "why": each.why,
                 "known": each.known,
+                "place": each.claim.place,
             }
             for each in found
         ],

@@ -223,17 +223,16 @@ def pictures(
         size += spent
         name = f"{labels[cell['folder']]}, seed {cell['seed']}"
         value = f"{cell['measure'].replace('_', ' ')} {summary.shown(cell['headline'], cell['unit'])}"
-        shown = [
-            Picture(kind, f"{kind} picture of {name}: {value}", _data_uri(content)) for kind, content in files.items()
-        ]
+        shown = [picture(kind, f"{kind} picture of {name}: {value}", content) for kind, content in files.items()]
         found.setdefault(f"{cell['task']} ({cell['profile']})", []).append((f"{name}: {value}", shown))
     for cells in found.values():
         cells.sort(key=lambda entry: entry[0])
     return found, left_out
 
 
-def _data_uri(content: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(content).decode()
+def picture(name: str, alt: str, content: bytes) -> Picture:
+    """A PNG as the page holds it."""
+    return Picture(name, alt, "data:image/png;base64," + base64.b64encode(content).decode())
 
 
 # ------------------------------------------------------------------------------------------- settings and provenance

@@ -43,6 +43,7 @@ from reports import (
     svg,
     tables,
 )
+from reports import paper as suite_pages
 from reports.stats import Comparison
 from reports.summary import Block, Row
 
@@ -87,10 +88,10 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
     clock = figures.wall_clock(blocks, curves)
     judged, worth = signals.rows(records.load(runs)), evaluations.rows(trials.load(runs))
     tried = sensitivity.found(wide)
-    findings = _findings(runs)
     images = gather.drawn(wide)
+    findings, pieces = _findings(runs, wide, row_labels(wide, blocks), images, paper, worth)
     shown = [*paper, *([clock] if clock else [])]
-    page = _page(wide, blocks, compared, reference, shown, curves, judged, worth, tried, findings, images)
+    page = _page(wide, blocks, compared, reference, shown, curves, judged, worth, tried, findings, pieces, images)
     write_atomic(out / "index.html", page)
     text = markdown.report(wide, blocks, compared, reference)
     if judged:
@@ -101,6 +102,8 @@ def build(runs: Path, out: Path, *, reference: str = "") -> Path:
         write_atomic(out / "data" / "evaluation.csv", csv_text(evaluations.frame(worth)))
     for title, lines in findings:
         text += f"\n## Claims: {tables.escape(title)}\n\n{markdown.grid(list(claims.HEADS), lines)}"
+    for title, sections in pieces:
+        text += f"\n## Piece by piece: {tables.escape(title)}\n\n{suite_pages.markdown(sections)}"
     if tried:
         text += f"\n## Sensitivity\n\n{sensitivity.markdown(tried)}"
     write_atomic(out / "report.md", text)
@@ -127,6 +130,7 @@ def _page(
     worth: list[evaluations.Row],
     tried: list[sensitivity.Tuned],
     findings: list[tuple[str, list[list[str]]]],
+    pieces: list[tuple[str, list[suite_pages.Shown]]],
     images: gather.Drawn,
 ) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -176,6 +180,7 @@ def _page(
         signals_legend=signals.legend(judged),
         claims=findings,
         claims_heads=claims.HEADS,
+        pieces=pieces,
         sensitivity=[(one.heading, sensitivity_rows(one)) for one in tried],
         sensitivity_heads=sensitivity.HEADS,
         sensitivity_figure=sensitivity.figure(tried),
@@ -290,12 +295,24 @@ def signal_tables(found: list[signals.Row]) -> list[tuple[str, list[str], list[l
     return made
 
 
-def _findings(runs: Path) -> list[tuple[str, list[list[str]]]]:
-    """(title, rows under claims.HEADS) of the claims that were decided; a file that cannot be used is one row."""
+def _findings(
+    runs: Path,
+    wide: pandas.DataFrame,
+    labels: dict[str, str],
+    images: gather.Drawn,
+    curves: list[figures.Figure],
+    worth: list[evaluations.Row],
+) -> tuple[list[tuple[str, list[list[str]]]], list[tuple[str, list[suite_pages.Shown]]]]:
+    """(title, rows under claims.HEADS) of the claims that were decided, and (title, sections) of suites that have some.
+    A file that cannot be used is one row."""
     try:
-        return [(f"{found.suite} ({found.profile})", claims.stored_rows(found)) for found in claims.stored(runs)]
+        stored = claims.stored(runs)
+        titles = [f"{found.suite} ({found.profile})" for found in stored]
+        pieces = [suite_pages.shown(runs, found, wide, labels, images, curves, worth) for found in stored]
     except DamagedError as error:
-        return [(claims.FILE, [["", "damaged", "-", "-", error.what]])]
+        return [(claims.FILE, [["", "damaged", "-", "-", error.what]])], []
+    rows = [claims.stored_rows(found) for found in stored]
+    return list(zip(titles, rows, strict=True)), [pair for pair in zip(titles, pieces, strict=True) if pair[1]]
 
 
 def over_rows(found: aggregate.Table) -> list[list[Cell]]:

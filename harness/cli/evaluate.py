@@ -35,6 +35,9 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         lm_eval: Annotated[
             bool, typer.Option("--lm-eval", help="Ask EleutherAI's harness too (extra `lm-eval`), offline.")
         ] = False,
+        tuned: Annotated[
+            Path | None, typer.Option(help="The file that the cells were run with (`run --tuned`).")
+        ] = None,
         out: Annotated[
             Path, typer.Option("--out", help="Where results are kept; a second run continues there.")
         ] = Path("runs"),
@@ -66,6 +69,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             runs=runs,
             out=out,
             lm_eval=lm_eval,
+            tuned=tuned or "",
             workers=workers,
             threads=threads,
             progress=console,

@@ -76,7 +76,8 @@ def add_to(app: typer.Typer, console: Console) -> None:
             records.write_packed(study, signals)
         if evaluated:
             trials.write_packed(study, evaluated)
-        after = [path for path in study.iterdir() if path.suffix in (".jsonl", ".parquet")]
+        decided = _packed_claims(runs, study)
+        after = [path for path in study.rglob("*") if path.suffix in (".jsonl", ".parquet") or path.name in decided]
         pools = f" and {len(signals)} pools" if signals else ""
         pools += f" and {len(evaluated)} trainings of targets" if evaluated else ""
         say = lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -151,3 +152,18 @@ def _repeated(cell: StoredCell, console: Console, allowed: frozenset[Contact]) -
 def _sizes(paths: Iterable[Path]) -> str:
     sizes = [path.stat().st_size for path in paths]
     return f"{len(sizes)} files with {sum(sizes):,} bytes"
+
+
+def _packed_claims(runs: Path, study: Path) -> tuple[str, ...]:
+    """Copies what `paper` decided into the study; the files' names."""
+    from harness.machine.files import read_text
+    from harness.signals import theorem
+    from harness.store.atomic import write_atomic
+    from harness.suites import suite
+
+    names = (suite.CLAIMS, theorem.FILE)
+    for name in names:
+        found = sorted(runs.rglob(name))
+        for path in found:
+            write_atomic(study / (name if len(found) == 1 else path.relative_to(runs)), read_text(path))
+    return names

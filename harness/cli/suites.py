@@ -44,6 +44,9 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Show cells, memory, hours and downloads, and stop.")
         ] = (False),
+        tuned: Annotated[
+            Path | None, typer.Option(help="What `tune` chose; validation then reads the test split.")
+        ] = None,
         on: Annotated[str, typer.Option(help="With --dry-run: plan for h200, h100, a100, l4 or rtx4090.")] = "",
     ) -> None:
         """Run what is missing of the paper's experiments and say which of its findings hold here.
@@ -64,7 +67,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         names = [name.strip() for name in only.split(",") if name.strip()]
         given = dict(parse_assignment(text) for text in assignments or [])
         if dry_run:
-            return _plan(console, suite, profile, seeds, names, given, on, out)
+            return _plan(console, suite, profile, seeds, names, given, on, out, tuned or "")
         if on:
             raise HarnessError("--on goes with --dry-run; add it, or leave --on out.")
         from harness.suites.suite import hours_of
@@ -82,6 +85,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             threads=threads,
             policy="retry-failed" if retry_failed else "continue",
             run=not stored,
+            tuned=tuned or "",
             progress=console,
         )
         console.print(found)
@@ -93,10 +97,19 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
 
 
 def _plan(
-    console: Console, suite: str, profile: str, seeds: str, only: list[str], given: dict[str, Any], on: str, out: Path
+    console: Console,
+    suite: str,
+    profile: str,
+    seeds: str,
+    only: list[str],
+    given: dict[str, Any],
+    on: str,
+    out: Path,
+    tuned: str | Path,
 ) -> None:
-    from harness.planning.view import show
+    from harness.planning.view import show, show_parts
     from harness.suites.suite import load_suite, selected
 
-    parts = api.suite_cells(selected(load_suite(suite), only), profile, seeds, given)
+    parts = api.suite_cells(selected(load_suite(suite), only), profile, seeds, given, tuned)
     show([cell for found in parts.values() for cell in found], console, on, out)
+    show_parts(parts, console, on, out)

@@ -183,18 +183,21 @@ def plans(
     out: Path,
     *,
     lm_eval: bool = False,
+    tuned: Profile | None = None,
 ) -> list[Plan]:
-    """A plan for every task. Raises HarnessError for bad settings, and for a target that there is none of."""
+    """A plan for every task. `tuned`: the profile that the cells ran with, where that was `run --tuned`; what is
+    evaluated does not depend on it. Raises HarnessError for bad settings, and for a target that there is none of."""
     check_options(profile, given, tasks, rewards)
+    ran = {"data.held_out": "test"} | given if tuned else given
 
     def cell(task: str, reward: str, seed: int) -> Cell:
         allowed = said_contacts(task, reward, given)
-        settings = resolve(profile, task, reward, given)
-        return Cell(profile.name, task, reward, seed, settings, given=given, allowed=allowed)
+        settings = resolve(tuned or profile, task, reward, ran)
+        return Cell(profile.name, task, reward, seed, settings, given=ran, allowed=allowed)
 
     found = []
     for task in tasks:
-        base = cell(task, "", seeds[0])
+        base = Cell(profile.name, task, "", seeds[0], resolve(profile, task, "", given), given=given)
         if base.settings.data.held_out == "test":
             raise HarnessError("data.held_out=test would choose rates on what they are tested on; leave it out here.")
         root = out / profile.name / FOLDER
@@ -212,6 +215,12 @@ def plans(
             )
         )
     return found
+
+
+def settings_keys(plan: Plan) -> frozenset[str]:
+    """Of the trials that this plan asks for (`TrialRecord.settings_key`)."""
+    jobs = [RowJob(plan.base, target, BEFORE, plan.seeds, {}, plan.out) for target in plan.targets]
+    return frozenset(_Row(job, lambda text: None).key for job in jobs)
 
 
 def _target(name: str, settings: Settings, root: Path) -> Target:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -55,10 +55,20 @@ def show(
     console.print(_downloads(cells))
 
 
-def part_hours(cells: Sequence[Cell], runs: Path, policy: Policy) -> float:
-    """Hours of the cells that are not stored yet, one at a time on the device at hand; 0 of those that cannot be
-    told."""
-    place = device("")
+def show_parts(parts: Mapping[str, Sequence[Cell]], console: Console, on: str, runs: Path) -> None:
+    """Prints the hours of every part of a suite, in the order in which they would run."""
+    table = Table(title="Parts, in their order", title_justify="left")
+    for head in ("part", "cells", "hours, one cell at a time"):
+        table.add_column(head, justify="left" if head == "part" else "right")
+    for name, cells in parts.items():
+        table.add_row(escape(name), str(len(cells)), _hours(part_hours(cells, runs, "continue", on)))
+    console.print(table)
+
+
+def part_hours(cells: Sequence[Cell], runs: Path, policy: Policy, on: str = "") -> float:
+    """Hours of the cells that are not stored yet, one at a time on the device `on` ("": the one at hand); 0 of those
+    that cannot be told."""
+    place = device(on)
     needed = (_estimate(cell, place) for cell in cells if not cell.unsupported and not is_kept(cell, runs, policy))
     return sum(one.hours for one in needed if isinstance(one, CellEstimate))
 

@@ -6,13 +6,17 @@
       - {name: languages, task: lambada_es, reward: all}
       - {name: pictures, task: "67", reward: "adam_metagrad,naive", inner_steps: "1,8,96",
          only: {tiny: {grpo.steps: 10}}}          # settings of this part in one profile
+      - {name: data, kind: worth, of: languages}  # what the texts of that part's generators are worth (`evaluate`)
+      - {name: theory, kind: theorem}             # Theorem 3.1, measured (harness/signals/theorem.py)
     claims:
       - id: spanish
         says: ...                                  # the finding, a sentence
         place: Section 4.4, Figure 4
         paper: "..."                               # what the paper reports, as text
         check: {kind: ahead, part: languages, task: lambada_es, reward: adam_metagrad, over: [naive]}
-        known: {tiny: why it does not hold there}  # a finding that is known not to reproduce, and why
+        known: {tiny: why it does not hold there}  # a finding that is known not to reproduce, and why; `any`: anywhere
+    sections:                                      # the report's page in the paper's order
+      - {place: Figure 4, title: ..., figures: [figure-4]}
 
 `reports/claims.py` says what the kinds of checks are and how they are decided.
 """
@@ -25,12 +29,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from harness.contracts import HarnessError, unknown
 from harness.machine.files import read_text
 from harness.settings.reading import read_yaml
 
+CLAIMS = "claims.json"
+"""Where a profile's results say what was decided."""
+KEEP = "keep.generator"
 Name = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[A-Za-z0-9_.=-]+$")]
 
 
@@ -38,9 +45,10 @@ class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Part(_Data):
+class CellPart(_Data):
     """Cells that are run together."""
 
+    kind: Literal["cells"] = "cells"
     name: Name
     task: str
     reward: str = "all"
@@ -49,14 +57,51 @@ class Part(_Data):
     """Settings of these cells in every profile."""
     only: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Profile -> further settings there."""
+    profiles: tuple[str, ...] = ()
+    """Run in these alone; default: in every profile."""
     seeds: int | None = Field(None, ge=1, description="Of the seeds asked for, the first so many; default: all.")
 
     def settings(self, profile: str) -> dict[str, Any]:
         return self.set | self.only.get(profile, {})
 
+    def runs_in(self, profile: str) -> bool:
+        return not self.profiles or profile in self.profiles
 
-class _Check(_Data):
+
+class WorthPart(_Data):
+    """What the texts of another part's generators are worth, as `evaluate` says (Appendix C)."""
+
+    kind: Literal["worth"]
+    name: Name
+    of: Name
+    """The part, which stands before this one; its generators are kept."""
+    targets: str = "own,other"
+    seeds: int | None = Field(None, ge=1, description="Of the seeds asked for, the first so many; default: all.")
+
+
+class TheoremPart(_Data):
+    """Theorem 3.1, measured in random worlds. They take the place of seeds."""
+
+    kind: Literal["theorem"]
+    name: Name
+    worlds: int = Field(8, ge=1, le=1000)
+
+
+def _kind(data: Any) -> str:
+    return str(data.get("kind", "cells") if isinstance(data, Mapping) else data.kind)
+
+
+Part = Annotated[
+    Annotated[CellPart, Tag("cells")] | Annotated[WorthPart, Tag("worth")] | Annotated[TheoremPart, Tag("theorem")],
+    Discriminator(_kind),
+]
+
+
+class _About(_Data):
     part: Name
+
+
+class _Check(_About):
     task: str
     reward: str
     variant: str = ""
@@ -103,7 +148,29 @@ class Scanned(_Check):
     measure: str
 
 
-Check = Annotated[Value | Ahead | Still | Scanned, Field(discriminator="kind")]
+class Worth(_About):
+    """A target trained on `row`'s texts is better on the task's test than one trained on each of `over`: rewards, or
+    rows without a reward (before, replay, untuned, sft)."""
+
+    kind: Literal["worth"]
+    task: str
+    row: str
+    target: Literal["own", "other"] = "own"
+    over: tuple[str, ...] = Field(min_length=1)
+
+
+class Rate(_About):
+    """The slope of the bias' logarithm over what a sweep varies lies within [low, high]."""
+
+    kind: Literal["rate"]
+    sweep: str
+    optimizer: Literal["sgd", "adam"]
+    eps_root: float | None = None
+    low: float
+    high: float
+
+
+Check = Annotated[Value | Ahead | Still | Scanned | Worth | Rate, Field(discriminator="kind")]
 
 
 class Claim(_Data):
@@ -115,7 +182,51 @@ class Claim(_Data):
     paper: str = ""
     check: Check
     known: dict[str, str] = Field(default_factory=dict)
-    """Profile -> why it does not hold there, as far as that is known."""
+    """Profile, or `any` -> why it does not hold there, as far as that is known."""
+
+
+class Grid(_Data):
+    """Final pictures of cells: a row a reward, a column a variant."""
+
+    task: str
+    parts: tuple[Name, ...] = Field(min_length=1)
+
+
+class Reported(_Data):
+    """Perplexities that the paper reports, as text: a row a method, a column a task. Ours stand beside them."""
+
+    title: str
+    unit: str = ""
+    columns: dict[str, str]
+    """Task -> head."""
+    rows: dict[str, tuple[str, ...]]
+    ours: Literal["own", "other"]
+    """The target whose trials stand beside them."""
+
+    @model_validator(mode="after")
+    def _square(self) -> Reported:
+        for name, row in self.rows.items():
+            if len(row) != len(self.columns):
+                raise ValueError(f"the row '{name}' of '{self.title}' has {len(row)} numbers, not {len(self.columns)}")
+        return self
+
+
+class Section(_Data):
+    """A piece of the paper, and what of ours stands beside it. Claims with this `place` are added."""
+
+    place: str
+    title: str
+    says: str = ""
+    """What the paper shows there, a sentence."""
+    figures: tuple[str, ...] = ()
+    """Keys of the figures that tasks declare."""
+    pictures: str = ""
+    """A task, whose final pictures are shown."""
+    grid: Grid | None = None
+    reported: tuple[Reported, ...] = ()
+    theorem: Name | None = None
+    samples: tuple[str, ...] = ()
+    """Tasks, of which a text is shown for every reward."""
 
 
 class Suite(_Data):
@@ -125,6 +236,7 @@ class Suite(_Data):
     summary: str
     parts: tuple[Part, ...] = Field(min_length=1)
     claims: tuple[Claim, ...] = Field(min_length=1)
+    sections: tuple[Section, ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Suite:
@@ -135,7 +247,26 @@ class Suite(_Data):
         for claim in self.claims:
             if claim.check.part not in parts:
                 raise ValueError(f"the claim '{claim.id}' is about the part '{claim.check.part}', which is not there")
+        before: list[str] = []
+        for part in self.parts:
+            if isinstance(part, CellPart):
+                before.append(part.name)
+            elif isinstance(part, WorthPart) and part.of not in before:
+                raise ValueError(f"the part '{part.name}' is of '{part.of}', which is no part of cells before it")
         return self
+
+    @property
+    def cell_parts(self) -> list[CellPart]:
+        return [part for part in self.parts if isinstance(part, CellPart)]
+
+    def part(self, name: str) -> CellPart:
+        """A part of cells."""
+        return next(part for part in self.cell_parts if part.name == name)
+
+    def settings(self, part: CellPart, profile: str) -> dict[str, Any]:
+        """Of a part's cells. Generators whose texts are evaluated are kept."""
+        kept = any(isinstance(other, WorthPart) and other.of == part.name for other in self.parts)
+        return part.settings(profile) | ({KEEP: "final"} if kept else {})
 
 
 def suite_names() -> list[str]:
@@ -215,12 +346,14 @@ def hours_of(text: str) -> float:
 
 
 def selected(suite: Suite, names: Sequence[str]) -> Suite:
-    """The suite with these parts alone (all of none), and the claims about them. Raises HarnessError."""
+    """The suite with these parts alone (all of none; a part of kind worth brings the one that it is of), and the claims
+    about them. Raises HarnessError."""
     known = [part.name for part in suite.parts]
     for name in names:
         if name not in known:
             raise HarnessError(unknown("part", name[:200], known))
     if not names:
         return suite
-    claims = tuple(claim for claim in suite.claims if claim.check.part in names)
-    return suite.model_copy(update={"parts": tuple(p for p in suite.parts if p.name in names), "claims": claims})
+    wanted = {*names, *(part.of for part in suite.parts if isinstance(part, WorthPart) and part.name in names)}
+    claims = tuple(claim for claim in suite.claims if claim.check.part in wanted)
+    return suite.model_copy(update={"parts": tuple(p for p in suite.parts if p.name in wanted), "claims": claims})

@@ -26,6 +26,7 @@ def run_grid(
     *,
     policy: Policy = "continue",
     report_to: str = "none",
+    first: Sequence[int] = (),
 ) -> list[CellRecord]:
     """Runs what is not done yet; returns one record a cell, in order.
 
@@ -34,10 +35,12 @@ def run_grid(
     after SIGINT or SIGTERM, when every running cell has been stored as `interrupted`, and StorageError where nothing
     can be stored any more.
 
-    The dearest cells begin first, by the plan's estimate: a long one that began last would leave workers idle.
+    The dearest cells begin first, by the plan's estimate: a long one that began last would leave workers idle. `first`
+    goes before that: a number for each cell, and cells with a lower one begin earlier.
     """
     since = now()
-    order = sorted(range(len(cells)), key=lambda number: -usual_hours(cells[number]))
+    turns = first or [0] * len(cells)
+    order = sorted(range(len(cells)), key=lambda number: (turns[number], -usual_hours(cells[number])))
     jobs = [CellJob(cells[number], runs, policy, since, report_to) for number in order]
     records = executor.run(jobs, lambda job, event: observe(job.cell, event))
     of_number = dict(zip(order, records, strict=False))  # of a launcher's ranks only the first gets records

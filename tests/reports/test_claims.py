@@ -11,11 +11,13 @@ import pytest
 
 from harness import api
 from harness.contracts import HarnessError
+from harness.evaluation.records import FURTHER, TrialRecord
 from harness.registry import TASKS
+from harness.signals import theorem
 from harness.store.record import CellRecord
 from harness.suites import suite as suites
 from harness.suites.suite import Suite, hours_of, load_suite, within_budget
-from reports import claims
+from reports import claims, evaluations
 from tests.helpers.command import run_harness
 
 PARTS = [{"name": "p", "task": "lambada_es"}]
@@ -51,7 +53,7 @@ def decided(check: dict[str, Any], records: list[CellRecord], **claim: Any) -> c
     }
     suite = Suite.model_validate(data)
     cells = [(SimpleNamespace(arrays=dict), each) for each in records]
-    (found,) = claims.decide(suite, cells, "tiny", {"p": {each.identity for each in records}})
+    (found,) = claims.decide(suite, claims.Evidence(cells, {"p": {each.identity for each in records}}), "tiny")
     return found
 
 
@@ -140,13 +142,67 @@ def test_still_where_the_untuned_generator_is(values: list[float], verdict: str)
     assert decided({"kind": "still", "within": 0.2}, cells).verdict == verdict
 
 
+def trial(row: str, seed: int, value: float, **fields: Any) -> TrialRecord:
+    given = {"profile": "tiny", "task": "lambada_es", "target": "own", "identity": f"{row}{seed}", "settings_key": "k"}
+    given |= {"status": "done", "measure": "last_word", "unit": "nats/word", "direction": "higher"}
+    given |= {
+        "rate": None if row == "before" else 1e-3,
+        "test": {"last_word": value},
+        "validation": {"last_word": value},
+    }
+    return TrialRecord.model_validate(given | {"row": row, "seed": seed} | fields)
+
+
+@pytest.mark.parametrize(
+    ("mine", "naive", "verdict"),
+    [
+        ([-14.0, -14.1, -14.2], [-15.0, -15.1, -15.15], "holds"),
+        ([-15.0, -15.1, -15.2], [-14.0, -14.1, -14.15], "does not hold"),
+        ([-14.0, -15.0, -14.2], [-15.0, -14.1, -14.15], "not decided"),
+        ([-14.0], [-15.0], "not decided"),
+        ([], [-15.0], "not run"),
+    ],
+)
+def test_what_data_are_worth(mine: list[float], naive: list[float], verdict: str) -> None:
+    trials = [trial("before", 0, -15.1), *(trial("naive", seed, value) for seed, value in enumerate(naive))]
+    trials += [trial("x", seed, value) for seed, value in enumerate(mine)]
+    trials += [trial("x", seed, 0.0, target="other", identity=f"other{seed}") for seed in range(3)]
+    check = {"kind": "worth", "part": "d", "task": "lambada_es", "row": "x", "over": ["naive"]}
+    claim = {"id": "c", "says": "it", "check": check}
+    parts = [*PARTS, {"name": "d", "kind": "worth", "of": "p"}]
+    suite = Suite.model_validate({"name": "s", "summary": "", "parts": parts, "claims": [claim]})
+    (found,) = claims.decide(suite, claims.Evidence(worth={"d": evaluations.rows(trials)}), "tiny")
+    assert found.verdict == verdict
+    if verdict == "holds":
+        assert found.value == pytest.approx(np.mean(np.array(mine) - np.array(naive)))
+
+
+@pytest.mark.parametrize(
+    ("values", "verdict"),
+    [([-1.0, -0.99, -1.02], "holds"), ([-0.1, 0.0, -0.05], "does not hold"), ([-1.0, -0.1, -2.0], "not decided")],
+)
+def test_rates_of_the_theorem(values: list[float], verdict: str) -> None:
+    check = {"kind": "rate", "part": "t", "sweep": "batch", "optimizer": "sgd", "low": -1.2, "high": -0.8}
+    claim = {"id": "c", "says": "it", "check": check, "known": {"any": "why"}}
+    suite = Suite.model_validate(
+        {"name": "s", "summary": "", "parts": [{"name": "t", "kind": "theorem"}], "claims": [claim]}
+    )
+    slopes = [theorem.Slope("batch", "sgd", None, world, value) for world, value in enumerate(values)]
+    slopes.append(theorem.Slope("batch", "adam", 1e-9, 0, -1.0))
+    (found,) = claims.decide(suite, claims.Evidence(slopes={"t": slopes}), "tiny")
+    assert found.verdict == verdict and not found.surprising
+    assert claims.decide(suite, claims.Evidence(), "tiny")[0].verdict == "not run"
+
+
 def test_only_cells_of_the_suites_settings_count() -> None:
     cells = seeds("x", [0.9, 0.92, 0.94])
     check = {"kind": "value", "part": "p", "task": "lambada_es", "reward": "x", "at_least": 0.5}
     suite = Suite.model_validate(
         {"name": "s", "summary": "", "parts": PARTS, "claims": [{"id": "c", "says": "it", "check": check}]}
     )
-    found = claims.decide(suite, [(SimpleNamespace(), each) for each in cells], "tiny", {"p": {"of another run"}})
+    found = claims.decide(
+        suite, claims.Evidence([(SimpleNamespace(), each) for each in cells], {"p": {"of another run"}}), "tiny"
+    )
     assert [each.verdict for each in found] == ["not run"]
 
 
@@ -184,7 +240,7 @@ def test_two_readers_are_asked() -> None:
             }
         )
         cell = SimpleNamespace(arrays=lambda: {3: {"target": target, "delta": delta}})
-        return claims.decide(suite, [(cell, one)], "tiny", {"p": {one.identity}})[0]
+        return claims.decide(suite, claims.Evidence([(cell, one)], {"p": {one.identity}}), "tiny")[0]
 
     whole = found(target * 0.01, 1.0)
     assert whole.verdict == "holds" and "OpenCV and zxing" in whole.why
@@ -197,11 +253,21 @@ def test_two_readers_are_asked() -> None:
 
 def test_the_papers_suite_is_about_cells_that_there_are() -> None:
     suite = load_suite("paper")
-    parts = api.suite_cells(suite, "tiny", "0-2")
+    parts = api.suite_cells(suite, "paper", "0-2")
+    assert "qr-14" in parts and "qr-14" not in api.suite_cells(suite, "tiny")
+    of = {part.name: part.of for part in suite.parts if part.kind == "worth"}
+    sweeps = {(each.sweep, each.optimizer, each.eps_root) for each in theorem.slopes(1)}
     for claim in suite.claims:
-        mine = parts[claim.check.part]
-        there = {(cell.task, cell.reward, cell.variant) for cell in mine}
         check = claim.check
+        if check.kind == "rate":
+            assert (check.sweep, check.optimizer, check.eps_root) in sweeps, claim.id
+            continue
+        mine = parts[of.get(check.part, check.part)]
+        there = {(cell.task, cell.reward, cell.variant) for cell in mine}
+        if check.kind == "worth":
+            rewards = {reward for task, reward, _ in there if task == check.task}
+            assert {check.row, *check.over} <= rewards | set(FURTHER), claim.id
+            continue
         assert (check.task, check.reward, check.variant) in there, claim.id
         for name in getattr(check, "over", ()):
             reward, _, variant = name.partition("/")
@@ -209,6 +275,17 @@ def test_the_papers_suite_is_about_cells_that_there_are() -> None:
         measures = {measure.name for measure in TASKS.get(check.task).factory.measures}
         assert check.measure == "headline" or check.measure in measures, claim.id
     assert {cell.seed for cell in parts["qr"]} == {0}
+    assert {cell.settings.keep.generator for name in of.values() for cell in parts[name]} == {"final"}
+
+
+def test_every_claim_of_the_papers_suite_has_a_section() -> None:
+    suite = load_suite("paper")
+    places = [section.place for section in suite.sections]
+    assert {claim.place for claim in suite.claims} <= set(places) and len(places) == len(set(places))
+    shown = {key for section in suite.sections for key in section.figures}
+    assert shown == {entry.declares.figure.key for entry in TASKS if entry.declares.figure}
+    tasks = {task for section in suite.sections for task in section.samples}
+    assert tasks == set(TASKS.names())
 
 
 def _one(check: dict[str, Any]) -> dict[str, Any]:
@@ -223,6 +300,17 @@ BROKEN: dict[str, dict[str, Any]] = {
     "no bound": _one({}),
     "an unknown kind": _one({"kind": "vallue", "at_least": 1}),
     "an unknown field": {"sumary": "x"},
+    "data of no part": {"parts": [*PARTS, {"name": "d", "kind": "worth", "of": "q"}]},
+    "an unknown kind of part": {"parts": [{"name": "d", "kind": "wort", "of": "p"}]},
+    "numbers that do not fit": {
+        "sections": [
+            {
+                "place": "x",
+                "title": "x",
+                "reported": [{"title": "t", "ours": "own", "columns": {"a": "A"}, "rows": {"r": []}}],
+            }
+        ]
+    },
 }
 
 

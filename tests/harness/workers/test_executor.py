@@ -236,6 +236,15 @@ def test_the_dearest_cells_begin_first_and_records_keep_their_order(quick, make_
     assert begun == ["fasttext", "adam_metagrad", "sgd_metagrad", "naive", "levenshtein", "embedding"]
 
 
+def test_cells_of_an_earlier_turn_begin_before_dearer_ones(quick, make_cell, tmp_path):
+    rewards = ("levenshtein", "naive", "adam_metagrad")
+    noting = Noting()
+    cells = [make_cell("lambada_es", reward, {}) for reward in rewards]
+    records = run_grid(cells, tmp_path, lambda cell, event: None, noting, first=[0, 1, 1])
+    assert [record.reward for record in records] == list(rewards)
+    assert [name.split("/")[1].split()[0] for name in noting.started] == ["levenshtein", "adam_metagrad", "naive"]
+
+
 def test_a_cell_whose_cost_is_not_known_runs_all_the_same(make_cell, tmp_path, monkeypatch):
     cells = [make_cell("lambada_es", reward, {}) for reward in ("embedding", "naive")]
     monkeypatch.setattr(TASKS.get("lambada_es").factory, "metric_cost", lambda options: 1 / 0)
