@@ -4,13 +4,14 @@
                                    [--runs runs] [--site site] [--reference reports/studies/reference]
                                    [--tolerance 0.05] [--skip-run] [--renew]
 
-Writes the report into --site and `comment.md` beside it (the tables, the comparisons and the diff), and appends the
-same to the file that GITHUB_STEP_SUMMARY names, where there is one. Ends with the diff's exit code (1: something is
+Decides the claims of the paper's suite that are about these tasks, writes the report into --site and `comment.md`
+beside it (the tables, the claims, the comparisons and the diff), and appends the same to the file that
+GITHUB_STEP_SUMMARY names, where there is one. Ends with the diff's exit code (1: something is
 worse, 2: something could not be compared), or with 1 where cells failed.
 
 --renew replaces the reference by the results in --runs instead of comparing with it: look at the report first, then
 commit reports/studies/reference. The reference is a packed study of the records of finished and unsupported cells,
-without curves and texts.
+without curves and texts, and what was decided of them.
 """
 
 from __future__ import annotations
@@ -21,11 +22,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harness import api
 from harness.contracts import HarnessError
+from harness.machine.files import read_text
 from harness.store.atomic import write_atomic
 from harness.store.frames import find_cells
 from harness.store.study import is_study, open_study, write_records
-from reports import diff, site
+from harness.suites.suite import CLAIMS, load_suite
+from reports import claims, diff, markdown, site
 
 KEPT = ("done", "unsupported")
 
@@ -45,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         failed = 0 if options.skip_run else run(options)
+        decide(options)
         site.build(options.runs, options.site)
         if options.renew:
             print(f"{renew(options.runs, options.reference)} cells are the new reference in {options.reference}.")
@@ -65,11 +70,26 @@ def run(options: argparse.Namespace) -> int:
     return code
 
 
+def decide(options: argparse.Namespace) -> None:
+    """Stores the verdicts on the claims that these tasks' cells can decide beside the results."""
+    tasks = {name.strip() for name in options.task.split(",")}
+    parts = [
+        part.name
+        for part in load_suite("paper").cell_parts
+        if not part.inner_steps and ("all" in tasks or {name.strip() for name in part.task.split(",")} <= tasks)
+    ]
+    if parts:
+        given = {"profile": options.profile, "seeds": options.seeds, "only": parts, "out": options.runs}
+        api.paper(**given, run=False, progress=False)
+
+
 def publish(options: argparse.Namespace) -> int:
     """The diff, the comment and the step summary; returns the diff's exit code."""
     result = diff.compare(options.reference, options.runs, tolerance=options.tolerance, partial=True)
     tables = (options.site / "summary.md").read_text(encoding="utf-8")
-    text = f"## Benchmark\n\n{result.reason}\n\n{tables}\n## Against the reference\n\n{result.markdown()}"
+    said = [row for found in claims.stored(options.runs) for row in claims.stored_rows(found) if row[1] != "not run"]
+    findings = f"\n## The paper's findings\n\n{markdown.grid(list(claims.HEADS), said)}" if said else ""
+    text = f"## Benchmark\n\n{result.reason}\n\n{tables}{findings}\n## Against the reference\n\n{result.markdown()}"
     write_atomic(options.site / "comment.md", text)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
         with open(summary, "a", encoding="utf-8") as file:
@@ -86,6 +106,8 @@ def renew(runs: Path, reference: Path) -> int:
     profiles = {record.profile for record in new}
     old = [cell.read() for cell in open_study(reference).cells] if is_study(reference) else []
     write_records(reference, [record for record in old if record.profile not in profiles] + new)
+    for path in sorted(runs.rglob(CLAIMS)):
+        write_atomic(reference / (CLAIMS if len(profiles) == 1 else path.relative_to(runs)), read_text(path))
     return len(new)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness import api
 from harness.store.frames import find_cells
 from harness.store.record import CellStore
 from harness.store.study import write_study
@@ -47,7 +48,7 @@ def test_renew_then_compare_then_catch(tmp_path: Path, monkeypatch: pytest.Monke
     grid = {"tasks": ("lambada_es", "67"), "rewards": ("adam_metagrad", "embedding")}
     generate(tmp_path / "runs", **grid)
     assert ci_benchmark.main([*options(tmp_path), "--renew"]) == 0
-    assert [path.name for path in (tmp_path / "reference").iterdir()] == ["cells.jsonl"]
+    assert {path.name for path in (tmp_path / "reference").iterdir()} == {"cells.jsonl", "claims.json"}
     assert len(find_cells(tmp_path / "reference")) == 12
     assert ci_benchmark.main(options(tmp_path)) == 0
     text = (tmp_path / "site" / "comment.md").read_text()
@@ -56,6 +57,35 @@ def test_renew_then_compare_then_catch(tmp_path: Path, monkeypatch: pytest.Monke
     generate(tmp_path / "runs", **grid, shift={("lambada_es", "adam_metagrad"): -0.4})
     assert ci_benchmark.main(options(tmp_path)) == 1
     assert "Worse: lambada_es / adam_metagrad" in (tmp_path / "site" / "comment.md").read_text()
+
+
+def test_a_finding_that_holds_no_more_is_in_the_comment(tmp_path: Path) -> None:
+    """Cells with the identities of `tiny`, so that the suite's claims are about them."""
+
+    def make(found: float) -> None:
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        for cell in api.cells("lambada_es", "adam_metagrad,naive", seeds="21-23"):
+            record = cell.record()
+            record.status, record.measure, record.unit, record.direction = (
+                "done",
+                "target_language",
+                "fraction",
+                "higher",
+            )
+            record.headline = (found if record.reward == "adam_metagrad" else 0.05) + record.seed / 1000
+            record.floor = 0.03
+            CellStore.of(tmp_path / "runs", record).write(record)
+
+    make(0.9)
+    assert ci_benchmark.main([*options(tmp_path), "--renew"]) == 0
+    assert ci_benchmark.main(options(tmp_path)) == 0
+    text = (tmp_path / "site" / "comment.md").read_text()
+    assert "## The paper's findings" in text and "| The Adam metagradient turns most rephrases into Spanish" in text
+    assert "| holds |" in text and "not run |" not in text.split("## Against")[0]
+    make(0.2)
+    assert ci_benchmark.main(options(tmp_path)) == 1
+    text = (tmp_path / "site" / "comment.md").read_text()
+    assert "spanish-found" in text and "was: holds, now: does not hold" in text
 
 
 def test_part_of_the_grid_may_be_compared(tmp_path: Path) -> None:
@@ -95,7 +125,7 @@ def test_the_grid_is_run_with_what_was_asked_for(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(subprocess, "run", run)
     generate(tmp_path / "reference", tasks=("67",), rewards=("naive",), seeds=(0,))
-    code = ci_benchmark.main([*options(tmp_path)[:-1], "--task", "67", "--reward", "naive", "--seeds", "0; rm -rf /"])
+    code = ci_benchmark.main([*options(tmp_path)[:-1], "--task", "67", "--reward", "naive; rm -rf /", "--seeds", "0"])
     assert code == 1, "cells failed, though nothing is worse"
     expected = [
         "--profile",
@@ -103,9 +133,9 @@ def test_the_grid_is_run_with_what_was_asked_for(tmp_path: Path, monkeypatch: py
         "--task",
         "67",
         "--reward",
-        "naive",
+        "naive; rm -rf /",
         "--seeds",
-        "0; rm -rf /",
+        "0",
         "--out",
         str(tmp_path / "runs"),
     ]
