@@ -17,7 +17,7 @@ from harness import assets
 from harness.contracts import HarnessError, Measure, Resumable, SignalError
 from harness.machine import processes
 from harness.machine.devices import Device, measured_device, peak_memory, reset_peak_memory, to_device
-from harness.machine.stopping import Interrupted, stop_signal, who_stopped
+from harness.machine.stopping import Interrupted, PeerLost, stop_signal, who_stopped
 from harness.planning.cells import Cell, articles, make_reward, make_task
 from harness.planning.cost import PhaseWork, estimate
 from harness.planning.policy import Policy, kept
@@ -33,6 +33,7 @@ from harness.store.record import CellRecord, CellStore
 from harness.training import checks
 from harness.training.kept import FOLDER, BestWeights, write_generator
 from harness.training.prompts import article_label
+from harness.training.resume import of_all_ranks, of_this_rank
 from harness.training.seeds import validation_seed
 from harness.training.steps import TRAIN_MEASURES, Meter, StepReport
 
@@ -90,10 +91,11 @@ def run_cell(
             return None
         checkpoints = Checkpoints(store.folder / "checkpoints")
         locks.sweep(store.folder)
-        if (stays := kept(store, policy, since)) is not None:
-            if stays.status == "done":
+        stays = kept(store, policy, since) if processes.rank() == 0 else None
+        if processes.from_first(stays is not None):
+            if stays and stays.status == "done":
                 checkpoints.clear()
-            return stays
+            return stays or record
         stored = store.read()
         if policy == "fresh":
             store.clear()
@@ -124,6 +126,10 @@ def _to_its_end(run: _Run) -> CellRecord:
     except HarnessError as error:
         record.status, record.reason = "failed", said(error)
     except (Exception, SystemExit, GeneratorExit) as error:
+        if processes.is_lost_peer(error):
+            lost = PeerLost()
+            record.status, record.reason = "interrupted", f"{who_stopped(lost)} after step {record.steps_done}"
+            raise lost from error
         # Whoever calls sys.exit in a task or reward ends this cell, not the run.
         why = checks.memory_advice(error, run.settings) or f"{type(error).__name__}: {said(error)}"
         record.status, record.reason = "failed", f"In {run.at}: {plain_text(why)} (see error.txt in the cell's folder)"
@@ -354,8 +360,10 @@ class _Run:
         self.notify({"event": "validation", "step": step, "of": total, "headline": self.record.headline})
 
     def _step(self, report: StepReport) -> None:
-        """After each GRPO step: log it, validate if due, store."""
-        if (number := stop_signal()) is not None:
+        """After each GRPO step: log it, validate if due, store. Where a signal arrived and has not ended the cell yet,
+        it ends here; of a launcher's ranks all do, in the same step."""
+        number = processes.of_any_rank(stop_signal())
+        if number is not None and processes.world_size() == 1:
             raise Interrupted(number)
         checks.check_update(report.logs, self.generator)
         step, total = report.step, self.settings.grpo.steps
@@ -377,11 +385,12 @@ class _Run:
         else:
             self.at = f"step {step + 1}"
             self.notify({"event": "step", "step": step, "of": total, "headline": self.record.headline})
-        # A checkpoint holds one process's state.
-        every = self.settings.grpo.checkpoint_every if processes.world_size() == 1 else 0
-        if every and step % every == 0 and step < total:
+        every = self.settings.grpo.checkpoint_every
+        if every and step < total and (step % every == 0 or number is not None):
             with self._phase("storing"):
                 self._checkpoint(step)
+        if number is not None and step < total:
+            raise Interrupted(number)
 
     # ------------------------------------------------------------------------------------------------------- storing
 
@@ -467,7 +476,23 @@ class _Run:
             "zero_spread": self.zero_spread,
         }
         state["parts"] = {name: part.state_dict() for name, part in self._parts() if isinstance(part, Resumable)}
-        self.checkpoints.save(Checkpoint(step, tensors | best, state))
+        whole = Checkpoint(step, tensors | best, state)
+        if processes.world_size() > 1:
+            whole = of_all_ranks(whole)
+        if processes.rank() == 0:
+            self.checkpoints.save(whole)
+
+    def _newest_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+        """As `Checkpoints.newest`. Of a launcher's ranks the first reads it for all: nothing need be shared but the
+        launcher."""
+        if processes.world_size() == 1:
+            return self.checkpoints.newest()
+        found, damaged = self.checkpoints.newest() if processes.rank() == 0 else (None, [])
+        step, state, damaged = processes.from_first((found.step, found.state, damaged) if found else (0, None, damaged))
+        if state is None:
+            return None, damaged
+        tensors = processes.tensors_from_first(found.tensors if found else {})
+        return of_this_rank(Checkpoint(step, tensors, state)), damaged
 
     def _parts(self) -> list[tuple[str, Any]]:
         """What may remember something between steps (`Resumable`)."""
@@ -481,7 +506,7 @@ class _Run:
     def resume(self, earlier: list[dict[str, Any]]) -> None:
         """Takes over record, curves and samples from the newest checkpoint; without one the folder is emptied.
         `earlier`: what the provenance says of the times the cell was resumed before."""
-        self.resumed, damaged = self.checkpoints.newest()
+        self.resumed, damaged = self._newest_checkpoint()
         if self.resumed is None:
             self.store.clear()
             return

@@ -61,6 +61,53 @@ def gather_rows(rows: Sequence[Any]) -> list[Any]:
     return [row for part in parts for row in part]
 
 
+def from_first(value: Any) -> Any:
+    """The first rank's value, plain data, on every rank."""
+    if world_size() == 1:
+        return value
+    import torch.distributed as dist
+
+    message = [value]
+    dist.broadcast_object_list(message)
+    return message[0]
+
+
+def tensors_from_first(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The first rank's tensors, on the CPU, on every rank; what the others give does not count."""
+    if world_size() == 1:
+        return dict(tensors)
+    import torch
+    import torch.distributed as dist
+
+    place = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    shapes = from_first([(name, tuple(value.shape), value.dtype) for name, value in tensors.items()])
+    found = {}
+    for name, shape, dtype in shapes:
+        value = tensors[name].to(place) if rank() == 0 else torch.empty(shape, dtype=dtype, device=place)
+        dist.broadcast(value, 0)
+        found[name] = value.cpu()
+    return found
+
+
+def of_any_rank(number: int | None) -> int | None:
+    """The number that some rank gives, the lowest rank's where several do; None where none does. All ranks ask at the
+    same place and get the same answer."""
+    if world_size() == 1:
+        return number
+    return next((value for value in gather_rows([number]) if value is not None), None)
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether it says that another rank is gone: NCCL has an exception for it, gloo a sentence."""
+    if world_size() == 1:
+        return False
+    import torch.distributed as dist
+
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
+    named = isinstance(error, dist.DistBackendError | dist.DistNetworkError)
+    return named or (isinstance(error, RuntimeError) and any(word in str(error) for word in words))
+
+
 @dataclass(frozen=True)
 class BatchShare:
     """This rank's rows of each batch, and where they stand among the rows of all batches, concatenated."""

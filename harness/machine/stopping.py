@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from harness.machine.processes import launched_count
+
 
 class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; not an Exception, so that nothing on the way swallows it."""
@@ -16,8 +18,14 @@ class ParentGone(Interrupted):
     """The process that this worker works for has ended without stopping it, as a killed one does."""
 
 
+class PeerLost(Interrupted):
+    """Another of the launcher's processes has ended, as one that was killed does, or one on a machine that is gone."""
+
+
 def who_stopped(error: BaseException) -> str:
     """What ended a run, in words that "after step 3" may follow."""
+    if isinstance(error, PeerLost):
+        return "another of the launcher's processes was lost"
     return "its command was killed or broke off" if isinstance(error, ParentGone) else "stopped by the user"
 
 
@@ -27,11 +35,15 @@ _stop_signal: int | None = None
 
 def request_stop(number: int, frame: Any) -> None:
     """Signal handler of a process that runs cells. It raises at once; where a library swallows that (an exception
-    inside one of its callbacks), the flag ends the cell at its next step. Later signals do not disturb the storing."""
+    inside one of its callbacks), the flag ends the cell at its next step. Later signals do not disturb the storing.
+
+    A launcher's rank does not raise: the others would wait for it. All of them end after the step that they are at,
+    with a checkpoint (`harness.cell`)."""
     global _stop_signal
     if _stop_signal is None:
         _stop_signal = number
-        raise Interrupted(number)
+        if launched_count() == 1:
+            raise Interrupted(number)
 
 
 @contextmanager

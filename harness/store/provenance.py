@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.machine import processes
 from harness.machine.trust import trusted
 from harness.registry import REWARDS
 
@@ -57,6 +58,8 @@ def provenance() -> dict[str, Any]:
     import torch
 
     found = json.loads(_static_provenance()) | {"threads": torch.get_num_threads(), "started": now()}
+    if (ranks := processes.world_size()) > 1:
+        found["processes"] = ranks
     if trusted():
         found["warning"] = "code that comes with models was run (--trust-remote-code)"
     return found
@@ -68,7 +71,7 @@ def continued(
     """The provenance `now` of a run that resumes the one with provenance `before` after `step`: it started when that
     one did, and `resumed` has, after the `earlier` entries, one that says when, what of the surroundings differs, and
     which checkpoints were found damaged."""
-    shared = ("commit", "python", "packages", "device", "threads")
+    shared = ("commit", "python", "packages", "device", "threads", "processes")
     differs = [key for key in shared if before.get(key) != now.get(key)]
     entry = {"step": step, "at": now["started"], "differs": differs, "damaged": damaged}
     return now | {"started": before["started"], "resumed": [*earlier, entry]}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.machine import processes
 from harness.store.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -43,6 +44,36 @@ def restore_random_states(tensors: dict[str, torch.Tensor], state: dict[str, Any
         torch.cuda.set_rng_state_all(devices[: torch.cuda.device_count()])
 
 
+# ---------------------------------------------------------------------------------------------------------------- ranks
+
+OWN = ("rng.",)
+"""Beginnings of the names of tensors that each of a launcher's ranks has for itself; the others are the same on all."""
+OWN_STATE = ("rng", "parts")
+"""The same of what is plain data."""
+
+
+def of_all_ranks(checkpoint: Checkpoint) -> Checkpoint:
+    """One checkpoint from those of all ranks: the first one's, and what is each one's own beside it. All ranks call it
+    and get the same but for the shared tensors, which are their own."""
+    own = {name: value.tolist() for name, value in checkpoint.tensors.items() if name.startswith(OWN)}
+    ranks = processes.gather_rows([{"tensors": own, "state": {name: checkpoint.state[name] for name in OWN_STATE}}])
+    return replace(checkpoint, state=checkpoint.state | {"ranks": ranks})
+
+
+def of_this_rank(checkpoint: Checkpoint) -> Checkpoint:
+    """The inverse. With another number of ranks than wrote it, each has what the first had for itself: orders and
+    draws are functions of the seed and the row, so that only sums are rounded otherwise."""
+    import torch
+
+    ranks = checkpoint.state.get("ranks") or []
+    same = len(ranks) == processes.world_size() and len(ranks) > 1
+    if not same:
+        return checkpoint
+    mine = ranks[processes.rank()]
+    own = {name: torch.tensor(values, dtype=torch.uint8) for name, values in mine["tensors"].items()}
+    return replace(checkpoint, tensors=checkpoint.tensors | own, state=checkpoint.state | mine["state"])
+
+
 # -------------------------------------------------------------------------------------------------------------- trainer
 
 
@@ -74,12 +105,13 @@ class Resumable:
             "optimizer": optimizer,
             "schedule": schedule,
             "rng": rng_state,
-            "micro_step": self._step,
         }
 
     def train_from(self, checkpoint: Checkpoint, scratch: str) -> Any:
         """`.train()` from where the checkpoint was taken. `scratch` is a folder for the trainer's own state file."""
-        self._resumed, self._step = checkpoint, checkpoint.state["micro_step"]
+        self._resumed = checkpoint
+        # As many microbatches an update as this number of processes makes of it.
+        self._step = checkpoint.state["trainer"]["global_step"] * self.args.gradient_accumulation_steps
         Path(scratch, "trainer_state.json").write_text(json.dumps(checkpoint.state["trainer"]))
         return self.train(resume_from_checkpoint=scratch)
 

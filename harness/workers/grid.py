@@ -104,10 +104,9 @@ class CellJob:
         return record
 
     def together(self, scratch: Path | None) -> CellJob:
-        """The job as one of several processes does it that work on the cell together. It starts from the beginning,
-        since a checkpoint holds one process's state. All but the first, which gets None, store in `scratch`."""
-        job = replace(self, policy="fresh", since="")
-        return job if scratch is None else replace(job, runs=scratch, report_to="none")
+        """The job as one of several processes does it that work on the cell together. All but the first, which gets
+        None, store in `scratch`; whether the cell resumes, and from where, the first says (`run_cell`)."""
+        return self if scratch is None else replace(self, runs=scratch, report_to="none")
 
 
 def _tidy(store: CellStore, stored: CellRecord) -> None:

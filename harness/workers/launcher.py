@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.machine import processes
+from harness.machine.stopping import Interrupted, stop_signal
 from harness.machine.terminal import inert
 from harness.workers.executor import Event, Executor, Job, Observer, Tell
 
@@ -33,7 +34,7 @@ class Ranks(Executor):
         processes.join_group()
         if processes.rank() == 0:
             records = super().run(jobs, observe)
-            _from_first(None)
+            processes.from_first(None)
         else:
             records = []
             _follow()
@@ -41,7 +42,7 @@ class Ranks(Executor):
         return records
 
     def start(self, number: int, job: SharedJob, *, wait: bool) -> None:
-        _from_first(job)
+        processes.from_first(job)
         self._next = (number, job.together(None))
 
     def attend(self, tell: Callable[[int, Event], None]) -> None:
@@ -52,7 +53,7 @@ class Ranks(Executor):
 def _follow() -> None:
     """The life of the other ranks: job after job from rank 0 until there is none."""
     with tempfile.TemporaryDirectory() as scratch:
-        while (job := _from_first(None)) is not None:
+        while (job := processes.from_first(None)) is not None:
             _part(job.together(Path(scratch)), lambda event: None)
 
 
@@ -60,15 +61,8 @@ def _part(job: SharedJob, tell: Tell) -> None:
     """This rank's part of the job."""
     record = job.run(tell, wait=True)
     tell({"event": "end", "record": record})
+    if (number := processes.of_any_rank(stop_signal())) is not None:
+        raise Interrupted(number)
     if record.status == "failed":
         print(inert(f"rank {processes.rank()}: {record.reason}"), flush=True)
         raise SystemExit(1)
-
-
-def _from_first(job: SharedJob | None) -> SharedJob | None:
-    """Rank 0's job, on every rank."""
-    import torch.distributed as dist
-
-    message = [job]
-    dist.broadcast_object_list(message)
-    return message[0]

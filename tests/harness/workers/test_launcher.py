@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from harness.store.frames import find_cells
+from harness.store.record import CellRecord
 from tests.helpers.command import ROOT, run_harness, start
 
 SMALL = {
@@ -64,3 +72,75 @@ def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
         pd.testing.assert_series_equal(one[keys], two[keys], rtol=tolerance, atol=1e-6)
     rewards = [key for key in one.index if key[0] == 1 and key[2].startswith("reward_raw")]
     pd.testing.assert_series_equal(one[rewards], two[rewards], rtol=1e-4, atol=1e-12)
+
+
+CUT = SMALL | {"grpo.steps": 4, "grpo.checkpoint_every": 1, "validation.every": 2, "keep.rollouts": "all"}
+
+
+def launch(out: Path, processes: int) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--rdzv-backend=c10d", "--standalone"]
+    given = [f"--set={key}={value}" for key, value in CUT.items()]
+    grid = ["run", "--task", "norm", "--reward", "adam_metagrad", "--out", str(out), "--workers", "0"]
+    return start([*(launcher if processes > 1 else []), "-m", "harness", *grid, *given], ROOT)
+
+
+def outcome(out: Path) -> tuple[CellRecord, dict[str, Any]]:
+    """The cell's record, and its content without times."""
+    (cell,) = find_cells(out)
+    curves = cell.curves()
+    kept = {"curves": curves[~curves["measure"].str.startswith("seconds")].to_csv(), "samples": cell.samples()}
+    return cell.read(), kept | {"rollouts": cell.rollouts().to_csv(), "generator": cell.read().generator_sha256}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("whole")
+    process = launch(folder, 2)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    return outcome(folder)[1]
+
+
+def cut_short(out: Path, number: int) -> str:
+    """A launch of two that gets the signal after its first checkpoint; what it said. SIGKILL hits one rank, SIGTERM the
+    launcher, which passes it on."""
+    process = launch(out, 2)
+    while not list(out.rglob("step-*.safetensors")):
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(process.pid if number == signal.SIGTERM else int(children[-1]), number)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode != 0
+    return errors
+
+
+def test_a_cut_cell_of_two_processes_resumes_to_the_same_bits(undisturbed, tmp_path):
+    """`scripts/kill_ranks.py` does it with SIGKILL, over and over."""
+    errors = cut_short(tmp_path, signal.SIGTERM)
+    record, _ = outcome(tmp_path)
+    assert record.status == "interrupted" and 1 <= record.steps_done < 4, errors[-2000:]
+    newest = max(path.name for path in tmp_path.rglob("step-*.safetensors"))
+    assert newest.startswith(f"step-{record.steps_done:08d}"), "it saves before it ends"
+    process = launch(tmp_path, 2)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    record, found = outcome(tmp_path)
+    assert record.provenance["resumed"][0]["step"] >= 1 and not record.provenance["resumed"][0]["differs"]
+    assert found == undisturbed
+    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("checkpoints"))
+
+
+def test_another_number_of_processes_goes_on_from_there(undisturbed, tmp_path):
+    cut_short(tmp_path, signal.SIGKILL)
+    record, _ = outcome(tmp_path)
+    assert record.status == "interrupted" and "another of the launcher's processes was lost" in record.reason
+    process = launch(tmp_path, 1)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors[-3000:]
+    record, found = outcome(tmp_path)
+    assert record.provenance["resumed"][0]["differs"] == ["processes"]
+    whole, mine = (pd.read_csv(io.StringIO(each["curves"])) for each in (undisturbed, found))
+    first = mine["step"] <= record.provenance["resumed"][0]["step"]
+    pd.testing.assert_frame_equal(whole[first], mine[first])
+    assert len(whole) == len(mine)
