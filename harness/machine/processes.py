@@ -126,6 +126,17 @@ class BatchShare:
         dist.all_reduce(everything, group=self.group)
         return everything
 
+    def whole_rows(self, mine: Sequence[torch.Tensor], lengths: Sequence[int]) -> tuple[torch.Tensor, ...]:
+        """The same of rows, each of its own length; `lengths`: of the rows of all batches."""
+        import torch.distributed as dist
+
+        flat = mine[0].new_zeros(sum(lengths))
+        rows = flat.split(list(lengths))
+        for place, row in zip(self.places.tolist(), mine, strict=True):
+            rows[place].copy_(row)
+        dist.all_reduce(flat, group=self.group)
+        return rows
+
 
 def split_batches(batches: Sequence[Mapping[str, torch.Tensor]]) -> BatchShare | None:
     """Every world_size()-th row of each batch, from this rank's number on; None where one process works alone, or where

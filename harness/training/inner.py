@@ -112,10 +112,9 @@ class InnerTrainer:
 
     def metagradient(self, texts: Sequence[str], metric: Metric, *, per_token: bool = False) -> Metagradient:
         """dPhi/dw_i at w = 1 for every text, (N,) in the order of `texts`. A text without a scored token gets 0: it has
-        no loss to weigh. With `per_token` also `.tokens`, each text's share by its scored tokens (every rank of several
-        then does all the work)."""
+        no loss to weigh. With `per_token` also `.tokens`, each text's share by its scored tokens."""
         order, batches = self._batches(texts)
-        mine = None if per_token else split_batches(batches)
+        mine = split_batches(batches)
         group = {"process_group": mine.group} if mine else {}
         with self._warmed(texts):
             result = metagradient(
@@ -133,7 +132,11 @@ class InnerTrainer:
         tokens = None
         if per_token:
             place = {i: j for j, i in enumerate(order)}
-            tokens = tuple(result.tokens[place[i]] for i in range(len(texts)))
+            by_place = result.tokens
+            if mine:
+                lengths = [n for batch in batches for n in (batch["labels"][:, 1:] != -100).sum(1).tolist()]
+                by_place = mine.whole_rows(by_place, lengths)
+            tokens = tuple(by_place[place[i]] for i in range(len(texts)))
         return result.reordered(weights, tokens)
 
     def spread(self, text: str, tokens: Sequence[float]) -> list[float]:
