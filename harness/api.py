@@ -153,7 +153,7 @@ def paper(
     tuned: str | Path = "",
     progress: Console | bool = True,
 ) -> Claims:
-    """Runs what is missing of a suite, part after part, and decides its claims, as `python -m harness paper` does.
+    """Runs what is missing of a suite, in the order of its parts, and decides its claims, as `python -m harness paper` does.
 
     suite    a built-in one, or a YAML file (harness/suites/suite.py)
     only     parts to run and decide; default: all
@@ -194,7 +194,7 @@ def paper(
     for part in chosen.parts:
         if isinstance(part, WorthPart):
             asked = _worth_of(chosen, part, profile, seeds, given, place, tuned)
-            if asked and wanted(part.of):
+            if asked and wanted(part.of) and processes.rank() == 0:
                 evaluate(**asked, out=place, workers=workers, threads=threads, progress=progress)
             evidence["worth"][part.name] = _worth_rows(asked, folder) if asked else []
         elif isinstance(part, TheoremPart):
