@@ -1,12 +1,13 @@
 """Nothing lost: kills, faults and fuzzed inputs counted, and what it costs. About 15 minutes on 2 cores.
 
-    python scripts/robustness.py [--only kills,suites,storing] [--pieces 1] [--kills 100] [--signals 8] [--faults 12]
+    python scripts/robustness.py [--only kills,launcher,suites,storing] [--pieces 1] [--kills 100] [--signals 8] [--faults 12]
                                  [--cases 150] [--steps 5] [--pairs 3] [--out reports/studies/robustness]
 
 1. scripts/kill_and_resume.py: a grid killed, stopped and starved, resumed and compared with one left alone. Every run
    of it is a piece with a seed of its own: `--pieces` more are made, each is stored when it ends, and all add up.
-2. tests/harness/test_fuzz.py with --cases inputs a test, and tests/harness/training/test_checks.py, test_security.py.
-3. Pairs of `tiny` cells, side by side on a core each: one with the profile's checkpoints, one without. The share of the
+2. scripts/kill_ranks.py: the same of a cell that two processes of a launcher share.
+3. tests/harness/test_fuzz.py with --cases inputs a test, and tests/harness/training/test_checks.py, test_security.py.
+4. Pairs of `tiny` cells, side by side on a core each: one with the profile's checkpoints, one without. The share of the
    former's time that goes into storing, timed inside the run, and the paired difference in CPU seconds.
 
 Writes results.json and README.md into --out and prints the latter; exit code 1 where anything was lost. What --only
@@ -38,7 +39,7 @@ LIMIT = 0.03
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="kills,suites,storing", help="some of the three")
+    parser.add_argument("--only", default="kills,launcher,suites,storing", help="some of the four")
     parser.add_argument("--pieces", type=int, default=1, help="runs of kill_and_resume.py to add")
     parser.add_argument("--kills", type=int, default=100, help="of a piece")
     parser.add_argument("--signals", type=int, default=8, help="of a piece")
@@ -57,11 +58,16 @@ def main() -> int:
         seed = 1 + max((piece["seed"] for piece in found["pieces"]), default=0)
         found["pieces"].append(kills(options, seed))
         write(stored, found)
+    if "launcher" in wanted:
+        done = run([sys.executable, "scripts/kill_ranks.py", "--kills=20"])
+        if not done.stdout:
+            parser.error(f"kill_ranks.py ended with code {done.returncode}: {done.stderr[-500:]}")
+        found["launcher"] = json.loads(done.stdout) | surroundings()
     if "suites" in wanted:
         found["suites"] = suites(options.cases) | surroundings()
     if "storing" in wanted:
         found["storing"] = storing(options.steps, options.pairs) | surroundings()
-    missing = [name for name in ("pieces", "suites", "storing") if not found.get(name)]
+    missing = [name for name in ("pieces", "launcher", "suites", "storing") if not found.get(name)]
     if missing:
         parser.error(f"There are no results of {', '.join(missing)} yet; leave --only out.")
     write(stored, found)
@@ -166,6 +172,7 @@ def lost(found: dict[str, Any]) -> list[str]:
     """Everything that must not be."""
     suites, share = found["suites"], found["storing"]["share"]
     wrong = [f"seed {piece['seed']}: {line}" for piece in found["pieces"] for line in piece["lost"]]
+    wrong += [f"launcher: {line}" for line in found["launcher"]["lost"]]
     wrong += [] if suites["inputs"] else ["no fuzzed input was counted"]
     wrong += [f"{suites['failing inputs']} fuzzed inputs broke something"] if suites["failing inputs"] else []
     wrong += [f"tests ended with code {suites['code']}: {suites['broken']}"] if suites["code"] else []
@@ -180,7 +187,8 @@ def readme(found: dict[str, Any]) -> str:
     counts: Counter[str] = Counter()
     for piece in pieces:
         counts.update(piece.get("disturbances", {}))
-    wrong, more = lost(found), store["paired CPU differences"]
+    wrong, more, ranks = lost(found), store["paired CPU differences"], found["launcher"]
+    kills_of_ranks = sum(ranks["kills"].values()) - ranks["kills"]["compared"]
     commits = lambda parts: ", ".join(dict.fromkeys(part["commit"] for part in parts))
     lines = [
         "# Nothing lost",
@@ -195,6 +203,8 @@ def readme(found: dict[str, Any]) -> str:
         f"| disk full in a write | {counts.get('full', 0)} |",
         f"| folder read-only from a write on | {counts.get('readonly', 0)} |",
         f"| grids that reached their end and equal the undisturbed one | {counts.get('grids compared', 0)} |",
+        f"| {ranks['ranks']} processes of a launcher on one cell, killed (one, or all) or sent SIGTERM | {kills_of_ranks} |",
+        f"| such cells that reached their end and equal the undisturbed one | {ranks['kills']['compared']} |",
         f"| fuzzed inputs (settings, YAML, JSON lines, model folders, results, checkpoints) | {suites['inputs']} |",
         f"| tests of faults, numbers and security passed | {suites['tests'].get('passed', 0)} |",
         "",
@@ -209,7 +219,8 @@ def readme(found: dict[str, Any]) -> str:
         "",
         f"The kills and faults are {len(pieces)} pieces with seeds of their own, "
         f"{sum(piece['seconds'] for piece in pieces):,.0f} s in all (commit {commits(pieces)}); "
-        f"the tests are of {commits([suites])}, the seconds of {commits([store])}. "
+        f"the launcher's are of {commits([ranks])}, "
+        f"the tests of {commits([suites])}, the seconds of {commits([store])}. "
         f"Machine: {pieces[-1]['machine']}, shared with other work (load average {pieces[-1]['load']}).",
     ]
     return "\n".join(lines) + "\n"
