@@ -153,7 +153,7 @@ def paper(
     tuned: str | Path = "",
     progress: Console | bool = True,
 ) -> Claims:
-    """Runs what is missing of a suite, in the order of its parts, and decides its claims, as `python -m harness paper` does.
+    """Runs what is missing of a suite, in its parts' order, and decides its claims, as `python -m harness paper` does.
 
     suite    a built-in one, or a YAML file (harness/suites/suite.py)
     only     parts to run and decide; default: all

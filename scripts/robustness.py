@@ -1,7 +1,8 @@
 """Nothing lost: kills, faults and fuzzed inputs counted, and what it costs. About 15 minutes on 2 cores.
 
-    python scripts/robustness.py [--only kills,launcher,suites,storing] [--pieces 1] [--kills 100] [--signals 8] [--faults 12]
-                                 [--cases 150] [--steps 5] [--pairs 3] [--out reports/studies/robustness]
+    python scripts/robustness.py [--only kills,launcher,suites,storing] [--pieces 1] [--kills 100] [--signals 8]
+                                 [--faults 12] [--cases 150] [--steps 5] [--pairs 3]
+                                 [--out reports/studies/robustness]
 
 1. scripts/kill_and_resume.py: a grid killed, stopped and starved, resumed and compared with one left alone. Every run
    of it is a piece with a seed of its own: `--pieces` more are made, each is stored when it ends, and all add up.
@@ -203,7 +204,7 @@ def readme(found: dict[str, Any]) -> str:
         f"| disk full in a write | {counts.get('full', 0)} |",
         f"| folder read-only from a write on | {counts.get('readonly', 0)} |",
         f"| grids that reached their end and equal the undisturbed one | {counts.get('grids compared', 0)} |",
-        f"| {ranks['ranks']} processes of a launcher on one cell, killed (one, or all) or sent SIGTERM | {kills_of_ranks} |",
+        f"| a launcher's {ranks['ranks']} processes on one cell: one killed, all killed, or SIGTERM | {kills_of_ranks} |",
         f"| such cells that reached their end and equal the undisturbed one | {ranks['kills']['compared']} |",
         f"| fuzzed inputs (settings, YAML, JSON lines, model folders, results, checkpoints) | {suites['inputs']} |",
         f"| tests of faults, numbers and security passed | {suites['tests'].get('passed', 0)} |",
