@@ -204,7 +204,7 @@ def readme(found: dict[str, Any]) -> str:
         f"| disk full in a write | {counts.get('full', 0)} |",
         f"| folder read-only from a write on | {counts.get('readonly', 0)} |",
         f"| grids that reached their end and equal the undisturbed one | {counts.get('grids compared', 0)} |",
-        f"| a launcher's {ranks['ranks']} processes on one cell: one killed, all killed, or SIGTERM | {kills_of_ranks} |",
+        f"| a launcher's {ranks['ranks']} processes on one cell: one, all killed, or SIGTERM | {kills_of_ranks} |",
         f"| such cells that reached their end and equal the undisturbed one | {ranks['kills']['compared']} |",
         f"| fuzzed inputs (settings, YAML, JSON lines, model folders, results, checkpoints) | {suites['inputs']} |",
         f"| tests of faults, numbers and security passed | {suites['tests'].get('passed', 0)} |",
