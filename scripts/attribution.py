@@ -92,7 +92,8 @@ def attribute(
 ) -> Attribution:
     """The metagradient of every text through the training on `batches` (`trainer_batches`)."""
     order, stream = batches
-    found = metagradient(model, [{k: v.to(model.device) for k, v in batch.items()} for batch in stream], metric, optimizer)
+    here = [{name: value.to(model.device) for name, value in batch.items()} for batch in stream]
+    found = metagradient(model, here, metric, optimizer)
     weights = torch.empty(len(texts), dtype=torch.float64)
     weights[torch.tensor(order)] = found.weights.double().cpu()
     return Attribution(found.value, texts, weights.tolist())
@@ -151,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> Attribution:
     model, tokenizer = assets.load_model(given.model), assets.load_tokenizer(given.model)
     metric = make_metric(given.metric, model, tokenizer)
     batches = trainer_batches(texts, tokenizer, size=given.batch, max_tokens=given.max_tokens, seed=given.seed)
-    rule = InnerOptimizer(name=given.optimizer, lr=given.lr, eps_root=1e-9 if given.optimizer != "sgd" else 0.0)
+    rule = InnerOptimizer(name=given.optimizer, lr=given.lr)
     with torch.no_grad():
         before = float(metric(dict(model.named_parameters())))
     found = attribute(model, texts, batches, metric, rule)
@@ -167,4 +168,5 @@ if __name__ == "__main__":
     try:
         main()
     except HarnessError as error:
-        sys.exit(f"Error: {error}")
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)

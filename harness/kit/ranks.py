@@ -44,7 +44,8 @@ def under_two_processes(asked: Sequence[Asked]) -> list[list[list[float]]]:
         for number, rank in enumerate(ranks):
             if rank.returncode:
                 told = (Path(scratch) / f"errors-{number}").read_text(errors="replace").strip().splitlines()
-                raise Fault(f"Process {number} of two ended with {rank.returncode}: {(told or ['no message'])[-1][:300]}")
+                last = told[-1][:300] if told else "no message"
+                raise Fault(f"Process {number} of two ended with {rank.returncode}: {last}")
         found = [json.loads((Path(scratch) / f"said-{number}").read_text()) for number in range(COUNT)]
     return [list(lists) for lists in zip(*found, strict=True)]
 

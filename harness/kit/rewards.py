@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from functools import partial
 from random import Random
 from typing import Any
 
@@ -16,12 +15,20 @@ from harness.kit.subjects import Subject
 from harness.kit.world import GENERATIONS, PROMPTS, Batch, World, demand_alike, task_for, texts, trl_columns
 from harness.machine.devices import cuda_devices, peak_memory, reset_peak_memory
 from harness.registry import FROM_FILE, REWARDS
-from harness.training.advantages import check_rewards
 
 MIB = 2**20
 LONG = 2000
 """Words of the long completion, several times what any target of the miniature reads."""
-STRANGE = ("今天天气很好。", "مرحبا بالعالم", "नमस्ते दुनिया", "שלום עולם", "Привет, мир!", "👩\u200d🚀🏳️\u200d🌈", "e\u0301\u0302 ｆｕｌｌ", "\x00\u2028 \t")
+STRANGE = (
+    "今天天气很好。",
+    "مرحبا بالعالم",
+    "नमस्ते दुनिया",
+    "שלום עולם",
+    "Привет, мир!",
+    "👩\u200d🚀🏳️\u200d🌈",
+    "e\u0301\u0302 ｆｕｌｌ",
+    "\x00\u2028 \t",
+)
 
 
 class Bench:
@@ -137,7 +144,8 @@ def cost(bench: Bench) -> str:
     before, begun = peak_memory() or 0, time.perf_counter()
     bench.world.rewards(batch, reward)
     seconds, more = time.perf_counter() - begun, ((peak_memory() or 0) - before) / MIB
-    return f"{bench.rollouts:,} rollouts of {batch_tokens(batch):.0f} tokens: {seconds:.2g} s, {more:.0f} MiB more{_on_gpu()}"
+    what = f"{bench.rollouts:,} rollouts of {batch_tokens(batch):.0f} tokens"
+    return f"{what}: {seconds:.2g} s, {more:.0f} MiB more{_on_gpu()}"
 
 
 def batch_tokens(batch: Batch) -> float:

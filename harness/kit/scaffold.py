@@ -55,7 +55,12 @@ def package(kind: str, name: str) -> Mapping[str, str]:
     environment = Environment(
         loader=FileSystemLoader(templates), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
-    words = {"kind": kind, "name": name, "module": f"{kind}_{name}", "class_name": f"{name.title().replace('_', '')}Task"}
+    words = {
+        "kind": kind,
+        "name": name,
+        "module": f"{kind}_{name}",
+        "class_name": f"{name.title().replace('_', '')}Task",
+    }
     return {
         file.format(**words): environment.get_template(template.format(**words)).render(words)
         for file, template in FILES.items()

@@ -1,5 +1,5 @@
-"""The world that plug-ins are tried in: the miniature's target trained for one step on a few short texts, in float64, so
-that two ways to the same number differ by no more than rounding."""
+"""The world that plug-ins are tried in: the miniature's target trained for one step on a few short texts, in float64,
+so that two ways to the same number differ by no more than rounding."""
 
 from __future__ import annotations
 
@@ -64,12 +64,13 @@ def task_for(reward: str, task: str) -> str:
         why = unsupported(TASKS.get(task), entry)
     else:
         fitting = [each for each in TASKS if unsupported(each, entry) is None]
-        fitting.sort(key=lambda each: (not each.factory.__module__.startswith(f"{TASKS.package}."), not each.factory.offers.references))
         if fitting:
-            return fitting[0].name
+            ours = lambda each: each.factory.__module__.startswith(f"{TASKS.package}.")
+            return max(fitting, key=lambda each: (ours(each), each.factory.offers.references)).name
         why = next((unsupported(each, entry) for each in TASKS if each.factory.offers.references), "there is no task")
     if why:
-        raise HarnessError(f"The reward {reward} cannot be had for {f'the task {task}' if task else 'any task'}: {why}.")
+        whose = f"the task {task}" if task else "any task"
+        raise HarnessError(f"The reward {reward} cannot be had for {whose}: {why}.")
     return task
 
 
@@ -99,7 +100,8 @@ class Batch:
 
     def in_order(self, order: Sequence[int]) -> Batch:
         """The rollouts at these places."""
-        return Batch(*([column[place] for place in order] for column in (self.prompts, self.completions, self.completion_ids)))
+        columns = self.prompts, self.completions, self.completion_ids
+        return Batch(*([column[place] for place in order] for column in columns))
 
     def conversational(self) -> Batch:
         """The same as lists of messages."""

@@ -1,7 +1,7 @@
 """The generated pages of the reference: one for every task, reward, setting and command, from what they declare.
 
-    python scripts/docs/reference.py FOLDER      writes them as Markdown
-    python -m mkdocs build -f scripts/docs/mkdocs.yml     adds them to the site (mkdocs-gen-files runs this file)
+python scripts/docs/reference.py FOLDER      writes them as Markdown
+python -m mkdocs build -f scripts/docs/mkdocs.yml     adds them to the site (mkdocs-gen-files runs this file)
 """
 
 from __future__ import annotations
@@ -135,7 +135,9 @@ def task_page(entry: TaskEntry) -> str:
 
 
 def reward_page(entry: RewardEntry) -> str:
-    needs = [words for has, words in ((entry.needs.references, "reference texts"), (entry.needs.metric, "a metric")) if has]
+    needs = [
+        words for has, words in ((entry.needs.references, "reference texts"), (entry.needs.metric, "a metric")) if has
+    ]
     training = entry.training
     how = {None: "It trains no target.", True: "It differentiates the metric through the target's training."}.get(
         training and training.metagradient, "It trains the target plainly and looks at what comes out."
@@ -163,9 +165,7 @@ def reward_page(entry: RewardEntry) -> str:
 
 def task_pages() -> Pages:
     rows = [(entry.name, f"{entry.name}.md", entry.summary) for entry in TASKS]
-    return {f"tasks/{entry.name}.md": task_page(entry) for entry in TASKS} | {
-        "tasks/index.md": index("Tasks", rows)
-    }
+    return {f"tasks/{entry.name}.md": task_page(entry) for entry in TASKS} | {"tasks/index.md": index("Tasks", rows)}
 
 
 def reward_pages() -> Pages:

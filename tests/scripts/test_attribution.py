@@ -54,7 +54,8 @@ def negative_norm(model, tokenizer):
 def test_texts_and_metric_are_the_user_s(tmp_path, model_folder, capsys):
     rows = [{"text": f"The river number {i} flows north."} for i in range(6)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = ["--texts", str(tmp_path / "mine.jsonl"), "--model", str(model_folder("gpt2")), "--batch", "4", "--top", "2"]
+    texts = ["--texts", str(tmp_path / "mine.jsonl"), "--batch", "4", "--top", "2"]
+    given = [*texts, "--model", str(model_folder("gpt2"))]
     found = attribution.main([*given, "--metric", str(tmp_path / "mine.jsonl")])
     assert len(found.weights) == 6 and "The 2 texts that raise it most" in capsys.readouterr().out
     other = attribution.main([*given, "--metric", f"{__name__}:negative_norm"])

@@ -1,4 +1,4 @@
-"""The reference documentation: a page for everything there is, links that lead somewhere, and nothing from elsewhere."""
+"""The reference documentation: a page for everything there is, and links that lead somewhere."""
 
 from __future__ import annotations
 
