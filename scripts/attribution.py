@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> Attribution:
     parser.add_argument("--metric", default="", help="wanted texts, or MODULE:FUNCTION; default: Spanish passages")
     parser.add_argument("--model", default="embedded:target", help="a Hugging Face folder or hub id")
     parser.add_argument("--optimizer", default="adamw", choices=["adamw", "adam", "sgd"])
-    parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--lr", type=float, default=1e-5)
     parser.add_argument("--batch", type=int, default=16, help="texts an optimizer step")
     parser.add_argument("--max-tokens", type=int, default=96, help="of a text; the rest is cut off")
     parser.add_argument("--top", type=int, default=10, help="texts shown of each end")

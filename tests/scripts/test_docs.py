@@ -56,7 +56,7 @@ def test_pages_say_what_is_declared(site):
     assert "It changes no number" in site["settings/keep.rollouts.md"]
     assert "the task has no reference texts" in site["tasks/norm.md"]
     command = site["commands/run.md"]
-    assert "python -m harness run [OPTIONS]" in command and "* `--task TEXT`" in command and "[bold]" not in command
+    assert "python -m harness run [OPTIONS]" in command and "* `--task <str>`" in command and "[bold]" not in command
     assert "`reward.options.reference_count`" in site["rewards/levenshtein.md"]
 
 
