@@ -475,6 +475,7 @@ def check(
     set: Mapping[str, Any] | None = None,
     rollouts: int | None = None,
     processes: bool = True,
+    only: Names = (),
 ) -> Checked:
     """Tries every promise of a reward or task on a really small world, as `python -m harness check` does, within a
     minute for most. `harness.check("mine").require()` in a test of one's own raises a sentence for every fault.
@@ -484,6 +485,7 @@ def check(
     set        settings, such as an option of the plug-in
     rollouts   that seconds and memory of a reward are measured on (1,024); 0: not measured
     processes  whether a reward is tried under two processes, too
+    only       probes that are wanted; default: all
 
     Raises HarnessError for a name that is not there, bad settings and a task that lacks what the reward needs.
     """
@@ -491,7 +493,8 @@ def check(
     from harness.kit import check as checked
 
     count = ROLLOUTS if rollouts is None else rollouts
-    return checked(name, task, given=set, rollouts=count, processes=processes)
+    chosen = [each.strip() for each in only.split(",") if each.strip()] if isinstance(only, str) else only
+    return checked(name, task, given=set, rollouts=count, processes=processes, only=chosen)
 
 
 def new(kind: str, name: str, out: str | Path = "") -> Path:

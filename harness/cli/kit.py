@@ -31,6 +31,7 @@ def add_to(app: typer.Typer, console: Console) -> None:
         one_process: Annotated[
             bool, typer.Option("--one-process", help="Leave out whether a reward is the same under two processes.")
         ] = False,
+        only: Annotated[str, typer.Option(help="Probes, comma-separated, as the table names them; default: all.")] = "",
         assignments: Annotated[
             list[str] | None,
             typer.Option("--set", metavar="KEY=VALUE", help="Any setting, such as an option of the plug-in."),
@@ -49,7 +50,7 @@ def add_to(app: typer.Typer, console: Console) -> None:
           python -m harness check my_reward.py --task norm --json
         """
         given = dict(parse_assignment(text) for text in assignments or [])
-        found = api.check(name, task, set=given, rollouts=rollouts, processes=not one_process)
+        found = api.check(name, task, set=given, rollouts=rollouts, processes=not one_process, only=only)
         if as_json:
             say(json.dumps(found.as_data(), indent=2))
         else:

@@ -9,10 +9,10 @@ Rewards: harness/kit/rewards.py; tasks: harness/kit/tasks.py; the world that the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.contracts import HarnessError
+from harness.contracts import HarnessError, unknown
 from harness.kit.findings import Checked, Finding
 from harness.kit.subjects import named
 
@@ -29,6 +29,7 @@ def check(
     given: Mapping[str, Any] | None = None,
     rollouts: int = ROLLOUTS,
     processes: bool = True,
+    only: Sequence[str] = (),
 ) -> Checked:
     """Tries every promise of the plug-in; what it does wrong is in the result, not raised.
 
@@ -37,21 +38,25 @@ def check(
     given      settings as `--set` takes them, such as a plug-in's options
     rollouts   that seconds and memory of a reward are measured on; 0: not measured
     processes  whether rewards are tried under two processes, which starts two interpreters
+    only       names of the probes that are wanted; default: all
 
     Raises HarnessError for a name that is not there, for bad settings and for a task that lacks what the reward needs.
     """
-    from harness.kit.rewards import check_reward
-    from harness.kit.tasks import check_task
+    from harness.kit import rewards, tasks
     from harness.machine.libraries import quiet
     from harness.registry import RewardEntry
 
     if rollouts < 0:
         raise HarnessError(f"--rollouts takes a number of at least 0, not {rollouts}.")
+    known = list(dict.fromkeys(probe.name for probe in (*rewards.PROBES, *tasks.PROBES)))
+    for probe in only:
+        if probe not in known:
+            raise HarnessError(unknown("probe", probe[:80], known))
     quiet()
     chosen, findings = dict(given or {}), []
     for subject in named(name):
         if isinstance(subject.entry, RewardEntry):
-            findings += check_reward(subject, task, chosen, rollouts, processes)
+            findings += rewards.check_reward(subject, task, chosen, rollouts, processes, only)
         else:
-            findings += check_task(subject, chosen)
+            findings += tasks.check_task(subject, chosen, only)
     return Checked(tuple(findings))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -101,10 +101,13 @@ class Checked(JupyterMixin):
         return Group(*parts)
 
 
-def ask(subject: str, probes: tuple[Probe, ...], bench: Any) -> Iterator[Finding]:
-    """Runs the probes one after the other. The first one makes the plug-in: where it fails the others are left out."""
+def ask(subject: str, probes: Sequence[Probe], bench: Any, only: Collection[str] = ()) -> Iterator[Finding]:
+    """Runs the probes one after the other, or those of them that `only` names. The first one makes the plug-in, so it
+    always runs, and where it fails the others are left out."""
     made = True
     for number, probe in enumerate(probes):
+        if only and number and probe.name not in only:
+            continue
         begun = time.perf_counter()
         verdict, sentence = _asked(probe, bench) if made else ("left out", "It could not be made.")
         made = made and not (number == 0 and verdict == "failed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from random import Random
 from typing import Any
 
@@ -40,12 +40,13 @@ class Bench:
 
 
 def check_reward(
-    subject: Subject, task: str, given: Mapping[str, Any], rollouts: int, processes: bool
+    subject: Subject, task: str, given: Mapping[str, Any], rollouts: int, processes: bool, only: Collection[str]
 ) -> list[Finding]:
-    """The findings of every probe. Raises HarnessError for a task that lacks what the reward needs and bad settings."""
+    """The findings of every probe, or of those in `only`. Raises HarnessError for a task that lacks what the reward
+    needs and for bad settings."""
     name = subject.entry.name
     bench = Bench(subject, World(task_for(name, task), name, given), rollouts, processes)
-    return list(ask(subject.name, PROBES, bench))
+    return list(ask(subject.name, PROBES, bench, only))
 
 
 def made(bench: Bench) -> str:

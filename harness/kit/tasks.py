@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +74,9 @@ class Bench:
         return found
 
 
-def check_task(subject: Subject, given: Mapping[str, Any]) -> list[Finding]:
-    """The findings of every probe. Raises HarnessError for bad settings."""
-    return list(ask(subject.name, PROBES, Bench(subject, given)))
+def check_task(subject: Subject, given: Mapping[str, Any], only: Collection[str]) -> list[Finding]:
+    """The findings of every probe, or of those in `only`. Raises HarnessError for bad settings."""
+    return list(ask(subject.name, PROBES, Bench(subject, given), only))
 
 
 def made(bench: Bench) -> str:

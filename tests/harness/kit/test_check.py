@@ -10,7 +10,8 @@ import torch
 
 import harness
 from harness.contracts import Evaluation, Headline, Measure, MetricCost, Offers, completion_text
-from harness.kit.findings import ContractError
+from harness.kit import rewards
+from harness.kit.findings import ContractError, Fault
 from harness.kit.ranks import under_two_processes
 from harness.kit.world import World, task_for, unlike
 from harness.registry import REWARDS, TASKS, register_reward, register_task
@@ -34,13 +35,34 @@ def test_built_in_tasks_keep_the_contract(name):
     assert left_out in ([], ["references"])
 
 
-def test_built_in_rewards_are_the_same_under_two_processes():
-    """In one launch, as starting takes the longest."""
+HASHED = """
+from harness.contracts import completion_text
+from harness.registry import register_reward
+
+
+@register_reward("hashed", summary="by Python's hash, which is another one in each process")
+def make(context):
+    return lambda prompts, completions, completion_ids, **columns: [
+        float(hash(completion_text(each)) % 1000) for each in completions
+    ]
+"""
+
+
+def test_built_in_rewards_are_the_same_under_two_processes(tmp_path, register_factory, monkeypatch):
+    """In one launch, as starting takes the longest, and one of a file that is not the same."""
+    monkeypatch.setenv("PYTHONHASHSEED", "random")
+    (tmp_path / "mine.py").write_text(HASHED)
     asked = [(name, task_for(name, ""), name, {}) for name in REWARDS.names()]
-    for (_, task, name, given), ranks in zip(asked, under_two_processes(asked), strict=True):
+    file = str(tmp_path / "mine.py")
+    *found, hashed = under_two_processes([*asked, (file, "norm", "hashed", {})])
+    for (_, task, name, given), ranks in zip(asked, found, strict=True):
         world = World(task, name, given)
         alone = world.rewards(world.batch)
-        assert len(ranks) == 2 and [unlike(alone, found) for found in ranks] == [[], []], name
+        assert len(ranks) == 2 and [unlike(alone, other) for other in ranks] == [[], []], name
+    monkeypatch.setattr(rewards, "under_two_processes", lambda asked: [hashed])
+    (fault,) = harness.check(file, only="processes").faults
+    assert (fault.subject, fault.probe) == ("reward hashed", "processes")
+    assert "for process 0 of two than for one alone" in fault.sentence
 
 
 # ------------------------------------------------------------------------------------------------------ broken rewards
@@ -158,7 +180,7 @@ BROKEN_REWARDS = {
 def test_a_broken_reward_is_told_its_fault(fault, register_factory):
     factory, probe, words = BROKEN_REWARDS[fault]
     register_factory("broken", factory)
-    found = harness.check("broken", rollouts=0, processes=False)
+    found = harness.check("broken", only=probe)
     said = {each.probe: each.sentence for each in found.faults}
     assert words in said[probe], said
     with pytest.raises(ContractError, match="reward broken, "):
@@ -186,30 +208,20 @@ def test_good_rewards_of_ones_own_pass(register_factory):
     assert [each.probe for each in found.findings if each.verdict == "left out"] == ["order", "processes", "cost"]
 
 
-HASHED = """
-from harness.contracts import completion_text
-from harness.registry import register_reward
+def test_a_process_that_fails_ends_the_other_and_says_why():
+    with pytest.raises(Fault, match="Process . of two ended with 1: .*There is no file 'missing.py'"):
+        under_two_processes([("missing.py", "norm", "missing", {})])
 
 
-@register_reward("hashed", summary="by Python's hash, which is another one in each process")
-def make(context):
-    return lambda prompts, completions, completion_ids, **columns: [
-        float(hash(completion_text(each)) % 1000) for each in completions
-    ]
-"""
-
-
-def test_a_file_is_checked_and_what_differs_between_processes_is_found(tmp_path, register_factory):
+def test_a_file_is_read_anew_each_time(tmp_path, register_factory):
     (tmp_path / "mine.py").write_text(HASHED)
-    found = run_harness("check", "mine.py", "--rollouts", "0", "--json", cwd=tmp_path)
-    assert found.code == 1, found.err
+    found = run_harness("check", "mine.py", "--only", "conversational", "--json", cwd=tmp_path)
     data = json.loads(found.out)
-    (fault,) = [each for each in data["findings"] if each["verdict"] == "failed"]
-    assert not data["ok"] and (fault["subject"], fault["probe"]) == ("reward hashed", "processes")
-    assert "for process 0 of two than for one alone" in fault["sentence"]
+    assert found.code == 0 and data["ok"] and {each["subject"] for each in data["findings"]} == {"reward hashed"}
     (tmp_path / "mine.py").write_text(HASHED.replace("hash(completion_text(each)) % 1000", "len(each)"))
-    again = run_harness("check", "mine.py", "--rollouts", "0", "--one-process", cwd=tmp_path, width=100)
-    assert again.code == 1 and "completion_text" in again.out, "the file is read anew"
+    again = run_harness("check", "mine.py", "--only", "conversational", "--json", cwd=tmp_path)
+    (fault,) = [each for each in json.loads(again.out)["findings"] if each["verdict"] == "failed"]
+    assert again.code == 1 and "completion_text" in fault["sentence"]
 
 
 # -------------------------------------------------------------------------------------------------------- broken tasks
@@ -351,7 +363,7 @@ def register_broken(monkeypatch):
 def test_a_broken_task_is_told_its_fault(fault, register_broken):
     attributes, probe, words = BROKEN_TASKS[fault]
     register_broken(attributes)
-    said = {each.probe: each.sentence for each in harness.check("broken").faults}
+    said = {each.probe: each.sentence for each in harness.check("broken", only=[probe]).faults}
     assert words in said[probe], said
 
 
@@ -385,6 +397,7 @@ def test_the_table_says_what_was_found_and_the_exit_code_whether_all_is_well(tmp
         (["naive", "--set", "reward.options.credit=token"], "None of the chosen rewards reads the option"),
         (["naive", "--set", "grpo.stepz=3"], "grpo.steps"),
         (["naive", "--rollouts", "-1"], "--rollouts"),
+        (["naive", "--only", "orders"], "There is no probe named 'orders'; did you mean order"),
     ],
 )
 def test_bad_usage_is_one_sentence_and_exit_code_two(words, said, tmp_path):
