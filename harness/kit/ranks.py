@@ -20,6 +20,7 @@ from typing import Any
 
 from harness.kit.findings import Fault
 from harness.machine import processes
+from harness.machine.devices import cuda_devices
 
 COUNT = 2
 PATIENCE = 600
@@ -59,6 +60,8 @@ def _free_port() -> int:
 def _start(question: Path, number: int, port: int, logs: ExitStack) -> subprocess.Popen[bytes]:
     environment = os.environ | {"RANK": str(number), "LOCAL_RANK": str(number), "WORLD_SIZE": str(COUNT)}
     environment |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    if cuda_devices() < COUNT:
+        environment["CUDA_VISIBLE_DEVICES"] = ""  # two processes cannot share a GPU: both work on the CPU
     command = [sys.executable, "-m", "harness.kit.ranks", str(question), str(question.with_name(f"said-{number}"))]
     errors = logs.enter_context(question.with_name(f"errors-{number}").open("wb"))
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)

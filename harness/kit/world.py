@@ -12,13 +12,14 @@ from math import ceil
 from typing import Any
 
 from harness import assets
-from harness.contracts import HarnessError, RewardFunction, Task
+from harness.contracts import HarnessError, RewardFunction, Task, completion_text
 from harness.kit.findings import Fault
 from harness.planning.cells import Cell, make_reward, make_task, said_contacts
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.options import check_options
 from harness.settings.profiles import DEFAULT, load_profile, resolve
 from harness.training.advantages import check_rewards
+from harness.training.credit import check_credits
 from harness.training.inner import InnerTrainer, load_target
 
 PROMPTS, GENERATIONS = 4, 4
@@ -161,10 +162,13 @@ class World:
         return Batch.of(texts(2 * count)[count:], GENERATIONS, self.inner.tokenizer)
 
     def rewards(self, batch: Batch, reward: RewardFunction | None = None) -> list[float]:
-        """What the reward, a fresh one where none is given, says of the batch: one finite number a completion, or
-        SignalError."""
-        reward = reward or self.reward()
-        return check_rewards(self.reward_name, reward(**batch.columns(), **trl_columns()), batch.completions)
+        """What the reward, a fresh one where none is given, says of the batch when called as the runner does: one
+        finite number a completion and, where it credits characters, one a character, or SignalError."""
+        reward, credited = reward or self.reward(), []
+        found = reward(**batch.columns(), **trl_columns(), credit_characters=credited.append)
+        for credits in credited:
+            check_credits(self.reward_name, credits, [completion_text(each) for each in batch.completions])
+        return check_rewards(self.reward_name, found, batch.completions)
 
 
 def trl_columns() -> dict[str, Callable[..., None] | Any]:

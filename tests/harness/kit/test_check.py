@@ -140,6 +140,13 @@ BROKEN_REWARDS = {
     "too few": (of(lambda texts: lengths(texts)[1:]), "finite", "returned 15 numbers for 16 completions"),
     "not a number": (of(lambda texts: [float("nan"), *lengths(texts)[1:]]), "finite", "is not finite for 1 of 16"),
     "a mapping": (of(lambda texts: dict(enumerate(texts))), "finite", "must return a list of numbers, not a dict"),
+    "credits one character": (
+        lambda context: lambda prompts, completions, completion_ids, credit_characters=None, **columns: (
+            credit_characters and credit_characters([[1.0] for _ in completions]) or lengths(completions)
+        ),
+        "finite",
+        "must credit every character of every completion",
+    ),
     "spoils its inputs": (of(spoils), "inputs", "It changes its completions; others read them after it"),
     "by place": (
         of(lambda texts: [value + place for place, value in enumerate(lengths(texts))]),
