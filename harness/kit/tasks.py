@@ -227,7 +227,7 @@ def fidelity(bench: Bench) -> str:
     wanted = target_texts(bench.task)
     if any(not isinstance(text, str) or not text.strip() for text in wanted):
         raise Fault("Its target_texts holds what is no text, or an empty one.")
-    asked = f"{len(wanted)} texts of the target's kind" if wanted else "no texts of the target's kind (target_texts)"
+    asked = f"texts of the target's kind: {len(wanted) or 'none, see target_texts'}"
     return f"metagradients say what retraining says, to {off:.1g}; {asked}"
 
 
