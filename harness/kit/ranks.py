@@ -30,7 +30,7 @@ GRACE = 10
 """Seconds that one may take to end by itself after another one failed: it may be waiting for it."""
 
 Asked = tuple[str, str, str, Mapping[str, Any]]
-"""(word that the reward is found by, task, reward, settings given)."""
+"""(word that the reward is found by, word of the task, reward, settings given)."""
 
 
 def under_two_processes(asked: Sequence[Asked]) -> list[list[list[float]]]:
@@ -85,7 +85,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> None:
 def main(question: Path, answer: Path) -> None:
     """Joins the other process and writes the rewards, one list a reward."""
     from harness.kit.subjects import named
-    from harness.kit.world import World
+    from harness.kit.world import World, task_for
     from harness.machine.libraries import quiet
 
     quiet()
@@ -93,7 +93,7 @@ def main(question: Path, answer: Path) -> None:
     found = []
     for word, task, reward, given in json.loads(question.read_text()):
         named(word)  # a file registers what it brings
-        world = World(task, reward, given)
+        world = World(task_for(reward, task), reward, given)
         found.append(world.rewards(world.batch))
     answer.write_text(json.dumps(found))
 

@@ -34,9 +34,10 @@ STRANGE = (
 class Bench:
     """What the probes of one reward share."""
 
-    def __init__(self, subject: Subject, world: World, rollouts: int, processes: bool) -> None:
-        self.subject, self.world, self.rollouts, self.processes = subject, world, rollouts, processes
-        self.entry = REWARDS.get(world.reward_name)
+    def __init__(self, subject: Subject, task: str, given: Mapping[str, Any], rollouts: int, processes: bool) -> None:
+        self.subject, self.task, self.rollouts, self.processes = subject, task, rollouts, processes
+        self.entry = REWARDS.get(subject.entry.name)
+        self.world = World(task_for(self.entry.name, task), self.entry.name, given)
 
 
 def check_reward(
@@ -44,9 +45,7 @@ def check_reward(
 ) -> list[Finding]:
     """The findings of every probe, or of those in `only`. Raises HarnessError for a task that lacks what the reward
     needs and for bad settings."""
-    name = subject.entry.name
-    bench = Bench(subject, World(task_for(name, task), name, given), rollouts, processes)
-    return list(ask(subject.name, PROBES, bench, only))
+    return list(ask(subject.name, PROBES, Bench(subject, task, given, rollouts, processes), only))
 
 
 def made(bench: Bench) -> str:
@@ -204,7 +203,7 @@ def two_processes(bench: Bench) -> str:
     if not REWARDS.everywhere(name) and not bench.entry.factory.__module__.startswith(f"{FROM_FILE}."):
         raise LeftOut("It is of this session alone, which other processes do not have; put it into a file.")
     alone = world.rewards(world.batch)
-    ranks = under_two_processes([(bench.subject.word, world.task_name, name, world.given)])[0]
+    ranks = under_two_processes([(bench.subject.word, bench.task, name, world.given)])[0]
     for number, found in enumerate(ranks):
         demand_alike(
             alone,

@@ -39,6 +39,11 @@ def named(word: str) -> list[Subject]:
     return [Subject(entry, word) for entry in found]
 
 
+def task_named(word: str) -> str:
+    """The registered task that a word of `--task` means. Raises HarnessError."""
+    return TASKS.get(word).name
+
+
 def registered_by(path: Path) -> list[RewardEntry | TaskEntry]:
     """Runs a Python file of the user's and returns what it registers. Once more, it may register the same anew. Raises
     HarnessError."""

@@ -14,6 +14,7 @@ from typing import Any
 from harness import assets
 from harness.contracts import HarnessError, RewardFunction, Task, completion_text
 from harness.kit.findings import Fault
+from harness.kit.subjects import task_named
 from harness.planning.cells import Cell, make_reward, make_task, said_contacts
 from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.options import check_options
@@ -62,6 +63,7 @@ def task_for(reward: str, task: str) -> str:
     before others and with references before others. Raises HarnessError where there is none."""
     entry = REWARDS.get(reward)
     if task:
+        task = task_named(task)
         why = unsupported(TASKS.get(task), entry)
     else:
         fitting = [each for each in TASKS if unsupported(each, entry) is None]
