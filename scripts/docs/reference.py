@@ -19,7 +19,7 @@ from typing import Any
 from harness.cli.app import app
 from harness.contracts import Headline, Measure
 from harness.registry import REWARDS, TASKS, RewardEntry, TaskEntry, unsupported
-from harness.settings.profiles import load_profile, profile_names, resolve
+from harness.settings.profiles import Profile, load_profile, profile_names, resolve
 from harness.settings.schema import OPTIONS, Settings, known_keys, neutral_keys
 
 Pages = dict[str, str]
@@ -30,6 +30,18 @@ UNSET = "none"
 def pages() -> Pages:
     """Every generated page."""
     return {**task_pages(), **reward_pages(), **setting_pages(), **command_pages()}
+
+
+@cache
+def profiles() -> dict[str, Profile]:
+    """The built-in ones by name."""
+    return {name: load_profile(name) for name in profile_names()}
+
+
+@cache
+def resolved(profile: str) -> dict[str, Any]:
+    """Its settings where no task and no reward changes them, as plain data."""
+    return resolve(profiles()[profile], "", "").model_dump(mode="json")
 
 
 # ------------------------------------------------------------------------------------------------------------- Markdown
@@ -117,7 +129,7 @@ def task_page(entry: TaskEntry) -> str:
     ]
     headline: Headline = task.headline
     best = f" At best {headline.ceiling:g}." if headline.ceiling is not None else ""
-    layers = [(f"{name}, tasks", load_profile(name).tasks.get(entry.name, {})) for name in profile_names()]
+    layers = [(f"{name}, tasks", profile.tasks.get(entry.name, {})) for name, profile in profiles().items()]
     return page(
         inert(entry.name),
         prose(entry.summary),
@@ -142,11 +154,11 @@ def reward_page(entry: RewardEntry) -> str:
     how = {None: "It trains no target.", True: "It differentiates the metric through the target's training."}.get(
         training and training.metagradient, "It trains the target plainly and looks at what comes out."
     )
-    layers = [(f"{name}, rewards", load_profile(name).rewards.get(entry.name, {})) for name in profile_names()]
+    layers = [(f"{name}, rewards", profile.rewards.get(entry.name, {})) for name, profile in profiles().items()]
     layers += [
         (f"{name}, {task} / {reward}", values)
-        for name in profile_names()
-        for (task, reward), values in load_profile(name).pairs.items()
+        for name, profile in profiles().items()
+        for (task, reward), values in profile.pairs.items()
         if reward == entry.name
     ]
     packages = f", and the packages {', '.join(map(code, entry.needs.packages))}" if entry.needs.packages else ""
@@ -218,9 +230,8 @@ def values_of(node: Mapping[str, Any]) -> str:
 
 def in_profiles(key: str) -> Iterator[Sequence[str]]:
     """(profile, where, value) of everything that built-in profiles say about a setting, the later over the earlier."""
-    for name in profile_names():
-        profile = load_profile(name)
-        value: Any = resolve(profile, "", "").model_dump(mode="json")
+    for name, profile in profiles().items():
+        value: Any = resolved(name)
         for part in key.split("."):
             value = value[part]
         if key not in OPTIONS:

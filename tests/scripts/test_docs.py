@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -68,9 +66,14 @@ def test_tables_hold_together(site):
             assert len(counts) == 1, f"{page}: {block[:200]}"
 
 
-def test_the_script_writes_the_pages(tmp_path):
-    subprocess.run([sys.executable, str(DOCS / "reference.py"), str(tmp_path)], cwd=ROOT, check=True)
-    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.md")} == set(reference.pages())
+def test_the_script_writes_the_pages(tmp_path, site):
+    reference.write(tmp_path)
+    written = {
+        path.relative_to(tmp_path).as_posix(): path.read_text(encoding="utf-8")
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    }
+    assert written.items() <= site.items() and "settings/grpo.lr.md" in written
 
 
 def test_the_site_needs_no_network_and_ci_builds_it():
