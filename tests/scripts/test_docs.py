@@ -78,8 +78,8 @@ def test_the_script_writes_the_pages(tmp_path, site):
 
 def test_the_site_needs_no_network_and_ci_builds_it():
     settings = yaml.safe_load((DOCS / "mkdocs.yml").read_text())
-    assert settings["theme"]["font"] is False and "offline" in settings["plugins"]
-    assert not {"extra_css", "extra_javascript"} & set(settings)
+    assert settings["theme"]["font"] is False and settings["use_directory_urls"] is False
+    assert "offline" not in settings["plugins"] and not {"extra_css", "extra_javascript"} & set(settings)
     assert settings["validation"]["links"]["not_found"] == "warn"
     workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
     assert "mkdocs build --strict -f scripts/docs/mkdocs.yml" in workflow
