@@ -17,8 +17,8 @@ from harness.machine.devices import cuda_devices, peak_memory, reset_peak_memory
 from harness.registry import FROM_FILE, REWARDS
 
 MIB = 2**20
-LONG = 2000
-"""Words of the long completion, several times what any target of the miniature reads."""
+REPEATED = 20
+"""How often the long completion says all of a batch's texts: several times what a target of the miniature reads."""
 STRANGE = (
     "今天天气很好。",
     "مرحبا بالعالم",
@@ -105,7 +105,7 @@ def empty(bench: Bench) -> str:
 
 
 def long(bench: Bench) -> str:
-    completions = [" ".join(bench.world.batch.completions * (LONG // 100)), *bench.world.batch.completions[1:]]
+    completions = [" ".join(bench.world.batch.completions * REPEATED), *bench.world.batch.completions[1:]]
     bench.world.rewards(Batch.of(completions, GENERATIONS, bench.world.inner.tokenizer))
     return f"{len(completions[0].split()):,} words"
 
@@ -144,12 +144,12 @@ def cost(bench: Bench) -> str:
     before, begun = peak_memory() or 0, time.perf_counter()
     bench.world.rewards(batch, reward)
     seconds, more = time.perf_counter() - begun, ((peak_memory() or 0) - before) / MIB
-    what = f"{bench.rollouts:,} rollouts of {batch_tokens(batch):.0f} tokens"
+    what = f"{bench.rollouts:,} rollouts of {_mean_tokens(batch):.0f} tokens"
     return f"{what}: {seconds:.2g} s, {more:.0f} MiB more{_on_gpu()}"
 
 
-def batch_tokens(batch: Batch) -> float:
-    """Mean tokens of a completion."""
+def _mean_tokens(batch: Batch) -> float:
+    """Of a completion."""
     return sum(map(len, batch.completion_ids)) / len(batch.completion_ids)
 
 
