@@ -55,7 +55,8 @@ def test_every_cell_shows_something(shown):
             value.require()
             assert "reward shorter" in value._repr_mimebundle_([], [])["text/html"]
         if "metagradient(model" in source:
-            assert value[0][1] == "The river number 7 rises in the hills and flows north."
+            assert [weight for weight, _ in value] == sorted((w for w, _ in value), reverse=True) and value[0][0] > 0
+            assert {text for _, text in value} < set(shown["names"]["texts"]) and len(value) == 3
 
 
 def test_its_profile_and_its_articles_are_used(shown):
