@@ -127,7 +127,7 @@ def tables(found: Attribution, count: int) -> list[Table]:
     shown = []
     for title, rows in (("raise it most", ranked[:count]), ("lower it most", ranked[::-1][:count])):
         table = Table(title=f"The {len(rows)} texts that {title}", title_justify="left", box=None)
-        table.add_column("dPhi/dw", justify="right", no_wrap=True)
+        table.add_column("dPhi/dw", justify="right", no_wrap=True, min_width=len("+1.234e-05"))
         table.add_column("text", overflow="ellipsis", no_wrap=True)
         for weight, text in rows:
             table.add_row(f"{weight:+.3e}", Text(" ".join(text.split())))

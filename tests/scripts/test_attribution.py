@@ -23,7 +23,7 @@ def test_spanish_passages_raise_the_likelihood_of_spanish(capsys):
     assert sum(text in spanish for text in top) >= 8 and sum(text in spanish for text in bottom) <= 2
     assert "120 texts, 5 steps: the metric goes from" in said
     assert "The 10 texts that raise it most" in said and "The 10 texts that lower it most" in said
-    assert " ".join(top[0].split())[:30] in said
+    assert " ".join(top[0].split())[:30] in said and f"{found.ranked()[0][0]:+.3e}" in said
 
 
 def test_weights_stand_by_their_texts_and_are_derivatives(make_model, make_tokenizer):
