@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from harness.evaluation.run import Plan
     from harness.generated.dataset import Dataset
+    from harness.kit import Checked
     from harness.planning.cells import Cell
     from harness.planning.policy import Policy
     from harness.signals.theorem import Slope
@@ -554,6 +555,44 @@ def merge(places: Sequence[str | Path], out: str | Path, *, progress: Console | 
     ):
         store_tables(profile)
     return found
+
+
+def check(
+    name: str,
+    task: str = "",
+    *,
+    set: Mapping[str, Any] | None = None,
+    rollouts: int | None = None,
+    processes: bool = True,
+    only: Names = (),
+) -> Checked:
+    """Tries every promise of a reward or task on a really small world, as `python -m harness check` does, within a
+    minute for most. `harness.check("mine").require()` in a test of one's own raises a sentence for every fault.
+
+    name       of a reward or task, or a Python file that registers some
+    task       the task that rewards are tried on; default: a built-in one that has what the reward needs
+    set        settings, such as an option of the plug-in
+    rollouts   that seconds and memory of a reward are measured on (1,024); 0: not measured
+    processes  whether a reward is tried under two processes, too
+    only       probes that are wanted; default: all
+
+    Raises HarnessError for a name that is not there, bad settings and a task that lacks what the reward needs.
+    """
+    from harness.kit import ROLLOUTS
+    from harness.kit import check as checked
+
+    count = ROLLOUTS if rollouts is None else rollouts
+    chosen = [each.strip() for each in only.split(",") if each.strip()] if isinstance(only, str) else only
+    return checked(name, task, given=set, rollouts=count, processes=processes, only=chosen)
+
+
+def new(kind: str, name: str, out: str | Path = "") -> Path:
+    """Writes a package with a reward or task (`kind`) of this name, as `python -m harness new` does: an example that
+    runs, its entry point, a test that checks its contract, a README. Its folder (default: ./NAME). Raises HarnessError
+    for a name that cannot be one or is taken, and a folder that exists."""
+    from harness.kit.scaffold import write_package
+
+    return write_package(kind, name, Path(out or name))
 
 
 def load(place: str | Path = "runs") -> Results:

@@ -55,6 +55,9 @@ class RewardEntry:
     """The hosts that it sends something to with these `reward.options`, as `TaskDeclarations.contacts`."""
     baseline: bool = False
     """A report compares the others with it, unless told otherwise."""
+    exchangeable: bool = True
+    """Groups of rollouts that come in another order get the same rewards in that order, where a training has one inner
+    step. False: the place in the batch counts."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,12 @@ def _module(entry: object) -> str:
     return getattr(getattr(entry, "factory", None), "__module__", None) or ""
 
 
+FROM_FILE = "plugin_file"
+"""Package name of what a command read from a Python file of the user's (`python -m harness check FILE.py`)."""
+
+
 def _of_session(entry: object) -> bool:
-    return _module(entry) == "__main__"
+    return _module(entry).partition(".")[0] in ("__main__", FROM_FILE)
 
 
 class Registry(Generic[T]):
@@ -94,7 +101,8 @@ class Registry(Generic[T]):
         self._loaded = False
 
     def add(self, name: str, entry: T) -> None:
-        """Raises HarnessError if the name is taken. What a notebook's cell or a session defined may be defined anew."""
+        """Raises HarnessError if the name is taken. What a notebook's cell, a session or a file of the
+        user's defined may be defined anew."""
         if name in self._entries and not (_of_session(entry) and _of_session(self._entries[name])):
             raise HarnessError(f"A {self.kind} named '{name}' is registered already; give yours another name.")
         self._entries[name] = entry
@@ -165,6 +173,7 @@ def register_reward(
     training: Training | None = None,
     contacts: Callable[[Mapping[str, Any]], Sequence[Contact]] = no_contacts,
     baseline: bool = False,
+    exchangeable: bool = True,
 ) -> Callable[[RewardFactory], RewardFactory]:
     """Register a reward's factory, with what `RewardEntry` tells of it; nothing but the name is asked for. `needs` and
     `advantage` may also be attributes of the factory; the defaults are "needs nothing" and "group". Where `options` are
@@ -184,6 +193,7 @@ def register_reward(
             training or (Training() if needed.metric else None),
             contacts,
             baseline,
+            exchangeable,
         )
         if entry.advantage not in ("group", "batch"):
             raise HarnessError(f"The reward '{name}' declares advantage={entry.advantage!r}; use 'group' or 'batch'.")

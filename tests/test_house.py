@@ -19,8 +19,8 @@ MOST_FLAT_MODULES = 8
 """Files directly in harness/, `__init__` and `__main__` aside from it included: more would be a corridor again."""
 
 RUNNER = (
-    *("api", "cell", "cli", "evaluation", "generated", "grid", "planning", "rerun", "signals", "store", "suites"),
-    *("training", "tuning", "workers"),
+    *("api", "cell", "cli", "evaluation", "generated", "grid", "kit", "planning", "rerun", "signals", "store"),
+    *("suites", "training", "tuning", "workers"),
 )
 """Rooms of harness/ that know tasks and rewards, and that these must not know."""
 

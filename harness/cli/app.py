@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from harness import api
-from harness.cli import assets, evaluate, generate, listing, studies, suites, tuning
+from harness.cli import assets, evaluate, generate, kit, listing, studies, suites, tuning
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.machine.processes import MOST_THREADS
@@ -282,6 +282,7 @@ def _policy(chosen: dict[str, bool]) -> str:
 
 assets.add_to(app, console)
 studies.add_to(app, console)
+kit.add_to(app, console)
 
 
 def _run_to_its_end(function: Callable[..., Found], *arguments: Any, **options: Any) -> Found:

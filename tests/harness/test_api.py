@@ -264,19 +264,21 @@ def test_the_readmes_python_runs(results, quick, tmp_path, monkeypatch):
     assert (tmp_path / "site" / "index.html").exists() and (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
 
 
-def test_a_metagradient_trains_in_the_readmes_trl_script(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["adam_metagrad", "shorter"])
+def test_a_reward_trains_in_the_readmes_trl_script(name, tmp_path, monkeypatch):
+    """A metagradient, and one that somebody registered."""
     from datasets import Dataset
 
     monkeypatch.chdir(tmp_path)
     rows = [{"prompt": f"Rephrase this article:\nThe river number {i} flows north."} for i in range(8)]
     here = {"model": str(miniature.path("generator")), "prompts": Dataset.from_list(rows)}
-    code = readme_block("GRPOTrainer")
+    code = readme_block("GRPOTrainer").replace("adam_metagrad", name)
     assert len([line for line in code.splitlines() if line.strip()]) <= 5
     exec(compile(code, "README.md", "exec"), here)
     (log,) = (entry for entry in here["trainer"].state.log_history if "reward" in entry)
     assert here["trainer"].state.global_step == 1
     # Raw metagradients are around 1e-9: TRL would divide them by 1e-4.
-    assert log["rewards/adam_metagrad/std"] == pytest.approx(1, abs=1e-3) and log["frac_reward_zero_std"] == 0
+    assert log[f"rewards/{name}/std"] == pytest.approx(1, abs=1e-3) and log["frac_reward_zero_std"] == 0
 
 
 def test_a_reward_for_trl_is_the_raw_one_if_asked_and_knows_what_it_lacks():

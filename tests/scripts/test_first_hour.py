@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from harness.registry import REWARDS
 from tests.helpers.command import ROOT
 
 NOTEBOOK = ROOT / "scripts" / "first_hour.ipynb"
@@ -28,8 +29,10 @@ def executed(cell: dict[str, Any], names: dict[str, Any]) -> Any:
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory) -> dict[str, Any]:
     """Source of every cell -> what it shows."""
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"__name__": "__main__"}
+    REWARDS.names()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(REWARDS, "_entries", dict(REWARDS._entries))  # it registers one of its own
         patch.chdir(tmp_path_factory.mktemp("hour"))
         return {"".join(cell["source"]): executed(cell, names) for cell in code_cells()} | {"names": names}
 
@@ -48,6 +51,12 @@ def test_every_cell_shows_something(shown):
             assert value._repr_png_().startswith(b"\x89PNG")
         if source.startswith("harness.fidelity("):
             assert "adam_metagrad" in value._repr_html_()
+        if "harness.check(" in source:
+            value.require()
+            assert "reward shorter" in value._repr_mimebundle_([], [])["text/html"]
+        if "metagradient(model" in source:
+            assert [weight for weight, _ in value] == sorted((w for w, _ in value), reverse=True) and value[0][0] > 0
+            assert {text for _, text in value} < set(shown["names"]["texts"]) and len(value) == 3
 
 
 def test_its_profile_and_its_articles_are_used(shown):
