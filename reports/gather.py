@@ -188,11 +188,11 @@ def final_pictures(cell: StoredCell, task: str) -> dict[str, bytes]:
 
 
 def _draw(task: str, arrays: Mapping[str, Any]) -> Mapping[str, bytes]:
-    if task not in TASKS.names():
+    if (entry := TASKS.find(task)) is None:
         raise Undrawable(f"The pictures of {task} are not drawn: that task is not installed here.")
     if (entries := sum(array.size for array in arrays.values())) > MOST_DRAWN:
         raise Undrawable(f"The pictures of {task} are not drawn: {entries:,} numbers, and at most {MOST_DRAWN:,} are.")
-    draw = TASKS.get(task).declares.draw
+    draw = entry.declares.draw
     if draw is None:
         return {}
     try:

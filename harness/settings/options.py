@@ -42,7 +42,7 @@ def check_names(profile: Profile) -> None:
 
     def check(names: Iterable[str], registry: Any, place: str) -> None:
         for name in names:
-            if name not in registry.names():
+            if registry.find(name) is None:
                 why = unknown(registry.kind, name[:80], registry.names())
                 raise HarnessError(f"In {place}: {why[0].lower()}{why[1:]}")
 
