@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os.path
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import Any
 
 from harness import assets
 from harness.assets import hub
+from harness.assets.references import MOST_ASSET
 from harness.assets.rows import check_record, records, split_names
 from harness.contracts import HarnessError
+from harness.machine.files import check_plain
 from tasks.targets.schema import Shares, Source
 
 SPLITS = ("train", "validation", "test")
@@ -40,12 +43,11 @@ class Parted:
 def local(name: str, folder: str) -> Path:
     """A file or folder that a target's file in `folder` names. Raises HarnessError where it is not there."""
     path = Path(folder, name).expanduser()
-    try:
-        there = path.exists()
-    except OSError:
-        there = False
+    there = os.path.exists(path)  # Path.exists raises for names that no file can have
     if "\0" in name or not there:
-        raise HarnessError(f"There is no file {str(path)[:300]}, which the target names; check the path.")
+        raise HarnessError(f"There is no file {str(path)[:300]!r}, which the target names; check the path.")
+    if not path.is_dir():
+        check_plain(path, MOST_ASSET)
     return path
 
 

@@ -28,6 +28,7 @@ from harness.settings.profiles import settings_layer
 from harness.settings.reading import read_yaml
 from tasks._texts import TEXT_KEYS, TEXT_MEASURES, text_values
 from tasks.targets.activations import ActivationsTerm
+from tasks.targets.lm_eval import LmEvalTerm
 from tasks.targets.preference import PreferenceTerm
 from tasks.targets.schema import TASK_NAME, Definition, File, parsed
 from tasks.targets.sources import check_terms_apart
@@ -46,6 +47,7 @@ TERMS: Mapping[str, type[Term]] = {
     "preference": PreferenceTerm,
     "weights": WeightsTerm,
     "activations": ActivationsTerm,
+    "lm_eval": LmEvalTerm,
 }
 GAIN = Measure("gain", "", "higher", "Phi on held-out data, trained target, less that of the untrained target")
 OWN = (

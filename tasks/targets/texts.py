@@ -102,7 +102,8 @@ class _Above(_Mean):
         import torch
 
         yield from super().parts(params)
-        yield torch.tensor(-self.before, device=next(iter(params.values())).device)
+        like = next(iter(params.values()))
+        yield torch.full((), -self.before, dtype=like.dtype, device=like.device)
 
 
 class _Divergence(Bound):
