@@ -24,7 +24,12 @@ def add_to(app: typer.Typer, console: Console) -> None:
     @app.command()
     def rerun(
         place: Annotated[Path, typer.Argument(metavar="CELL", help="A finished cell's folder, or as for `table`.")],
-        task: Annotated[str, typer.Option(help="Of several cells, only those of this task; a target's file: of it, and its files may be read.")] = "",
+        task: Annotated[
+            str,
+            typer.Option(
+                help="Of several cells, only those of this task; a target's file: of it, and its files may be read."
+            ),
+        ] = "",
         reward: Annotated[str, typer.Option(help="Only those of this reward.")] = "",
         seed: Annotated[int | None, typer.Option(help="Only those of this seed.")] = None,
         contact: Annotated[

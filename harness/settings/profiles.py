@@ -498,8 +498,8 @@ def _resolved(profile: Profile, task: str, reward: str, given: Mapping[str, Any]
 
 
 def _said(profile: Profile, task: str, reward: str, longest: int) -> Iterator[tuple[Origin, str, Any]]:
-    """What the profile says about a cell whose longest training has so many inner steps; the later wins. What a target's
-    file sets goes over the first profile's settings for all tasks, and everything else over that."""
+    """What the profile says about a cell whose longest training has so many inner steps; the later wins. What a
+    target's file sets goes over the first profile's settings for all tasks, and everything else over that."""
     layers = profile.layers(task, reward)
     entry = TASKS.find(task)
     if entry and (made := entry.made_of):

@@ -62,8 +62,8 @@ def check_metric(metric: Metric, model: torch.nn.Module, task: str) -> None:
             if any(grad is not None and bool(grad.any()) for grad in found):
                 return
     raise HarnessError(
-        f"The metric of {task} has no gradient in any parameter that trains (an argmax or a rounding in it, a detach, or "
-        "only frozen parameters); compute it from the parameters it is given with operations that have one."
+        f"The metric of {task} has no gradient in any parameter that trains (an argmax or a rounding in it, a detach, "
+        "or only frozen parameters); compute it from the parameters it is given with operations that have one."
     )
 
 

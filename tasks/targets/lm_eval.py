@@ -149,7 +149,9 @@ class LmEvalTerm(Term):
             raise
         except Exception as error:  # of the package, of its data and of templates
             first = (str(error).strip() or "no message").splitlines()[0][:200]
-            raise HarnessError(f"The task {self.spec.task} cannot be used ({type(error).__name__}: {first}).") from error
+            raise HarnessError(
+                f"The task {self.spec.task} cannot be used ({type(error).__name__}: {first})."
+            ) from error
 
 
 def _asked(task: Any, document: Mapping[str, Any]) -> Row:
@@ -177,7 +179,9 @@ def _filled(template: str, *, literal: bool, numbers: bool) -> Callable[[Mapping
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    compiled = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(template)
+    compiled = ImmutableSandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(
+        template
+    )
 
     def fill(document: Mapping[str, Any]) -> Any:
         if template in document:

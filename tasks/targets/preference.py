@@ -46,7 +46,9 @@ class PreferenceTerm(Term):
         def check(row: Row, where: str) -> None:
             kinds = {isinstance(row[name], list) for name in [*fields, *prompt] if name in row}
             if len(kinds) > 1:
-                raise HarnessError(f"{where}: some of its fields are texts and others lists of messages; make them alike.")
+                raise HarnessError(
+                    f"{where}: some of its fields are texts and others lists of messages; make them alike."
+                )
             if kinds == {True}:
                 for name in [*fields, *prompt]:
                     _check_messages(row.get(name, []), name, where)
@@ -66,7 +68,9 @@ class PreferenceTerm(Term):
     def cost(self) -> MetricCost:
         rows = self.train_rows(self.spec)
         names = (self.spec.chosen, self.spec.rejected)
-        texts = None if rows is None else [str(row.get(self.spec.prompt, "")) + str(row[n]) for row in rows for n in names]
+        texts = (
+            None if rows is None else [str(row.get(self.spec.prompt, "")) + str(row[n]) for row in rows for n in names]
+        )
         return self.planned(self.spec, texts)
 
     def bind(self, inner: InnerTraining, split: str) -> Bound:
@@ -99,9 +103,7 @@ class PreferenceTerm(Term):
             same -= chosen[:same].endswith(" ")
         return chosen[:same], chosen[same:], rejected[same:]
 
-    def _encoded(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: Row
-    ) -> Iterator[Encoded]:
+    def _encoded(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, row: Row) -> Iterator[Encoded]:
         prompt, *completions = self._apart(row)
         if not isinstance(prompt, list):
             yield from (encode(model, tokenizer, prompt, text) for text in completions)

@@ -41,7 +41,9 @@ class Source(Section):
     def _one_place(self) -> Source:
         given = [name for name in ("file", "dataset", "embedded", "rows") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of file, dataset, embedded and rows (given: {', '.join(given) or 'none'})")
+            raise ValueError(
+                f"give exactly one of file, dataset, embedded and rows (given: {', '.join(given) or 'none'})"
+            )
         return self
 
     @property
@@ -99,7 +101,9 @@ class Weights(Section):
     def _one_aim(self) -> Weights:
         given = [name for name in ("image", "grid", "norm", "distance") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of image, grid, norm and distance (given: {', '.join(given) or 'none'})")
+            raise ValueError(
+                f"give exactly one of image, grid, norm and distance (given: {', '.join(given) or 'none'})"
+            )
         for name, span in (("rows", self.rows), ("columns", self.columns)):
             if span and span[0] >= span[1]:
                 raise ValueError(f"{name} takes the first and the one after the last, so {list(span)} is empty")

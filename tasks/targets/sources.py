@@ -82,10 +82,13 @@ def parted(
     named = split_names(rows, source.said)
     keys = [_key(row) for row in rows]
     if source.whole:
-        return Parted({split: rows[: source.examples] for split in SPLITS}, f"{source.said}: {len(rows)} in every split")
+        return Parted(
+            {split: rows[: source.examples] for split in SPLITS}, f"{source.said}: {len(rows)} in every split"
+        )
     if named is not None:
         assets.check_apart(
-            {split: [key for key, own in zip(keys, named, strict=True) if own == split] for split in SPLITS}, source.said
+            {split: [key for key, own in zip(keys, named, strict=True) if own == split] for split in SPLITS},
+            source.said,
         )
     first = dict.fromkeys(keys)
     kept = [i for i, key in enumerate(keys) if first.pop(key, 0) is None]

@@ -19,7 +19,6 @@ from harness.contracts import (
     Outline,
     Reading,
     TaskContext,
-
     unknown,
 )
 from harness.machine.files import read_text

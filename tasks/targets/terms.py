@@ -1,6 +1,7 @@
 """What every kind of term has: what it declares before anything loads, its rows, and its value as parts that add up.
 
-A term's value is a sum of scalars, each of a few texts, so that one such graph is held at a time (tasks/_likelihood.py).
+A term's value is a sum of scalars, each of a few texts, so that one such graph is held at a time
+(tasks/_likelihood.py).
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from harness.contracts import HarnessError, HasMemoryBudget, InnerTraining, Measure, MetricCost, Outline, Reading
 from harness.assets.rows import check_text
+from harness.contracts import HarnessError, HasMemoryBudget, InnerTraining, Measure, MetricCost, Outline, Reading
 from tasks.targets.schema import Shares, Source
 from tasks.targets.sources import UNREAD, Parted, Row, is_here, local, parted
 

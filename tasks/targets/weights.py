@@ -73,7 +73,9 @@ class WeightsTerm(Term):
         name = outline.head if spec.matrix == HEAD else spec.matrix
         if name not in outline.parameters:
             near = difflib.get_close_matches(str(name), outline.parameters, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(outline.parameters)[:8])}."
+            hint = (
+                f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(outline.parameters)[:8])}."
+            )
             raise HarnessError(f"{self.name}: the target has no parameter '{spec.matrix}'; {hint}")
         self._span(outline.parameters[name])
 
@@ -89,8 +91,8 @@ class WeightsTerm(Term):
                 needed = self.picture.shape[axis]
                 if start + needed > stop:
                     raise HarnessError(
-                        f"{self.name}: the picture has {needed} {word}, and '{self.spec.matrix}' ({shape[0]} x {shape[1]})"
-                        f" has {max(0, stop - start)} from {start} on; use a smaller picture or another matrix."
+                        f"{self.name}: the picture has {needed} {word}, and '{self.spec.matrix}' ({shape[0]} x "
+                        f"{shape[1]}) has {max(0, stop - start)} from {start} on; use a smaller picture or another matrix."
                     )
                 stop = start + needed
             if stop > shape[axis]:
@@ -132,8 +134,8 @@ class WeightsTerm(Term):
             if value is not None:
                 if tuple(value.shape) != shape or not bool(torch.isfinite(value).all()):
                     raise HarnessError(
-                        f"{self.name}: '{name}' of {self.spec.distance} has the shape {list(value.shape)} or numbers that "
-                        f"are not finite; the target's is {list(shape)}."
+                        f"{self.name}: '{name}' of {self.spec.distance} has the shape {list(value.shape)} or numbers "
+                        f"that are not finite; the target's is {list(shape)}."
                     )
                 return value
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)

@@ -15,7 +15,7 @@ import torch
 
 from harness import api
 from harness.cell import run_cell
-from harness.contracts import Headline, HarnessError, Offers
+from harness.contracts import HarnessError, Headline, Offers
 from harness.machine.stopping import Interrupted
 from harness.planning.cells import Cell
 from harness.registry import TASKS, register_task, task_of
@@ -109,7 +109,15 @@ def test_a_file_is_run_listed_packed_and_reported_without_it(quick, tmp_path):
     path = write(tmp_path, settings={"inner.optimizer.lr": 1e-3, "validation": {"every": 2}})
     chosen = {key: value for key, value in quick().items() if key != "validation.every"}
     ran = run_harness(
-        "run", "--task", str(path), "--reward", "adam_metagrad,levenshtein", *flags(chosen), "--workers", "0", cwd=tmp_path
+        "run",
+        "--task",
+        str(path),
+        "--reward",
+        "adam_metagrad,levenshtein",
+        *flags(chosen),
+        "--workers",
+        "0",
+        cwd=tmp_path,
     )
     assert ran.code == 0 and "rows.jsonl: 9 train, 3 validation, 3 test (seed 0)" in ran.err, ran.err
     listed = run_harness("list", "--settings", "--task", str(path), "--reward", "naive", cwd=tmp_path, width=250)
@@ -234,7 +242,9 @@ def test_a_hostile_record_reads_nothing_and_is_still_a_row(cell, tmp_path, chang
     options["target"] = change(options["target"])
     (store.folder / "cell.json").write_text(json.dumps(data))
     forget()
-    with pytest.raises(HarnessError, match="opens no file|https://hub.example|bad terms|headline|did you mean|would send"):
+    with pytest.raises(
+        HarnessError, match="opens no file|https://hub.example|bad terms|headline|did you mean|would send"
+    ):
         rerun(store, ignore)
     forget()
     assert load(tmp_path / "runs")[0]["task"].tolist() == ["mine"]
@@ -263,7 +273,9 @@ def test_a_dry_run_knows_cost_and_memory_of_the_metric(cell, tmp_path):
     from harness.planning.shapes import shape_of
 
     few = write(tmp_path / "a", terms=[{"texts": {"rows": ["a text " * 20] * 3, "whole": True}}])
-    many = write(tmp_path / "b", terms=[{"texts": {"rows": [f"{i} " + "a text " * 20 for i in range(300)], "whole": True}}])
+    many = write(
+        tmp_path / "b", terms=[{"texts": {"rows": [f"{i} " + "a text " * 20 for i in range(300)], "whole": True}}]
+    )
     costs = {}
     for path in (few, many):
         one = cell(path)
@@ -271,7 +283,9 @@ def test_a_dry_run_knows_cost_and_memory_of_the_metric(cell, tmp_path):
     reward = lambda path: next(phase for phase in costs[path].phases if phase.name == "reward")
     assert reward(many).flops > 10 * reward(few).flops
     shape = shape_of(cell(many).settings.target.model)
-    sizes = [metric_memory(shape, cell(many, inner__memory_budget=budget).settings, "mine") for budget in (None, 10**6, 1)]
+    sizes = [
+        metric_memory(shape, cell(many, inner__memory_budget=budget).settings, "mine") for budget in (None, 10**6, 1)
+    ]
     assert sizes[0] > sizes[1] == 10**6 > sizes[2] > 0
     ran = run_harness("run", "--task", str(many), "--reward", "all", "--dry-run", cwd=tmp_path)
     assert ran.code == 0 and "mine/adam_metagrad seed 0" in ran.out
@@ -283,7 +297,7 @@ def test_set_does_not_change_a_target(quick, tmp_path):
         api.run(str(path), "naive", set=quick() | {"task.options.target": {}}, out=tmp_path, workers=0, progress=False)
 
 
-# ------------------------------------------------------------------------------------------------- metrics that are none
+# ------------------------------------------------------------------------------------------ metrics without gradient
 
 
 def faulty(phi):

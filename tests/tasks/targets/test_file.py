@@ -44,7 +44,10 @@ def checked(path, model="gpt2", folder=None):
     ("change", "words"),
     [
         ({"terms": [{"text": {"rows": ["x"]}}]}, "unknown field 'text' in terms.0; did you mean texts"),
-        ({"terms": [{"texts": {"rows": ["x"], "fild": "y"}}]}, "unknown field 'fild' in terms.0.texts; did you mean file"),
+        (
+            {"terms": [{"texts": {"rows": ["x"], "fild": "y"}}]},
+            "unknown field 'fild' in terms.0.texts; did you mean file",
+        ),
         ({"termz": []}, "unknown field 'termz'; did you mean terms"),
         ({"splits": {"trian": 0.5}}, "unknown field 'trian' in splits; did you mean train"),
         ({"terms": []}, "bad terms"),
@@ -85,8 +88,17 @@ def test_what_is_wrong_is_one_sentence(tmp_path, change, words):
         (b"name: [", "not valid YAML"),
         (b"name: a\nname: b\nterms: []", "stands twice"),
         (b"\xff\xfe", "UTF-8"),
-        (b"a: &a [x, x]\nb: &b [*a, *a]\n" + b"".join(b"c%d: &c%d [*b, *b]\n" % (i, i) for i in range(3)), "unknown field"),
-        (b"a: &a [x]\n" + b"".join(b"a%d: &a%d [*a%s, *a%s]\n" % (i, i, *[b"" if i == 0 else b"%d" % (i - 1)] * 2) for i in range(30)), "aliases"),
+        (
+            b"a: &a [x, x]\nb: &b [*a, *a]\n" + b"".join(b"c%d: &c%d [*b, *b]\n" % (i, i) for i in range(3)),
+            "unknown field",
+        ),
+        (
+            b"a: &a [x]\n"
+            + b"".join(
+                b"a%d: &a%d [*a%s, *a%s]\n" % (i, i, *[b"" if i == 0 else b"%d" % (i - 1)] * 2) for i in range(30)
+            ),
+            "aliases",
+        ),
         (b"name: !!python/object:os.system x", "not valid YAML"),
         (b"name: x\nterms: 2024-01-01", "quote dates"),
         (b"x" * (2**20 + 1), "characters"),
@@ -109,12 +121,17 @@ def test_a_missing_file_a_folder_and_a_pipe_are_refused(tmp_path):
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["texts", "rows", "weight", "name", "keep", "x"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["texts", "rows", "weight", "name", "keep", "x"]), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 
 
-@given(data=st.dictionaries(st.sampled_from(["terms", "seed", "splits", "microbatch", "headline", "x"]), plain, max_size=4))
+@given(
+    data=st.dictionaries(st.sampled_from(["terms", "seed", "splits", "microbatch", "headline", "x"]), plain, max_size=4)
+)
 def test_any_data_is_a_definition_or_a_sentence(data):
     try:
         found = parsed(data, "The file", Definition)
@@ -134,7 +151,9 @@ def test_defaults_that_are_written_out_are_the_same_definition(tmp_path):
 # ------------------------------------------------------------------------------------------------------------- splits
 
 
-@given(st.lists(st.text(max_size=3), min_size=3, max_size=40), st.integers(0, 5), st.sampled_from([0.1, 0.34, 0.6, 0.8]))
+@given(
+    st.lists(st.text(max_size=3), min_size=3, max_size=40), st.integers(0, 5), st.sampled_from([0.1, 0.34, 0.6, 0.8])
+)
 def test_splits_are_seeded_whole_and_apart(groups, seed, share):
     shares = Shares(train=share, validation=(1 - share) / 2, test=1 - share - (1 - share) / 2)
     found = seeded(groups, shares, seed)
@@ -230,7 +249,9 @@ def test_parquet_is_read_and_its_fields_are_named(tmp_path):
         checked(write(tmp_path, [{"texts": term}]))
 
 
-@pytest.mark.parametrize("row", [{"chosen": "a", "rejected": "a"}, {"chosen": [{"role": "x"}], "rejected": []}, {"chosen": "a"}])
+@pytest.mark.parametrize(
+    "row", [{"chosen": "a", "rejected": "a"}, {"chosen": [{"role": "x"}], "rejected": []}, {"chosen": "a"}]
+)
 def test_odd_preferences_are_refused(tmp_path, row):
     with pytest.raises(HarnessError, match="take the row out|role and content|no field named"):
         checked(write(tmp_path, [{"preference": {"rows": [row]}}]))
@@ -259,11 +280,26 @@ MATRIX = "transformer.h.0.attn.c_attn.weight"
         ({"weights": {"matrix": MATRIX, "columns": [46, 50], "norm": "up"}}, "has 48 columns"),
         ({"weights": {"matrix": MATRIX, "image": "wide.png"}}, "the picture has 20 rows.*has 16"),
         ({"weights": {"matrix": MATRIX, "rows": [2, 5], "grid": "+\n" * 4}}, "the picture has 4 rows.*has 3 from 2 on"),
-        ({"activations": {"layer": "transformer.h.9", "direction": "d.safetensors"} | TEXTS["texts"]}, "no layer.*did you mean transformer.h"),
-        ({"activations": {"layer": "transformer.h.0", "direction": "d.safetensors"} | TEXTS["texts"]}, "has 3 numbers.*16"),
-        ({"activations": {"layer": "transformer.h.0", "direction": "d.safetensors:e"} | TEXTS["texts"]}, "the file has d"),
-        ({"activations": {"layer": "transformer.h.0", "direction": "n.safetensors"} | TEXTS["texts"]}, "finite numbers"),
-        ({"activations": {"layer": "transformer.h.0", "direction": "wide.png"} | TEXTS["texts"]}, "no safetensors file"),
+        (
+            {"activations": {"layer": "transformer.h.9", "direction": "d.safetensors"} | TEXTS["texts"]},
+            "no layer.*did you mean transformer.h",
+        ),
+        (
+            {"activations": {"layer": "transformer.h.0", "direction": "d.safetensors"} | TEXTS["texts"]},
+            "has 3 numbers.*16",
+        ),
+        (
+            {"activations": {"layer": "transformer.h.0", "direction": "d.safetensors:e"} | TEXTS["texts"]},
+            "the file has d",
+        ),
+        (
+            {"activations": {"layer": "transformer.h.0", "direction": "n.safetensors"} | TEXTS["texts"]},
+            "finite numbers",
+        ),
+        (
+            {"activations": {"layer": "transformer.h.0", "direction": "wide.png"} | TEXTS["texts"]},
+            "no safetensors file",
+        ),
     ],
 )
 def test_what_the_target_lacks_is_found_from_its_configuration(tmp_path, model_folder, nothing_loads, term, words):
@@ -275,7 +311,7 @@ def test_what_the_target_lacks_is_found_from_its_configuration(tmp_path, model_f
 
 
 def test_the_outline_is_the_models(model_folder, make_model):
-    for family, tied in (("gpt2", True), ("llama", True)):
+    for family in ("gpt2", "llama"):
         found, model = outline(str(model_folder(family))), make_model(family)
         assert found.parameters == {name: tuple(value.shape) for name, value in model.named_parameters()}
         assert set(found.modules) == {name for name, _ in model.named_modules() if name} and found.hidden == 16

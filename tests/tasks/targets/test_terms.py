@@ -26,7 +26,9 @@ TEXTS = ["the river is old", "a", "the mill by the river turns", "nobody knows",
 OTHERS = ["der Fluss ist alt", "ein Tag", "die Uhr geht", "niemand", "eine Eule", "so geht es"]
 PAIRS = [
     {"prompt": f"Say {word}: ", "chosen": f"{word} indeed", "rejected": f"no {other}, never"}
-    for word, other in zip(["river", "mill", "owl", "day", "clock", "fish"], ["a", "bb", "c", "d", "e", "ff"], strict=True)
+    for word, other in zip(
+        ["river", "mill", "owl", "day", "clock", "fish"], ["a", "bb", "c", "d", "e", "ff"], strict=True
+    )
 ]
 ALL = {"whole": True}
 
@@ -98,7 +100,12 @@ def check_gradient(phi, params, names, step: float = 1e-5) -> None:
     assert seen, "none of the parameters matters to the metric, so nothing was checked"
 
 
-SOME = ["transformer.wte.weight", "transformer.h.0.attn.c_attn.weight", "transformer.h.1.ln_1.weight", "transformer.ln_f.bias"]
+SOME = [
+    "transformer.wte.weight",
+    "transformer.h.0.attn.c_attn.weight",
+    "transformer.h.1.ln_1.weight",
+    "transformer.ln_f.bias",
+]
 
 
 # -------------------------------------------------------------------------------------------------------------- texts
@@ -135,10 +142,14 @@ def test_texts_are_cut_where_the_file_or_the_target_says(inner):
     long = "a river " * 100  # 800 bytes and tokens; the target reads 512
     params = moved(one.model)
     short = task([{"texts": {"rows": [long], "max_tokens": 5, **ALL}}]).metric(one)(params)
-    assert float(short) == pytest.approx(mean(log_likelihood(one.model, params, one.tokenizer, "", long[:5])), rel=1e-12)
+    assert float(short) == pytest.approx(
+        mean(log_likelihood(one.model, params, one.tokenizer, "", long[:5])), rel=1e-12
+    )
     whole = task([{"texts": {"rows": [long], **ALL}}]).metric(one)(params)
     expected = mean(log_likelihood(one.model, params, one.tokenizer, "", long[:511]))
-    assert float(whole) == pytest.approx(expected, abs=5e-3)  # the oracle reads no further, so the last token is missing
+    assert float(whole) == pytest.approx(
+        expected, abs=5e-3
+    )  # the oracle reads no further, so the last token is missing
 
 
 def test_a_negative_weight_unlearns(inner):
@@ -231,7 +242,8 @@ def test_rows_without_a_prompt_have_it_in_both_completions(inner):
 
 
 def test_lists_of_messages_go_through_the_chat_template(inner):
-    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    asks = "{% if add_generation_prompt %}<assistant>{% endif %}"
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}" + asks
     one = inner()
     chat = InnerTrainer(one.model, build_tokenizer(template), one.settings)
     rows = [
@@ -268,16 +280,19 @@ def test_a_picture_is_drawn_by_the_signs_of_the_change(inner, tmp_path):
     before = dict(one.model.named_parameters())[MATRIX]
     change = (params[MATRIX] - before)[2:4, 5:8].tolist()
     signs = [[1, 1, -1], [-1, 1, -1]]
-    expected = mean(-math.log1p(math.exp(-7.0 * y * d)) for a, b in zip(signs, change, strict=True) for y, d in zip(a, b))
+    pairs = [pair for a, b in zip(signs, change, strict=True) for pair in zip(a, b, strict=True)]
+    expected = mean(-math.log1p(math.exp(-7.0 * y * d)) for y, d in pairs)
     phi = made.metric(one)
     assert float(phi(params)) == pytest.approx(expected, rel=1e-12) and phi.reads == (MATRIX,)
     values, arrays = made._terms[0].bind(one, "train").looked(params)
-    right = mean(float(np.sign(d) == y) for a, b in zip(signs, change, strict=True) for y, d in zip(a, b))
+    right = mean(float(np.sign(d) == y) for y, d in pairs)
     assert values == {"patch_pixels": right} and arrays["patch/target"].tolist() == signs
     assert set(made.draw(arrays)) == {"patch_target", "patch_decoded", "patch_delta"}
     picture = np.array(signs, dtype=np.int8)
     (tmp_path / "p.png").write_bytes(_pattern.png(_pattern.grey_image(picture, pixels=1)))
-    drawn = task([{"weights": {key: value for key, value in said.items() if key != "grid"} | {"image": "p.png"}}], tmp_path)
+    drawn = task(
+        [{"weights": {key: value for key, value in said.items() if key != "grid"} | {"image": "p.png"}}], tmp_path
+    )
     assert float(drawn.metric(one)(params)) == pytest.approx(expected, rel=1e-12)
 
 
@@ -295,7 +310,10 @@ def test_the_distance_to_a_checkpoint_with_or_without_the_architectures_prefix(i
     one = inner()
     params = moved(one.model)
     other = build_model("gpt2", seed=5)
-    save_file({MATRIX.removeprefix("transformer."): dict(other.named_parameters())[MATRIX].detach().clone()}, tmp_path / "o.safetensors")
+    save_file(
+        {MATRIX.removeprefix("transformer."): dict(other.named_parameters())[MATRIX].detach().clone()},
+        tmp_path / "o.safetensors",
+    )
     made = task([{"weights": {"matrix": MATRIX, "rows": [0, 3], "distance": "o.safetensors"}}], tmp_path)
     there = dict(other.named_parameters())[MATRIX].double()
     entries = (params[MATRIX] - there)[:3].flatten().tolist()
@@ -501,7 +519,11 @@ def test_multiple_choice_is_the_margin_over_the_other_choices(inner, lm_task):
         return said[row["gold"]] - mean(value for k, value in enumerate(said) if k != row["gold"])
 
     asked = {tuple(map(tuple, row["asked"])) for split in rows.values() for row in split}
-    assert (("Which is 4? It is", " a river"), ("Which is 4? It is", " an owl"), ("Which is 4? It is", " a mill")) in asked
+    assert (
+        ("Which is 4? It is", " a river"),
+        ("Which is 4? It is", " an owl"),
+        ("Which is 4? It is", " a mill"),
+    ) in asked
     phi = made.metric(one)
     assert float(phi(params)) == pytest.approx(mean(map(margin, rows["train"])), rel=1e-10)
     check_gradient(phi, params, SOME)
