@@ -150,18 +150,18 @@ def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapp
         options = view[section]["options"]
         view[section]["options"] = {key: assets.get(str(value), value) for key, value in options.items()}
         if DEFINITION in options:
-            view[section]["options"][DEFINITION] = _by_content(options[DEFINITION], assets)
+            view[section]["options"][DEFINITION] = by_content(options[DEFINITION], assets)
     whole = {"version": IDENTITY_VERSION, "task": task, "reward": reward, "seed": seed, "settings": view}
     canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
 
 
-def _by_content(value: Any, assets: Mapping[str, str]) -> Any:
+def by_content(value: Any, assets: Mapping[str, str]) -> Any:
     """What a target's file says, with the content of what it names in the place of the names."""
     if isinstance(value, Mapping):
-        return {key: _by_content(each, assets) for key, each in value.items()}
+        return {key: by_content(each, assets) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_by_content(each, assets) for each in value]
+        return [by_content(each, assets) for each in value]
     return assets.get(value, value) if isinstance(value, str) else value
 
 

@@ -92,7 +92,7 @@ class WeightsTerm(Term):
                 if start + needed > stop:
                     raise HarnessError(
                         f"{self.name}: the picture has {needed} {word}, and '{self.spec.matrix}' ({shape[0]} x "
-                        f"{shape[1]}) has {max(0, stop - start)} from {start} on; use a smaller picture or another matrix."
+                        f"{shape[1]}) has {max(0, stop - start)} from {start} on; use a smaller one or another matrix."
                     )
                 stop = start + needed
             if stop > shape[axis]:
