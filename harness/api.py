@@ -4,8 +4,8 @@ and in harness/cli/app.py, and nowhere else.
 Names of tasks and rewards are a text as on the command line ("naive,embedding", "all") or a list of them, and a task
 may be the path of a target's file ("mine.yaml"); seeds are a number, a list or a text ("0-4"), settings a mapping of
 what `--set` takes ({"grpo.steps": 4}; of several values to compare, {"grpo.lr": Several([1e-4, 3e-4])}). What is wrong
-with them raises HarnessError, one sentence, before anything runs. An interruption (Ctrl-C) raises KeyboardInterrupt when
-what was measured is stored; the same call then resumes.
+with them raises HarnessError, one sentence, before anything runs. An interruption (Ctrl-C) raises KeyboardInterrupt
+when what was measured is stored; the same call then resumes.
 """
 
 from __future__ import annotations

@@ -29,7 +29,8 @@ class Likelihood:
 
     def __init__(self, model: PreTrainedModel, groups: Sequence[Sequence[Row]], *, microbatch: int = 32) -> None:
         self.model = model
-        starts, rows = [], []
+        starts: list[int] = []
+        rows: list[Row] = []
         for group in groups:
             starts.append(len(rows))
             rows += group

@@ -57,13 +57,13 @@ class LmEvalTerm(Term):
     @cached_property
     def rows(self) -> Parted:
         documents = tuple(self._documents())
-        source = Source(rows=documents, examples=self.spec.examples)
+        source = Source.model_validate({"rows": documents, "examples": self.spec.examples})
         found = parted(source, "", self.place.shares, self.place.seed, ["asked", "gold"])
         return Parted(found.rows, found.said.replace("rows:", f"{self.spec.task}:", 1), found.keys)
 
     def cost(self) -> MetricCost:
         texts = [context + answer for row in self.limited(self.rows.rows["train"]) for context, answer in row["asked"]]
-        return self.planned(Source(rows=()), texts, 8)
+        return self.planned(Source.model_validate({"rows": ()}), texts, 8)
 
     def bind(self, inner: InnerTraining, split: str) -> Bound:
         rows = self.limited(self.rows.rows[split])
@@ -197,7 +197,12 @@ def _filled(template: str, *, literal: bool, numbers: bool) -> Callable[[Mapping
 def _names(config: Mapping[str, Any]) -> list[str]:
     """The documents' files, as the YAML has them."""
     found: list[str] = []
-    _located((config.get("dataset_kwargs") or {}).get("data_files"), lambda name: found.append(name) or name)
+
+    def note(name: str) -> str:
+        found.append(name)
+        return name
+
+    _located((config.get("dataset_kwargs") or {}).get("data_files"), note)
     if not found:
         raise HarnessError("A task of lm-eval on files needs dataset_kwargs with data_files; name them.")
     return found

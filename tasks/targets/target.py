@@ -36,6 +36,7 @@ from tasks.targets.texts import KeepTerm, TextsTerm
 from tasks.targets.weights import WeightsTerm, draw
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from tasks._likelihood import Params
@@ -217,7 +218,8 @@ class _Target:
         trained: Params = dict(inner.model.named_parameters())
         if any(texts):
             trained = inner.train(texts, only=_reads(before.terms))
-        values, arrays = {}, {}
+        values: dict[str, float] = {}
+        arrays: dict[str, np.ndarray] = {}
         for term, bound in zip(self._terms, before.terms, strict=True):
             after = bound.value(trained)
             values |= {term.name: after, f"{term.name}_gain": after - before.values[term.name]}

@@ -13,7 +13,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness.assets.rows import check_text
-from harness.contracts import HarnessError, HasMemoryBudget, InnerTraining, Measure, MetricCost, Outline, Reading
+from harness.contracts import (
+    Direction,
+    HarnessError,
+    HasMemoryBudget,
+    InnerTraining,
+    Measure,
+    MetricCost,
+    Outline,
+    Reading,
+)
 from tasks.targets.schema import Shares, Source
 from tasks.targets.sources import UNREAD, Parted, Row, is_here, local, parted
 
@@ -76,7 +85,7 @@ class Term(ABC):
 
     def measures(self) -> tuple[Measure, ...]:
         """What an evaluation says of it; `bind(...).looked` may give those after the first two."""
-        direction = "higher" if self.weight >= 0 else "lower"
+        direction: Direction = "higher" if self.weight >= 0 else "lower"
         return (
             Measure(f"{self.name}_gain", self.unit, direction, f"what training on the rollouts adds to {self.name}"),
             Measure(self.name, self.unit, direction, f"{self.summary}, held-out data, trained target"),

@@ -68,7 +68,7 @@ class TextsTerm(Term):
 
 class KeepTerm(TextsTerm):
     summary = "how much better its texts are predicted than before"
-    has_references = False  # type: ignore[assignment]
+    has_references = False
 
     def cost(self) -> MetricCost:
         cost = super().cost()

@@ -147,11 +147,11 @@ class _Norm(Bound):
     """The slice's Frobenius norm, or that of its difference from another one, times `sign`."""
 
     def __init__(self, name: str, span: tuple[slice, slice], sign: float, other: torch.Tensor | None) -> None:
-        self.reads, self.span, self.sign, self.other = (name,), span, sign, other
+        self.reads, self.name = (name,), name
+        self.span, self.sign, self.other = span, sign, other
 
     def parts(self, params: Params) -> Iterator[torch.Tensor]:
-        (name,) = self.reads
-        value = params[name][self.span]
+        value = params[self.name][self.span]
         yield self.sign * (value if self.other is None else value - self.other.to(value)).norm()
 
 
@@ -167,7 +167,8 @@ class _Drawn(Bound):
         sharpness: float,
         term: str,
     ) -> None:
-        self.reads, self.span, self.before = (name,), span, before
+        self.reads, self.name = (name,), name
+        self.span, self.before = span, before
         self.picture, self.sharpness, self.term = picture, sharpness, term
 
     def parts(self, params: Params) -> Iterator[torch.Tensor]:
@@ -186,8 +187,7 @@ class _Drawn(Bound):
         return {f"{self.term}_pixels": right}, arrays
 
     def _moved(self, params: Params) -> torch.Tensor:
-        (name,) = self.reads
-        value = params[name][self.span]
+        value = params[self.name][self.span]
         return value - self.before.to(value)
 
 

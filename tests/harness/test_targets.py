@@ -180,7 +180,7 @@ def test_workers_are_processes_of_their_own(quick, tmp_path):
 
 def test_signals_of_a_file_are_judged_without_rl(quick, tmp_path):
     path = write(tmp_path / "t", terms=[{"texts": {"file": "rows.jsonl"}}])
-    chosen = dict(set=quick(), out=tmp_path, workers=0, progress=False, pool=16, subsets=10)
+    chosen = dict(set=quick(validation__prompts=8), out=tmp_path, workers=0, progress=False, pool=16, subsets=10)
     found = api.fidelity([str(path)], ["naive", "adam_metagrad"], **chosen)
     assert not found.failed and set(found.wide["task"]) == {"mine"}
 
