@@ -356,3 +356,12 @@ def test_a_frozen_parameter_and_a_wrong_type_are_noticed_and_a_flat_start_is_not
     with pytest.raises(HarnessError, match="no gradient in any parameter"):
         check_metric(norm, model, "x")
     assert all(value.grad is None for value in model.parameters()) and torch.is_grad_enabled()
+
+
+def test_what_was_tuned_for_a_file_is_in_the_way_of_no_other_task(quick, tmp_path):
+    path = write(tmp_path)
+    tuned = tmp_path / "tuned.yaml"
+    tuned.write_text("profile: tiny\npairs: {mine: {naive: {grpo.lr: 2.0e-3}}}\n")
+    (other,) = api.cells("norm", "naive", tuned=tuned)
+    (mine,) = api.cells(str(path), "naive", tuned=tuned)
+    assert mine.settings.grpo.lr == 2e-3 != other.settings.grpo.lr
