@@ -185,6 +185,19 @@ def test_signals_of_a_file_are_judged_without_rl(quick, tmp_path):
     assert not found.failed and set(found.wide["task"]) == {"mine"}
 
 
+def test_data_of_a_target_s_cells_are_evaluated_by_its_own_terms(quick, tmp_path):
+    path, chosen = write(tmp_path / "t"), quick() | {"evaluation.multiples": [1]}
+    common = dict(out=tmp_path, workers=0, progress=False)
+    api.run(str(path), "naive", set=chosen, **common)
+    found = api.evaluate(str(path), "naive", set=chosen, runs=tmp_path, targets="own", **common)
+    rows = {row.name: row for row in found.rows}
+    assert not found.failed and rows["naive"].measure == "gain" and len(rows["naive"].trials) == 1
+    before = found.trials[0].settings_key
+    (tmp_path / "t" / "rows.jsonl").write_text("".join(json.dumps({"text": f"other {i}"}) + "\n" for i in range(15)))
+    again = api.evaluate(str(path), "naive", set=chosen, runs=tmp_path, targets="own", **common)
+    assert again.trials[0].settings_key != before, "a target's texts are part of what is measured"
+
+
 # --------------------------------------------------------------------------------------------------------------- rerun
 
 
