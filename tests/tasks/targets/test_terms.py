@@ -324,6 +324,25 @@ def test_the_distance_to_a_checkpoint_with_or_without_the_architectures_prefix(i
     assert float(same.metric(one)(dict(one.model.named_parameters()))) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({MATRIX: torch.full((16, 48), float("nan"))}, "not finite"),
+        ({MATRIX: torch.ones(4, 4)}, "the target's is"),
+        ({MATRIX.replace("c_attn", "c_atn"): torch.ones(16, 48)}, "did you mean"),
+        (None, "no safetensors checkpoint"),
+    ],
+    ids=["nan", "shape", "name", "no checkpoint"],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(inner, tmp_path, content, words):
+    (tmp_path / "o.safetensors").write_bytes(b"nonsense")
+    if content is not None:
+        save_file(content, tmp_path / "o.safetensors")
+    made = task([{"weights": {"matrix": MATRIX, "distance": "o.safetensors"}}], tmp_path)
+    with pytest.raises(HarnessError, match=words):
+        made.metric(inner())
+
+
 # -------------------------------------------------------------------------------------------------------- activations
 
 
