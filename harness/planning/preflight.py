@@ -14,23 +14,19 @@ from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
 
 
-def _check_task(cell: Cell) -> None:
-    """Makes the task once: raises HarnessError for values of its options that it refuses."""
+def _check_task(cell: Cell, say: Callable[[str], None]) -> None:
+    """Makes the task once: raises HarnessError for values of its options that it refuses, and where the target lacks
+    what it is about. `say` is told what it has to say."""
+    target = cell.settings.target
     try:
-        make_task(cell)
+        task = make_task(cell)
+        if isinstance(task, ChecksTarget):
+            for line in task.check_target(assets.outline(target.model, target.untie_head)):
+                say(line)
     except HarnessError:
         raise
     except (Exception, SystemExit, GeneratorExit):  # a fault in a task's own code costs its own rows, and they say it
         pass
-
-
-def _check_target(cell: Cell, say: Callable[[str], None]) -> None:
-    """Raises HarnessError where the target lacks what the task is about; `say` is told what the task has to say."""
-    settings = cell.settings
-    task = make_task(cell)
-    if isinstance(task, ChecksTarget):
-        for line in task.check_target(assets.outline(settings.target.model, settings.target.untie_head)):
-            say(line)
 
 
 def _check_references(cell: Cell) -> None:
@@ -92,10 +88,11 @@ class _Checks:
         checks: dict[Any, Callable[[], object]] = {
             ("assets", *map(tuple, cell.references())): lambda: cell.assets,
             ("steps", cell.task, cell.reward, repr(settings)): lambda: _check_steps(cell),
-            ("task", cell.task, repr(settings.task.options), settings.data): lambda: _check_task(cell),
+            ("task", cell.task, repr(settings.task.options), settings.data, settings.target): lambda: _check_task(
+                cell, self.say
+            ),
             ("model", settings.generator.model): lambda: check_model(settings.generator.model),
             ("model", settings.target.model): lambda: check_model(settings.target.model),
-            ("target", cell.task, repr(settings.task.options), settings.target): lambda: _check_target(cell, self.say),
             ("references", cell.task, settings.data.references): lambda: _check_references(cell),
             ("articles", settings.data, settings.validation.prompts, settings.grpo.prompts_per_step): lambda: (
                 _check_articles(settings)
