@@ -1,10 +1,11 @@
 """The Python interface, and what the commands that run or report something call: the harness and its reports meet here
 and in harness/cli/app.py, and nowhere else.
 
-Names of tasks and rewards are a text as on the command line ("naive,embedding", "all") or a list of them, seeds a
-number, a list or a text ("0-4"), settings a mapping of what `--set` takes ({"grpo.steps": 4}; of several values to
-compare, {"grpo.lr": Several([1e-4, 3e-4])}). What is wrong with them raises HarnessError, one sentence, before anything
-runs. An interruption (Ctrl-C) raises KeyboardInterrupt when what was measured is stored; the same call then resumes.
+Names of tasks and rewards are a text as on the command line ("naive,embedding", "all") or a list of them, and a task
+may be the path of a target's file ("mine.yaml"); seeds are a number, a list or a text ("0-4"), settings a mapping of
+what `--set` takes ({"grpo.steps": 4}; of several values to compare, {"grpo.lr": Several([1e-4, 3e-4])}). What is wrong
+with them raises HarnessError, one sentence, before anything runs. An interruption (Ctrl-C) raises KeyboardInterrupt
+when what was measured is stored; the same call then resumes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from harness.contracts import HarnessError, RewardFunction, unknown
 from harness.machine import processes
-from harness.registry import REWARDS, TASKS, Registry
+from harness.registry import REWARDS, TASKS, Registry, TaskEntry, task_of
 from harness.settings.profiles import DEFAULT, load_profile, tuned_data, with_tuned
 from harness.settings.variants import Several as Several
 
@@ -119,7 +120,7 @@ def tune(
     from harness.tuning.trials import planned, untunable
 
     loaded = load_profile(profile)
-    names = names_of(task, TASKS), names_of(reward, REWARDS)
+    names = tasks_of(task), names_of(reward, REWARDS)
     chosen_seeds = list(loaded.tuning.seeds[:1]) if seeds in ((), "", None) else _numbers(seeds, "seeds")
     if not chosen_seeds:
         raise HarnessError(f"The profile {loaded.name} keeps no seeds for tuning; name some with --seeds.")
@@ -351,7 +352,7 @@ def fidelity(
     from reports import signals as judging
 
     place, say, spec = Path(out), _say(progress), Spec(pool=pool, subsets=subsets, references=references)
-    names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
+    names = tasks_of(task), names_of(reward, REWARDS), _numbers(seeds, "seeds")
     chosen = fidelity_cells(load_profile(profile), *names, dict(set or {}), spec)
     identities = frozenset(cell.identity for cell in chosen)  # finds missing assets before anything loads
     check_writable(place)
@@ -527,7 +528,7 @@ def _evaluation_plans(
         from harness.evaluation.eleuther import check_installed
 
         check_installed()
-    names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
+    names = tasks_of(task), names_of(reward, REWARDS), _numbers(seeds, "seeds")
     loaded = load_profile(profile)
     ran = with_tuned(loaded, Path(tuned)) if tuned else None
     chosen = list(dict.fromkeys(chosen))
@@ -657,7 +658,7 @@ def cells(
     for seeds that the profile keeps for tuning, unless `tuning_seeds` are wanted."""
     from harness.grid import cross_product
 
-    names = names_of(task, TASKS), names_of(reward, REWARDS), _numbers(seeds, "seeds")
+    names = tasks_of(task), names_of(reward, REWARDS), _numbers(seeds, "seeds")
     steps = [] if inner_steps in ((), "", None) else _numbers(inner_steps, "inner-steps")
     loaded, given = load_profile(profile), dict(set or {})
     if not tuning_seeds and (kept := sorted({*names[2]} & {*loaded.tuning.seeds})):
@@ -982,6 +983,19 @@ def names_of(chosen: Names, registry: Registry[Any]) -> list[str]:
     for name in names:
         registry.get(name)
     return list(dict.fromkeys(names))
+
+
+def tasks_of(chosen: Names) -> list[str]:
+    """The same of tasks, of which each may also be the path of a target's file: it is read, and the task has the name
+    that it gives. Raises HarnessError, for two files that call different things alike too."""
+    if chosen == "all":
+        return names_of(chosen, TASKS)
+    found: dict[str, TaskEntry] = {}
+    for word in (part.strip() for part in (chosen.split(",") if isinstance(chosen, str) else chosen)):
+        entry = task_of(word) if word else None
+        if entry and found.setdefault(entry.name, entry).made_of != entry.made_of:
+            raise HarnessError(f"Two targets are named '{entry.name}'; give one another name.")
+    return names_of(list(found), TASKS)
 
 
 MOST_SEED, MOST_NUMBERS = 2**32 - 1, 10_000

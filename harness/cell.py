@@ -205,6 +205,8 @@ class _Run:
             self._load()
             self.meter = self._make_meter(device)
         self._tell_plan(device)
+        if not self.resumed:
+            self._check_metric()
         self.at = f"step {self.record.steps_done + 1}"
         if self.resumed:
             self._restore_parts(self.resumed.state["parts"])
@@ -267,6 +269,14 @@ class _Run:
         self.validation_inner = self.inner.with_steps(settings.validation.inner_steps or settings.inner.steps)
         self.advantage = REWARDS.get(self.cell.reward).advantage
         self.reward = make_reward(self.cell, self.task, self.inner)
+
+    def _check_metric(self) -> None:
+        """Before any work: raises HarnessError where the reward would differentiate a metric that has no gradient."""
+        training = REWARDS.get(self.cell.reward).training
+        if training and training.metagradient:
+            with self._phase("load"):
+                self.offloader.activate("target")
+                checks.check_metric(self.task.metric(self.inner), self.inner.model, self.cell.task)
 
     def _make_meter(self, device: Device) -> Meter | None:
         from harness.training.prompts import encode_prompt

@@ -97,6 +97,33 @@ class Contact:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """A file, model or data set that a task reads because of what its options hold."""
+
+    name: str
+    """As it is written there: what a record calls it."""
+    ref: str
+    """Where it is: an asset reference; "" where nobody of this session said where its files lie."""
+    data: bool = False
+    """A data set, not a model or a file."""
+    local: bool = False
+    """Files of the user's own: repeating a record does not open them unless the user names them again."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A target as its configuration describes it; no weights are loaded for it."""
+
+    parameters: Mapping[str, tuple[int, ...]]
+    """Name, as in `dict(model.named_parameters())` -> shape."""
+    modules: Sequence[str]
+    head: str
+    """The LM head's parameter."""
+    hidden: int | None
+    """Width of hidden states, where the configuration says."""
+
+
+@dataclass(frozen=True)
 class Measure:
     """One thing that is measured, with its unit and the direction that is better (None: neither)."""
 
@@ -234,6 +261,17 @@ class InnerTraining(Protocol):
         ...
 
 
+@runtime_checkable
+class HasMemoryBudget(Protocol):
+    """An InnerTraining that says how many bytes may be held between passes: a metric that takes its texts in several
+    passes makes them no larger."""
+
+    @property
+    def memory_budget(self) -> int | None:
+        """None: nobody said."""
+        ...
+
+
 CreditCharacters = Callable[[Sequence[Sequence[float]]], None]
 """Takes what each character of each completion earned of its reward: one list a completion, one number a character."""
 LogMetric = Callable[[str, float], None]
@@ -306,6 +344,10 @@ class TaskContext:
     references: Callable[[str], list[str]] | None = None
     """`references("train" | "validation" | "test")`: the task's texts from the profile's `data.references`."""
     asset: Callable[[str], Path] | None = None
+    held_out: str = "validation"
+    """The split that evaluations read, for a task with texts of its own: `references` has it built in."""
+    most_texts: int | None = None
+    """Texts of a split at most; the same."""
 
 
 @runtime_checkable
@@ -349,6 +391,15 @@ class HasTargetTexts(Protocol):
 
 
 @runtime_checkable
+class ChecksTarget(Protocol):
+    """A task that can say before anything loads whether a target has what it is about."""
+
+    def check_target(self, outline: Outline) -> Sequence[str]:
+        """Lines that the user should know, on how texts were parted say. Raises HarnessError for what is missing."""
+        ...
+
+
+@runtime_checkable
 class Examines(Protocol):
     """A task that can put any model to its test: `python -m harness evaluate` trains targets in ways of its own.
 
@@ -378,6 +429,11 @@ def _no_cost(options: Mapping[str, Any]) -> None:
     """A metric that reads no texts, or few enough not to count."""
 
 
+def _no_readings(options: Mapping[str, Any]) -> Sequence[Reading]:
+    """Of what reads nothing that is not declared otherwise."""
+    return ()
+
+
 def no_contacts(options: Mapping[str, Any]) -> Sequence[Contact]:
     """Of what talks to no host."""
     return ()
@@ -392,6 +448,10 @@ class TaskDeclarations:
     `list --settings` shows them. None: not declared."""
     asset_options: tuple[str, ...] = ()
     """Those options that name an asset: it is fetched, and counts by its content in a cell's identity."""
+    readings: Callable[[Mapping[str, Any]], Sequence[Reading]] = _no_readings
+    """A static or class method: what it reads beside these, with these `task.options`. It counts by content too."""
+    own_texts: bool = False
+    """Its references are among its `readings`; it reads no `data.references`."""
     language: str = "en"
     """Two-letter code of the language of its texts."""
     greedy_validation: bool = False

@@ -8,6 +8,9 @@
 
 Nothing is imported before the first look-up, and what is imported then is light (a module imports torch inside the
 functions that need it).
+
+A task may also be a target's file (tasks/targets): `task_of` reads it. Such a task is known to the process that read it
+and to whom a cell of it is sent; its definition stands among the cell's settings, so that a record has it too.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import Any, Generic, TypeVar
 
@@ -61,12 +64,30 @@ class RewardEntry:
 
 
 @dataclass(frozen=True)
+class Made:
+    """What a task of a target's file is made of, as plain data."""
+
+    name: str
+    definition: Mapping[str, Any]
+    """What its numbers depend on, but for the content of the files that it names."""
+    folder: str = ""
+    """Where these lie; "" where nobody of this session said so: a record does not."""
+    summary: str = ""
+    settings: Mapping[tuple[int, str], Any] = field(default_factory=dict)
+    """What the file sets, as a profile's layer (harness/settings/profiles.py)."""
+    place: str = ""
+    """The file's name, for messages and for where a setting comes from."""
+
+
+@dataclass(frozen=True)
 class TaskEntry:
     """A registered task: the class (or a callable making the task) and what it declares on itself."""
 
     name: str
     factory: type[Task]
     summary: str
+    made_of: Made | None = None
+    """Where it was not registered: what it was made of."""
 
     @property
     def declares(self) -> TaskDeclarations:
@@ -98,6 +119,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, package: str, group: str) -> None:
         self.kind, self.package, self.group = kind, package, group
         self._entries: dict[str, T] = {}
+        self._adopted: dict[str, T] = {}
         self._loaded = False
 
     def add(self, name: str, entry: T) -> None:
@@ -106,6 +128,15 @@ class Registry(Generic[T]):
         if name in self._entries and not (_of_session(entry) and _of_session(self._entries[name])):
             raise HarnessError(f"A {self.kind} named '{name}' is registered already; give yours another name.")
         self._entries[name] = entry
+
+    def adopt(self, name: str, entry: T) -> T:
+        """Takes up an entry that no package has; the last one of a name counts, and `names` leaves it out. Raises
+        HarnessError if a package has the name."""
+        self._load()
+        if name in self._entries:
+            raise HarnessError(f"A {self.kind} named '{name}' is registered already; give yours another name.")
+        self._adopted[name] = entry
+        return entry
 
     def _load(self) -> None:
         if self._loaded:
@@ -136,25 +167,62 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """The entry; an unknown name raises HarnessError with the nearest names."""
-        self._load()
-        if name not in self._entries:
+        entry = self.find(name)
+        if entry is None:
             raise HarnessError(unknown(self.kind, name, self.names()))
-        return self._entries[name]
+        return entry
 
     def everywhere(self, name: str) -> bool:
         """Whether other processes find the entry as well: it is of the package or of one that brings an entry point.
         Else it was registered in this session, a notebook say. An unknown name raises HarnessError."""
-        home = _module(self.get(name)).partition(".")[0]
+        entry = self.get(name)
+        if name in self._adopted:
+            return True  # cells bring it along
+        home = _module(entry).partition(".")[0]
         return home in {self.package, *(point.module.partition(".")[0] for point in entry_points(group=self.group))}
 
     def find(self, name: str) -> T | None:
         """The entry, or None: stored results may be of a package that is not installed here."""
         self._load()
-        return self._entries.get(name)
+        return self._entries.get(name) or self._adopted.get(name)
 
 
 TASKS: Registry[TaskEntry] = Registry("task", "tasks", "harness.tasks")
 REWARDS: Registry[RewardEntry] = Registry("reward", "rewards", "harness.rewards")
+
+TARGET_FILES = (".yaml", ".yml")
+DEFINITION = "target"
+"""The option below `task.options` that holds what a target's file says."""
+
+
+def task_of(word: str) -> TaskEntry:
+    """The task that a word of the command line means: a registered name, or the path of a target's file, which is read.
+    The one place where such words become tasks. Raises HarnessError."""
+    if not word.endswith(TARGET_FILES):
+        return TASKS.get(word)
+    return made_task(_targets().read(word))
+
+
+def made_task(made: Made) -> TaskEntry:
+    """Takes up the task that is made of this. Raises HarnessError."""
+    known = TASKS.find(made.name)
+    if known is not None and known.made_of == made:
+        return known
+    return TASKS.adopt(made.name, _targets().entry(made))
+
+
+def recorded_task(name: str, options: Mapping[str, Any]) -> TaskEntry | None:
+    """The task of a record with these `task.options`: the one known here, else one made of the definition among them,
+    which then opens no file. None where there is neither. Raises HarnessError for a definition that is none."""
+    known = TASKS.find(name)
+    definition = options.get(DEFINITION)
+    if known is not None and (known.made_of is None or known.made_of.definition == definition):
+        return known
+    return made_task(Made(name, definition)) if isinstance(definition, Mapping) else known
+
+
+def _targets() -> Any:
+    return importlib.import_module("tasks.targets")  # when it is needed: it knows this module
 
 
 def _first_line(obj: object, summary: str | None) -> str:

@@ -16,6 +16,7 @@ from harness.cell import Notify, run_cell
 from harness.contracts import Contact, HarnessError
 from harness.machine.processes import MOST_THREADS
 from harness.planning.cells import Cell
+from harness.registry import recorded_task
 from harness.settings.schema import Settings
 from harness.store.arrays import arrays_frame
 from harness.store.frames import find_cells
@@ -118,6 +119,13 @@ def recorded_cell(stored: CellRecord, folder: Path, allowed: frozenset[Contact] 
     """The cell that the record describes. Raises HarnessError where it would be another one today, and, before any of
     its assets is looked at, where it contacts a host that is not `allowed`."""
     settings = recorded_settings(stored, folder)
+    entry = recorded_task(stored.task, settings.task.options)
+    files = entry.declares.readings(settings.task.options) if entry else ()
+    if names := [each.name for each in files if each.local and not each.ref]:
+        raise HarnessError(
+            f"{folder} was made with a target's file that names {', '.join(names)}, and a record opens no file; if you "
+            "have that target, add --task FILE.yaml."
+        )
     named = stored.profile, stored.task, stored.reward, stored.seed
     cell = Cell(*named, settings, stored.variant, stored.given, allowed=allowed)
     _check_contacts(cell, folder)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
 from harness.machine.files import check_png
-from harness.registry import TASKS
+from harness.registry import DEFINITION, TASKS
 from harness.store.frames import cell_at
 from harness.store.record import CellRecord, StoredCell, place_of
 from reports import summary
@@ -188,11 +188,11 @@ def final_pictures(cell: StoredCell, task: str) -> dict[str, bytes]:
 
 
 def _draw(task: str, arrays: Mapping[str, Any]) -> Mapping[str, bytes]:
-    if task not in TASKS.names():
+    if (entry := TASKS.find(task)) is None:
         raise Undrawable(f"The pictures of {task} are not drawn: that task is not installed here.")
     if (entries := sum(array.size for array in arrays.values())) > MOST_DRAWN:
         raise Undrawable(f"The pictures of {task} are not drawn: {entries:,} numbers, and at most {MOST_DRAWN:,} are.")
-    draw = TASKS.get(task).declares.draw
+    draw = entry.declares.draw
     if draw is None:
         return {}
     try:
@@ -250,7 +250,10 @@ def flat(tree: Any, prefix: str = "") -> dict[str, str]:
 
 def rerun(record: CellRecord) -> str:
     """The command that makes this cell again, on the same commit and with the same assets."""
-    parts = ["python", "-m", "harness", "run", "--profile", record.profile, "--task", record.task]
+    task, settings = record.task, record.settings.get("task")
+    if isinstance(settings, dict) and DEFINITION in (settings.get("options") or {}):
+        task = f"{task}.yaml"  # of a target's file its reader knows where it lies; the record does not
+    parts = ["python", "-m", "harness", "run", "--profile", record.profile, "--task", task]
     parts += ["--reward", record.reward, "--seeds", str(record.seed)]
     for key, value in record.given.items():
         parts += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]

@@ -176,8 +176,9 @@ def _share(piece: str, texts: Sequence[str]) -> float:
 
 def _encode(text: str, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> list[int]:
     """[start token, *tokens of the text]; see the class for the start token."""
-    starts = (tokenizer.bos_token_id, getattr(model.config, "bos_token_id", None), tokenizer.eos_token_id)
-    start = next((token for token in starts if token is not None), None)
+    from tasks._likelihood import start_token
+
+    start = start_token(tokenizer, model)
     if start is None:
         raise HarnessError(
             "The target's tokenizer has neither a beginning-of-text nor an end-of-text token for the empty prompt of "

@@ -8,7 +8,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests already use every core, a worker each
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,3 +57,33 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory):
         return made[family]
 
     return make
+
+
+@pytest.fixture
+def nothing_loads(monkeypatch) -> Iterator[list[str]]:
+    """Whatever holds weights must not be loaded while the test runs; the names of what was. A look at the names and
+    shapes of a checkpoint (the device "meta") loads none."""
+    import fasttext
+    import sentence_transformers
+    import transformers
+
+    loaded: list[str] = []
+
+    def forbidden(owner: Any, name: str) -> None:
+        def load(*arguments: Any, **options: Any) -> None:
+            loaded.append(f"{owner.__name__}.{name}")
+            raise AssertionError(f"{owner.__name__}.{name} was called")
+
+        monkeypatch.setattr(owner, name, load)
+
+    shapes = vars(transformers.PreTrainedModel)["from_pretrained"].__func__
+    forbidden(transformers.PreTrainedModel, "from_pretrained")
+    load = transformers.PreTrainedModel.from_pretrained
+    looked = lambda kind, *rest, **options: (shapes if options.get("device_map") == "meta" else load)(
+        kind, *rest, **options
+    )
+    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", classmethod(looked))
+    forbidden(sentence_transformers.SentenceTransformer, "__init__")
+    forbidden(fasttext, "load_model")
+    yield loaded
+    assert loaded == []

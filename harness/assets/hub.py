@@ -11,14 +11,25 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal
 
-from harness.assets.rows import SPLIT_NAMES, TEXT_FIELDS, Rows, fields, from_columns, read_rows, said, text_field
+from harness.assets.rows import (
+    SPLIT_NAMES,
+    TEXT_FIELDS,
+    Rows,
+    check_record,
+    fields,
+    from_columns,
+    read_rows,
+    records,
+    said,
+    text_field,
+)
 from harness.contracts import HarnessError
 from harness.machine.files import files_below, read_json
 from harness.settings.reading import read_yaml
@@ -319,18 +330,37 @@ def rows_in(folder: Path, ref: str, config: str, split: str | None) -> Rows:
     named = [file for file in files if _words(file, folder) & SPLIT_NAMES[wanted]]
     if named:
         return Rows([text for file in named for text in read_rows(file, ref).texts])
+    table = _by_card(folder, ref, config, wanted)
+    field = text_field(table.column_names, f"The data set '{ref}'")
+    return from_columns(said(field, list(table[field])), None, ref, range(1, len(table) + 1))
+
+
+def _by_card(folder: Path, ref: str, config: str, split: str) -> Any:
+    """A split whose files only the data set's card explains."""
     from datasets import load_dataset
 
     _check_card(folder, ref)
-    try:  # names that only the card explains
-        tables = load_dataset(str(folder), config or None)
-        table = tables[wanted]
+    try:
+        return load_dataset(str(folder), config or None)[split]
     except Exception as error:
         raise HarnessError(
             f"The data set '{ref}' cannot be loaded ({type(error).__name__}: {shorten(str(error), 160)})."
         ) from error
-    field = text_field(table.column_names, f"The data set '{ref}'")
-    return from_columns(said(field, list(table[field])), None, ref, range(1, len(table) + 1))
+
+
+def records_of(ref: str, split: str, names: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Of each row of a split of a data set the fields `names`, and those of `optional` that are there: by the files'
+    names or by the card. Raises HarnessError."""
+    path = data(ref)
+    if path.is_file():
+        return records(path, ref, names, optional)
+    config = parse(ref).inside
+    if files := [file for file in data_files(path, config) if _words(file, path) & SPLIT_NAMES[split]]:
+        return [row for file in files for row in records(file, ref, names, optional)]
+    table = _by_card(path, ref, config, split)
+    check_record(dict.fromkeys(table.column_names), names, f"The data set '{ref}'")
+    kept = [name for name in (*names, *optional, "split") if name in table.column_names]
+    return table.select_columns(kept).to_list()
 
 
 def first_texts(ref: str, characters: int) -> list[str]:

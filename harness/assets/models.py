@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.assets.references import is_embedded, resolve, why
-from harness.contracts import HarnessError
+from harness.contracts import HarnessError, Outline
 from harness.machine.trust import trusted
 
 if TYPE_CHECKING:
@@ -194,6 +194,30 @@ def check_model(ref: str) -> None:
             f"The tokenizer of '{ref}' knows token ids up to {largest}, its model has embeddings for {rows}; they do "
             "not belong together: get both from one place."
         )
+
+
+@lru_cache(maxsize=16)
+def outline(ref: str, untie_head: bool = False) -> Outline:
+    """Names and shapes of the model as `load_model` gives it, by its config.json alone. Raises HarnessError."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = resolve(ref)
+    try:
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trusted())
+        config.tie_word_embeddings = config.tie_word_embeddings and not untie_head
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=trusted())
+    except Exception as error:
+        raise HarnessError(f"The model '{ref}' has a broken config.json ({why(error)}).") from error
+    head = getattr(model.get_output_embeddings(), "weight", None)
+    named = dict(model.named_parameters())
+    return Outline(
+        {name: tuple(value.shape) for name, value in named.items()},
+        tuple(name for name, _ in model.named_modules() if name),
+        next((name for name, value in named.items() if value is head), ""),
+        getattr(config.get_text_config(), "hidden_size", None),
+    )
 
 
 NO_CAUSAL_LM = ("ForMaskedLM", "Classification", "QuestionAnswering", "ForConditionalGeneration", "ForPreTraining")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.contracts import HarnessError
+from harness.contracts import HarnessError, unknown
 from harness.machine.files import MOST_TABLE, check_plain, check_table
 from harness.store.lines import LineError, each_line, is_text
 
@@ -48,11 +48,23 @@ def from_columns(
     splits: what is measured on it would have been trained on."""
     numbers, texts = list(numbers), list(texts)
     for number, text in zip(numbers, texts, strict=True):
-        if not is_text(text):
-            kind = "null" if text is None else "no Unicode" if isinstance(text, str) else type(text).__name__
-            raise HarnessError(f"{ref}, {unit} {number}: `text` must be a text, but it is {kind}; repair that row.")
+        check_text(text, "text", f"{ref}, {unit} {number}")
     if splits is None:
         return Rows(texts)
+    rows = Rows(texts, _canonical(splits, numbers, ref, unit))
+    check_apart({split: rows.of(split) for split in SPLIT_NAMES}, ref)
+    return rows
+
+
+def check_text(value: Any, name: str, where: str) -> None:
+    """Raises HarnessError where the field `name` of a row holds no text."""
+    if not is_text(value):
+        kind = "null" if value is None else "no Unicode" if isinstance(value, str) else type(value).__name__
+        raise HarnessError(f"{where}: `{name}` must be a text, but it is {kind}; repair that row.")
+
+
+def _canonical(splits: Iterable[Any], numbers: Iterable[int], ref: str, unit: str) -> list[str]:
+    """The splits' own names, of those that rows say."""
     found = []
     for number, name in zip(numbers, splits, strict=True):
         known = CANONICAL.get(name.strip().lower()) if isinstance(name, str) else None
@@ -63,9 +75,7 @@ def from_columns(
                 f"{ref}, {unit} {number}: {what}; each says train, validation (dev, valid, val) or test."
             )
         found.append(known)
-    rows = Rows(texts, found)
-    check_apart({split: rows.of(split) for split in SPLIT_NAMES}, ref)
-    return rows
+    return found
 
 
 def check_apart(parts: dict[str, Sequence[str]], ref: str) -> None:
@@ -90,6 +100,45 @@ def check_apart(parts: dict[str, Sequence[str]], ref: str) -> None:
 def read_rows(path: Path, ref: str, *, blank: bool = True) -> Rows:
     """The rows of one Parquet or JSON-lines file. Raises HarnessError; without `blank` for empty texts too."""
     return _parquet(path, ref) if path.suffix == ".parquet" else _json_lines(path, ref, blank)
+
+
+def records(path: Path, ref: str, names: Sequence[str], optional: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Of each row of a Parquet or JSON-lines file the fields `names`, and those of `optional` and `split` that are
+    there. Raises HarnessError, with the nearest names for a field that a row lacks."""
+    wanted = [*names, *optional, "split"]
+    found: list[dict[str, Any]] = []
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            columns = [name for name in _columns(path, ref) if name in wanted]
+            check_record(dict.fromkeys(_columns(path, ref)), names, ref)
+            check_table(path, columns)
+            found = pq.read_table(path, columns=columns).to_pylist()
+        else:
+            for number, row in each_line(path):
+                if isinstance(row, LineError):
+                    raise HarnessError(f"{ref}, {row}; the file must be JSON lines in UTF-8.")
+                check_record(row, names, f"{ref}, line {number}")
+                found.append({name: row[name] for name in wanted if name in row})
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"The data file '{ref}' cannot be read ({type(error).__name__}).") from error
+    return found
+
+
+def check_record(row: Any, names: Sequence[str], where: str) -> None:
+    """Raises HarnessError for a row that is no mapping or lacks one of the fields."""
+    if not isinstance(row, dict):
+        raise HarnessError(f"{where}: every row must be an object with {' and '.join(names)}.")
+    for name in names:
+        if name not in row:
+            raise HarnessError(f"{where}: {unknown('field', name, list(map(str, row)) or ['none'])}")
+
+
+def split_names(rows: Sequence[dict[str, Any]], ref: str) -> list[str] | None:
+    """The split that each row says it is of; None where none does. Raises HarnessError as `from_columns`."""
+    named = any(row.get("split") is not None for row in rows)
+    return None if not named else _canonical([row.get("split") for row in rows], range(1, len(rows) + 1), ref, "row")
 
 
 def fields(path: Path) -> list[str]:

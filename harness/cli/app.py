@@ -39,7 +39,7 @@ Out = Annotated[Path, typer.Option("--out", help="Where results are kept; a seco
 
 @app.command()
 def run(
-    task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
+    task: Annotated[str, typer.Option(help="Task names or targets' files, comma-separated, or 'all' (see `list`).")],
     reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",
     profile: Annotated[str, typer.Option(help="tiny, another built-in profile, a YAML file or a folder.")] = "tiny",
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'.")] = "0",
@@ -210,7 +210,7 @@ def report(
 
 @app.command()
 def fidelity(
-    task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
+    task: Annotated[str, typer.Option(help="Task names or targets' files, comma-separated, or 'all' (see `list`).")],
     reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",
     profile: Annotated[str, typer.Option(help="tiny, another built-in profile, a YAML file or a folder.")] = "tiny",
     seeds: Annotated[str, typer.Option(help="Seeds: '0', '0,1,2' or '0-4'; each writes a pool of its own.")] = "0",

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.contracts import HarnessError
-from harness.registry import REWARDS, TASKS
+from harness.registry import REWARDS, TASKS, task_of
 from harness.settings.options import check_options
 from harness.settings.profiles import (
     Profile,
@@ -35,7 +35,7 @@ def add_to(app: typer.Typer, console: Console) -> None:
             bool, typer.Option("--settings", help="Every setting that --set takes: its value, and where that is from.")
         ] = False,
         profile: Annotated[str, typer.Option(help="With --settings: a profile's name, YAML file or folder.")] = "tiny",
-        task: Annotated[str, typer.Option(help="With --settings: as this task gets them.")] = "",
+        task: Annotated[str, typer.Option(help="With --settings: as this task, or a target's file, gets them.")] = "",
         reward: Annotated[str, typer.Option(help="With --settings: as this reward gets them.")] = "",
         assignments: Annotated[
             list[str] | None,
@@ -45,6 +45,7 @@ def add_to(app: typer.Typer, console: Console) -> None:
         """Tasks, rewards and profiles, a line each; or one profile's settings."""
         if settings:
             given = dict(parse_assignment(text) for text in assignments or [])
+            task = task_of(task).name if task else ""
             return console.print(settings_table(load_profile(profile), task, reward, given))
         if task or reward or assignments:
             raise HarnessError("--task, --reward and --set go with --settings; add it, or leave them out.")

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from harness.contracts import Contact, HarnessError
+from harness.registry import TARGET_FILES, task_of
 from harness.store.record import StoredCell
 from harness.training.kept import FOLDER
 
@@ -23,7 +24,12 @@ def add_to(app: typer.Typer, console: Console) -> None:
     @app.command()
     def rerun(
         place: Annotated[Path, typer.Argument(metavar="CELL", help="A finished cell's folder, or as for `table`.")],
-        task: Annotated[str, typer.Option(help="Of several cells, only those of this task.")] = "",
+        task: Annotated[
+            str,
+            typer.Option(
+                help="Of several cells, only those of this task; a target's file: of it, and its files may be read."
+            ),
+        ] = "",
         reward: Annotated[str, typer.Option(help="Only those of this reward.")] = "",
         seed: Annotated[int | None, typer.Option(help="Only those of this seed.")] = None,
         contact: Annotated[
@@ -42,6 +48,8 @@ def add_to(app: typer.Typer, console: Console) -> None:
 
         quiet()
         allowed = frozenset(map(_contact, contact or []))
+        if task.endswith(TARGET_FILES):
+            task = task_of(task).name
         codes = [_repeated(cell, console, allowed) for cell in repeating.chosen(place, task, reward, seed)]
         raise typer.Exit(1 if 1 in codes else max(codes))
 

@@ -19,7 +19,9 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
 
     @app.command()
     def tune(
-        task: Annotated[str, typer.Option(help="Task names, comma-separated, or 'all' (see `list`).")],
+        task: Annotated[
+            str, typer.Option(help="Task names or targets' files, comma-separated, or 'all' (see `list`).")
+        ],
         reward: Annotated[str, typer.Option(help="Reward names, comma-separated, or 'all'.")] = "all",
         profile: Annotated[str, typer.Option(help="tiny, another built-in profile, a YAML file or a folder.")] = "tiny",
         seeds: Annotated[

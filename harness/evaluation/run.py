@@ -42,7 +42,7 @@ from harness.generated.dataset import MANIFEST, read_texts, write_dataset
 from harness.generated.source import Source, source_of_cell, untuned
 from harness.machine.files import read_json
 from harness.planning.cells import Cell, articles, make_task, said_contacts
-from harness.registry import TASKS
+from harness.registry import DEFINITION, TASKS
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.schema import EvaluationSettings, InnerSettings, Settings, identity_view
@@ -50,7 +50,7 @@ from harness.store import locks
 from harness.store.atomic import StorageError, write_json
 from harness.store.plain import said
 from harness.store.provenance import provenance
-from harness.store.record import CellStore, digest
+from harness.store.record import CellStore, by_content, digest
 from harness.workers.executor import Event, Executor, Tell
 
 if TYPE_CHECKING:
@@ -386,7 +386,10 @@ class _Row:
         """What the numbers depend on but the data (`TrialRecord.settings_key`)."""
         whole, task = self.settings, self.job.cell.task
         chosen = {name: value for name, value in identity_view(whole.evaluation).items() if name not in CHOICE}
-        options = {name: self.job.cell.assets.get(str(value), value) for name, value in whole.task.options.items()}
+        found = self.job.cell.assets
+        options = {name: found.get(str(value), value) for name, value in whole.task.options.items()}
+        if DEFINITION in options:
+            options[DEFINITION] = by_content(whole.task.options[DEFINITION], found)
         parts = [chosen, identity_view(whole.target) | {"model": self.job.target.stable}, options]
         parts += [assets.fingerprint(ref, data=True) for ref in self.job.cell.references()[1]]
         if not by_passages(task):

@@ -11,7 +11,7 @@ from harness import assets
 from harness.assets import hub
 from harness.contracts import Contact, HarnessError
 from harness.machine.files import files_below
-from harness.registry import TASKS
+from harness.registry import task_of
 from harness.rerun import recorded_settings
 from harness.settings.profiles import DEFAULT, changed, load_profile, resolve
 from harness.settings.schema import Settings
@@ -64,7 +64,7 @@ def chosen_source(cell: str | Path, profile: str | None, task: str | None, given
     if str(cell) == UNTUNED:
         chosen = load_profile(profile or DEFAULT)
         if task is not None:
-            TASKS.get(task)
+            task = task_of(task).name
         return untuned(resolve(chosen, task or "", "", given), chosen.name, task or "")
     if profile is not None or task is not None:
         raise HarnessError(f"--profile and --task are for '{UNTUNED}'; a cell's own stand in its record.")

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from harness.contracts import HarnessError, unknown
 from harness.machine.files import read_text
-from harness.registry import FROM_FILE, REWARDS, TASKS, RewardEntry, TaskEntry
+from harness.registry import FROM_FILE, REWARDS, TARGET_FILES, TASKS, RewardEntry, TaskEntry, task_of
 from harness.store.plain import said
 
 
@@ -32,6 +32,8 @@ def named(word: str) -> list[Subject]:
     """What a name or a Python file means, at least one. Raises HarnessError."""
     if word.endswith(".py"):
         return [Subject(entry, word) for entry in registered_by(Path(os.path.expanduser(word)))]
+    if word.endswith(TARGET_FILES):
+        return [Subject(task_of(word), word)]
     found = [entry for registry in (REWARDS, TASKS) if (entry := registry.find(word)) is not None]
     if not found:
         names = sorted({*REWARDS.names(), *TASKS.names()})
@@ -41,7 +43,7 @@ def named(word: str) -> list[Subject]:
 
 def task_named(word: str) -> str:
     """The registered task that a word of `--task` means. Raises HarnessError."""
-    return TASKS.get(word).name
+    return task_of(word).name
 
 
 def registered_by(path: Path) -> list[RewardEntry | TaskEntry]:

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from harness import assets
-from harness.contracts import Contact, HarnessError, RewardContext, RewardFunction, Task, TaskContext
-from harness.registry import REWARDS, TASKS, unsupported
+from harness.contracts import Contact, HarnessError, Reading, RewardContext, RewardFunction, Task, TaskContext
+from harness.registry import REWARDS, TASKS, made_task, unsupported
 from harness.settings.schema import Settings
 from harness.store.record import CellRecord, identity
 
@@ -35,6 +35,16 @@ class Cell:
     allowed: frozenset[Contact] = frozenset()
     """The hosts that the user's own command line lets it contact. Not stored, and never taken from a record."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """With what its task is made of where no package has it: the process that gets the cell makes it anew."""
+        entry = TASKS.find(self.task)
+        return self.__dict__ | ({"made_of": entry.made_of} if entry and entry.made_of else {})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if made := state.pop("made_of", None):
+            made_task(made)
+        self.__dict__.update(state)
+
     @property
     def name(self) -> str:
         return " ".join(filter(None, (f"{self.task}/{self.reward}", self.variant, self.label, f"seed {self.seed}")))
@@ -47,9 +57,10 @@ class Cell:
     @cached_property
     def assets(self) -> dict[str, str]:
         """Reference -> fingerprint for everything the cell reads. Raises HarnessError for what is missing."""
-        models, data = self.references()
+        models, data = self._settings_references()
         found = {ref: assets.fingerprint(ref) for ref in models}
-        return found | {ref: assets.fingerprint(ref, data=True) + self._heeded(ref) for ref in data}
+        found |= {ref: assets.fingerprint(ref, data=True) + self._heeded(ref) for ref in data}
+        return found | {each.name: assets.fingerprint(each.ref, each.data) for each in self.readings()}
 
     def _heeded(self, ref: str) -> str:
         """Marks a source whose rows say their splits. Earlier versions read only those of references in JSON lines, so
@@ -69,6 +80,17 @@ class Cell:
 
     def references(self) -> tuple[list[str], list[str]]:
         """(models and files, data sets) that the cell reads, each once, without touching them."""
+        models, data = self._settings_references()
+        models += [each.ref for each in self.readings() if each.ref and not each.data]
+        data += [each.ref for each in self.readings() if each.ref and each.data]
+        return list(dict.fromkeys(models)), list(dict.fromkeys(data))
+
+    def readings(self) -> list[Reading]:
+        """What its task reads because of what its options hold. Raises HarnessError for a file that is missing."""
+        return list(TASKS.get(self.task).declares.readings(self.settings.task.options))
+
+    def _settings_references(self) -> tuple[list[str], list[str]]:
+        """`references` of what the settings name."""
         settings = self.settings
         models = [settings.generator.model, settings.target.model]
         task = TASKS.get(self.task)
@@ -78,7 +100,7 @@ class Cell:
             models += [value for name, value in texts.items() if name in names or assets.names_asset(value)]
         data = [settings.data.articles]
         data += [settings.data.validation_articles] if settings.data.validation_articles else []
-        data += [settings.data.references] if task.factory.offers.references else []
+        data += [settings.data.references] if task.factory.offers.references and not task.declares.own_texts else []
         return list(dict.fromkeys(models)), list(dict.fromkeys(data))
 
     def contacts(self) -> list[Contact]:
@@ -159,6 +181,8 @@ def make_task(cell: Cell, references: int | None = None) -> Task:
                 language=entry.declares.language,
             ),
             asset=assets.resolve,
+            held_out=settings.data.held_out,
+            most_texts=references,
         )
     )
 
@@ -220,7 +244,8 @@ def told_splits(cells: Iterable[Cell]) -> list[str]:
     found = {}
     for cell in cells:
         data = cell.settings.data
-        for ref in [] if cell.unsupported else cell.references()[1]:
+        sources = {data.articles, data.validation_articles, data.references}
+        for ref in [] if cell.unsupported else [ref for ref in cell.references()[1] if ref in sources]:
             if named := assets.named_splits(ref):
                 found[ref] = f"{ref}: {', '.join(f'{count} {split}' for split, count in named.items())} (by `split`)"
             if ref == data.articles and not (assets.is_embedded(ref) or data.validation_articles):

@@ -336,6 +336,22 @@ def update_memory(shape: Shape, settings: Settings) -> int:
     return int((tokens * wide + copied) * shape.layers * each + UPDATE_LOGITS * logits)
 
 
+def metric_memory(shape: Shape, settings: Settings, task: str) -> int:
+    """Activations and logits of a pass over some of the texts that the task's metric reads: passes of a task that heeds
+    `inner.memory_budget` are no larger than that, but for a single text."""
+    entry = TASKS.get(task)
+    cost = entry.declares.metric_cost(settings.task.options)
+    if cost is None:
+        return 0
+    each, length = WIDTH[settings.target.dtype], min(cost.tokens, shape.positions or cost.tokens)
+    wide = ACTIVATION_VECTORS * shape.hidden + MLP_VECTORS * shape.intermediate
+    per_token = shape.layers * (wide + SCORE_COPIES * shape.heads * length)
+    one = int((length * per_token + cost.scored * TRAINING_LOGITS * shape.vocab) * each)
+    whole = min(cost.batch, cost.texts) * one
+    budget = settings.inner.memory_budget if entry.made_of else None
+    return whole if budget is None else max(one, min(whole, budget))
+
+
 def training_memory(shape: Shape, settings: Settings, steps: int, metagradient: bool) -> int:
     """Parameter-sized vectors, one microbatch's activations (kept twice over for second derivatives) and its logits."""
     inner, each = settings.inner, WIDTH[settings.target.dtype]
@@ -369,7 +385,10 @@ def estimate(
     works["validation"] = validation_work(settings, task, shapes, allowed)
 
     states, target = generator_states(generator_shape, settings), target_shape.parameters * WIDTH[settings.target.dtype]
-    reward_peak = training_memory(target_shape, settings, inner.steps, metagradient) + target if how else 0
+    reward_peak = 0
+    if how:
+        passes = training_memory(target_shape, settings, inner.steps, metagradient)
+        reward_peak = max(passes, metric_memory(target_shape, settings, task)) + target
     last_steps = validation.inner_steps or inner.steps
     validation_peak = training_memory(target_shape, settings, last_steps, False) + target
     rest = (0, 0) if offloads(settings, device, generator_shape, target_shape) else (states, target)

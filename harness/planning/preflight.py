@@ -8,16 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from harness import assets
-from harness.contracts import HarnessError
+from harness.contracts import ChecksTarget, HarnessError
 from harness.planning.cells import Cell, articles, make_task, told_splits
 from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
 
 
-def _check_task(cell: Cell) -> None:
-    """Makes the task once: raises HarnessError for values of its options that it refuses."""
+def _check_task(cell: Cell, say: Callable[[str], None]) -> None:
+    """Makes the task once: raises HarnessError for values of its options that it refuses, and where the target lacks
+    what it is about. `say` is told what it has to say."""
+    target = cell.settings.target
     try:
-        make_task(cell)
+        task = make_task(cell)
+        if isinstance(task, ChecksTarget):
+            for line in task.check_target(assets.outline(target.model, target.untie_head)):
+                say(line)
     except HarnessError:
         raise
     except (Exception, SystemExit, GeneratorExit):  # a fault in a task's own code costs its own rows, and they say it
@@ -27,7 +32,7 @@ def _check_task(cell: Cell) -> None:
 def _check_references(cell: Cell) -> None:
     """Raises HarnessError where the task's own texts cannot be read; embedded ones are checked by hash."""
     ref, entry = cell.settings.data.references, TASKS.get(cell.task)
-    if entry.factory.offers.references and not assets.is_embedded(ref):
+    if entry.factory.offers.references and not entry.declares.own_texts and not assets.is_embedded(ref):
         assets.texts(ref, split="train", language=entry.declares.language)
 
 
@@ -57,7 +62,7 @@ def preflight(cells: Sequence[Cell], runs: Path, say: Callable[[str], None] = la
     then. `say` is told which splits one's own texts have."""
     from harness.store.atomic import check_writable
 
-    checks = _Checks()
+    checks = _Checks(say)
     found = [cell if cell.unsupported else checks.marked(cell) for cell in cells]
     blocked = [cell.blocked for cell in found if cell.blocked]
     if blocked and all(cell.unsupported for cell in found):
@@ -71,8 +76,9 @@ def preflight(cells: Sequence[Cell], runs: Path, say: Callable[[str], None] = la
 class _Checks:
     """What has been looked at: many cells share a model or a set of texts, and each is looked at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         self.reasons: dict[Any, str] = {}
+        self.say = say
 
     def marked(self, cell: Cell) -> Cell:
         """The cell, with the first reason why it cannot run."""
@@ -82,7 +88,9 @@ class _Checks:
         checks: dict[Any, Callable[[], object]] = {
             ("assets", *map(tuple, cell.references())): lambda: cell.assets,
             ("steps", cell.task, cell.reward, repr(settings)): lambda: _check_steps(cell),
-            ("task", cell.task, repr(settings.task.options), settings.data): lambda: _check_task(cell),
+            ("task", cell.task, repr(settings.task.options), settings.data, settings.target): lambda: _check_task(
+                cell, self.say
+            ),
             ("model", settings.generator.model): lambda: check_model(settings.generator.model),
             ("model", settings.target.model): lambda: check_model(settings.target.model),
             ("references", cell.task, settings.data.references): lambda: _check_references(cell),

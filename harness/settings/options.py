@@ -28,6 +28,7 @@ def check_options(profile: Profile, given: Mapping[str, Any], tasks: Sequence[st
                 (values, [task], [reward])
                 for layer in (each.pairs, each.tuned)
                 for (task, reward), values in layer.items()
+                if TASKS.find(task)
             ),
         ]
         for values, of_tasks, of_rewards in entries:
@@ -42,7 +43,7 @@ def check_names(profile: Profile) -> None:
 
     def check(names: Iterable[str], registry: Any, place: str) -> None:
         for name in names:
-            if name not in registry.names():
+            if registry.find(name) is None:
                 why = unknown(registry.kind, name[:80], registry.names())
                 raise HarnessError(f"In {place}: {why[0].lower()}{why[1:]}")
 
@@ -51,7 +52,7 @@ def check_names(profile: Profile) -> None:
         check(each.rewards, REWARDS, each.places["rewards"])
         check((task for task, _ in each.pairs), TASKS, each.places["pairs"])
         check((reward for _, reward in each.pairs), REWARDS, each.places["pairs"])
-        check((task for task, _ in each.tuned), TASKS, each.places["tuned"])
+        # What `tune` wrote may be of a target's file, which is not known where it is not named.
         check((reward for _, reward in each.tuned), REWARDS, each.places["tuned"])
 
 

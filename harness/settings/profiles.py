@@ -42,6 +42,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.contracts import HarnessError, unknown
 from harness.machine.files import read_text
+from harness.registry import DEFINITION, TASKS
 from harness.settings.reading import plain, read_yaml
 from harness.settings.schema import OPTIONS, Seed, Settings, groups, known_keys, required_keys
 from harness.settings.variants import Several, parse_values
@@ -220,6 +221,14 @@ def _profile(
     return Profile(
         given["name"], given["summary"], settings, tasks, rewards, pairs, places, below, tuning=tuning, tuned=tuned
     )
+
+
+def settings_layer(tree: Any, where: str) -> Values:
+    """Settings as a profile has them, nested or dotted, from another file. Raises HarnessError with every fault."""
+    faults = _Faults()
+    found = _values(tree, where, faults)
+    faults.check()
+    return found
 
 
 def with_tuned(profile: Profile, path: Path) -> Profile:
@@ -489,8 +498,14 @@ def _resolved(profile: Profile, task: str, reward: str, given: Mapping[str, Any]
 
 
 def _said(profile: Profile, task: str, reward: str, longest: int) -> Iterator[tuple[Origin, str, Any]]:
-    """What the profile says about a cell whose longest training has so many inner steps; the later wins."""
-    for layer, place, values in profile.layers(task, reward):
+    """What the profile says about a cell whose longest training has so many inner steps; the later wins. What a
+    target's file sets goes over the first profile's settings for all tasks, and everything else over that."""
+    layers = profile.layers(task, reward)
+    entry = TASKS.find(task)
+    if entry and (made := entry.made_of):
+        said = {(1, f"task.options.{DEFINITION}"): dict(made.definition)}
+        layers.insert(1, ("task", f"{made.place or made.name}, settings", {**made.settings, **said}))
+    for layer, place, values in layers:
         for (at_least, key), value in sorted(values.items(), key=lambda item: item[0][0]):
             if at_least <= longest:
                 yield Origin(layer, place, at_least), key, value

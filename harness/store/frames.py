@@ -6,10 +6,12 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contracts import HarnessError
+from harness.registry import TASKS, recorded_task
 from harness.settings import variants
 from harness.store.damage import DamagedError, check_png, reading
 from harness.store.plain import plain_text
@@ -93,6 +95,7 @@ def examined(cell: StoredCell) -> tuple[CellRecord, pandas.DataFrame] | None:
             return None
         if record.status == "done" and (record.headline is None or not math.isfinite(record.headline)):
             return damaged(cell.folder, "cell.json: done without a headline", record), long_frame([])
+        _take_up(record)
         curves = cell.curves()
         if (curves["seed"] != record.seed).any() or (curves["identity"] != record.identity).any():
             return damaged(cell.folder, "curves.parquet: of another cell", record), long_frame([])
@@ -108,6 +111,15 @@ def examined(cell: StoredCell) -> tuple[CellRecord, pandas.DataFrame] | None:
     except HarnessError as error:  # of a newer version
         return damaged(cell.folder, str(error).replace(f"{cell.folder.parent}/", ""), record), long_frame([])
     return record, curves
+
+
+def _take_up(record: CellRecord) -> None:
+    """Makes a task known that only the record describes, so that reports have its measures and its pictures."""
+    task = record.settings.get("task")
+    options = task.get("options") if isinstance(task, dict) else None
+    if isinstance(options, dict) and TASKS.find(record.task) is None:
+        with suppress(HarnessError):  # of another version: it is shown as a task that is not installed here
+            recorded_task(record.task, options)
 
 
 def damaged(folder: Path, what: str, record: CellRecord | None = None) -> CellRecord:

@@ -34,6 +34,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
 from harness.machine.files import read_bytes, read_json, read_table
+from harness.registry import DEFINITION
 from harness.settings.schema import Settings, identity_view
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
 from harness.store.atomic import parquet_bytes, write_atomic, write_json
@@ -148,9 +149,20 @@ def identity(task: str, reward: str, seed: int, settings: Settings, assets: Mapp
     for section in ("task", "reward"):
         options = view[section]["options"]
         view[section]["options"] = {key: assets.get(str(value), value) for key, value in options.items()}
+        if DEFINITION in options:
+            view[section]["options"][DEFINITION] = by_content(options[DEFINITION], assets)
     whole = {"version": IDENTITY_VERSION, "task": task, "reward": reward, "seed": seed, "settings": view}
     canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:10]
+
+
+def by_content(value: Any, assets: Mapping[str, str]) -> Any:
+    """What a target's file says, with the content of what it names in the place of the names."""
+    if isinstance(value, Mapping):
+        return {key: by_content(each, assets) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [by_content(each, assets) for each in value]
+    return assets.get(value, value) if isinstance(value, str) else value
 
 
 def digest(*parts: Any) -> str:

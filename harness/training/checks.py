@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from harness.contracts import SignalError
+from harness.contracts import HarnessError, Metric, SignalError
 from harness.store.plain import plain_text, said, storable
 
 if TYPE_CHECKING:
@@ -30,6 +30,41 @@ def check_update(logs: Mapping[str, Any], model: torch.nn.Module) -> None:
     if bad:
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise SignalError(f"the generator's weights {bad[0]}{more} are not finite; lower grpo.lr.")
+
+
+NUDGE = 1e-3
+"""Of a parameter's own size: how far the target is moved for a second look at a gradient that is zero."""
+
+
+def check_metric(metric: Metric, model: torch.nn.Module, task: str) -> None:
+    """Raises HarnessError where no parameter that trains has a gradient of the metric, neither as the target is nor a
+    little beside that: a reward that differentiates it would have nothing to say."""
+    import torch
+
+    names = getattr(metric, "reads", None)
+    generator = torch.Generator().manual_seed(0)
+    for nudge in (0.0, NUDGE):
+        leaves = {}
+        for name, value in model.named_parameters():
+            if names is None or name in names:
+                leaf = value.detach().to(torch.promote_types(value.dtype, torch.float32), copy=True)
+                if nudge and leaf.numel() > 1:
+                    noise = torch.randn(leaf.shape, generator=generator, dtype=torch.float32).to(leaf)
+                    leaf += nudge * leaf.std() * noise
+                leaves[name] = leaf.requires_grad_(value.requires_grad)
+        trained = [leaf for leaf in leaves.values() if leaf.requires_grad]
+        with torch.enable_grad():
+            value = metric(leaves)
+        if not isinstance(value, torch.Tensor) or value.numel() != 1:
+            raise HarnessError(f"The metric of {task} must be one number as a tensor, not {type(value).__name__}.")
+        if trained and value.requires_grad:
+            found = torch.autograd.grad(value.sum(), trained, allow_unused=True)
+            if any(grad is not None and bool(grad.any()) for grad in found):
+                return
+    raise HarnessError(
+        f"The metric of {task} has no gradient in any parameter that trains (an argmax or a rounding in it, a detach, "
+        "or only frozen parameters); compute it from the parameters it is given with operations that have one."
+    )
 
 
 def check_advantages(advantages: torch.Tensor, zero_spread: float) -> None:

@@ -203,6 +203,11 @@ class InnerTrainer:
         """The learning rate of each of the T steps."""
         return self.settings.optimizer.rate(self.steps)
 
+    @property
+    def memory_budget(self) -> int | None:
+        """Bytes that may be held between passes (`HasMemoryBudget`)."""
+        return self.settings.memory_budget
+
     def rule(self) -> InnerOptimizer:
         """What the engine is given."""
         return InnerOptimizer(**self.settings.optimizer.model_dump(exclude={"total_lr"}) | {"lr": self.lr})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,36 +24,6 @@ def quick(model_folder, articles):
 @pytest.fixture(scope="session")
 def make_cell():
     return cells.make_cell
-
-
-@pytest.fixture
-def nothing_loads(monkeypatch) -> Iterator[list[str]]:
-    """Whatever holds weights must not be loaded while the test runs; the names of what was. A look at the names and
-    shapes of a checkpoint (the device "meta") loads none."""
-    import fasttext
-    import sentence_transformers
-    import transformers
-
-    loaded: list[str] = []
-
-    def forbidden(owner: Any, name: str) -> None:
-        def load(*arguments: Any, **options: Any) -> None:
-            loaded.append(f"{owner.__name__}.{name}")
-            raise AssertionError(f"{owner.__name__}.{name} was called")
-
-        monkeypatch.setattr(owner, name, load)
-
-    shapes = vars(transformers.PreTrainedModel)["from_pretrained"].__func__
-    forbidden(transformers.PreTrainedModel, "from_pretrained")
-    load = transformers.PreTrainedModel.from_pretrained
-    looked = lambda kind, *rest, **options: (shapes if options.get("device_map") == "meta" else load)(
-        kind, *rest, **options
-    )
-    monkeypatch.setattr(transformers.PreTrainedModel, "from_pretrained", classmethod(looked))
-    forbidden(sentence_transformers.SentenceTransformer, "__init__")
-    forbidden(fasttext, "load_model")
-    yield loaded
-    assert loaded == []
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_what_cannot_be_drawn_costs_its_pictures_and_a_sentence(
     monkeypatch.setattr(TASKS.get("67").factory, "draw", lambda arrays: arrays["nothing"])
     found = gather.drawn(wide)
     assert found.of == {} and found.missing == ("The pictures of 67 are not drawn: KeyError in its `draw`.",)
-    monkeypatch.setattr(TASKS, "names", lambda: ["norm"])
+    monkeypatch.setattr(TASKS, "find", lambda name: None)
     assert gather.drawn(wide).missing == ("The pictures of 67 are not drawn: that task is not installed here.",)
     site.build(tmp_path / "runs", tmp_path / "site")
     assert "that task is not installed here" in (tmp_path / "site" / "index.html").read_text()
