@@ -22,7 +22,7 @@ def add_to(app: typer.Typer, console: Console) -> None:
     @app.command()
     def check(
         name: Annotated[
-            str, typer.Argument(metavar="NAME_OR_FILE", help="A reward or task, or a Python file that registers some.")
+            str, typer.Argument(metavar="NAME_OR_FILE", help="A reward, a task, a Python file that registers some, or a target's YAML.")
         ],
         task: Annotated[str, typer.Option(help="The task that rewards are tried on; default: one that fits.")] = "",
         rollouts: Annotated[
@@ -48,6 +48,8 @@ def add_to(app: typer.Typer, console: Console) -> None:
           python -m harness check naive
 
           python -m harness check my_reward.py --task norm --json
+
+          python -m harness check mine.yaml
         """
         given = dict(parse_assignment(text) for text in assignments or [])
         found = api.check(name, task, set=given, rollouts=rollouts, processes=not one_process, only=only)

@@ -15,7 +15,7 @@ from harness.kit.findings import ContractError, Fault
 from harness.kit.ranks import under_two_processes
 from harness.kit.world import World, task_for, unlike
 from harness.registry import REWARDS, TASKS, register_reward, register_task
-from tests.helpers.command import run_harness
+from tests.helpers.command import ROOT, run_harness
 
 QUICK = {"rollouts": 32, "processes": False}
 
@@ -418,3 +418,9 @@ def test_options_of_the_plug_in_are_settings():
     harness.check("adam_metagrad", set={"reward.options.credit": "token"}, **QUICK).require()
     with pytest.raises(ContractError, match="made: reward.options.credit must be one of"):
         harness.check("adam_metagrad", set={"reward.options.credit": "words"}, **QUICK).require()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tasks" / "examples").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_targets_of_the_examples_keep_the_contract(path):
+    found = harness.check(str(path), processes=False)
+    assert found.ok, found
