@@ -22,7 +22,10 @@ def add_to(app: typer.Typer, console: Console) -> None:
     @app.command()
     def check(
         name: Annotated[
-            str, typer.Argument(metavar="NAME_OR_FILE", help="A reward, a task, a Python file that registers some, or a target's YAML.")
+            str,
+            typer.Argument(
+                metavar="NAME_OR_FILE", help="A reward, a task, a Python file that registers some, or a target's YAML."
+            ),
         ],
         task: Annotated[str, typer.Option(help="The task that rewards are tried on; default: one that fits.")] = "",
         rollouts: Annotated[
