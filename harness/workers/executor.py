@@ -10,8 +10,8 @@ the same for all of them and stands here. What is left for an executor to know i
     stop     end what runs, early
 
 harness/workers/local.py runs jobs in this process or in processes on this machine, harness/workers/launcher.py on all
-ranks of a launcher, harness/workers/ray.py on the nodes of a Ray cluster. For another place (a cluster) a class with these four methods is enough; its workers call
-`prepare` once and `work` for each job.
+ranks of a launcher, harness/workers/ray.py on the nodes of a Ray cluster. For another place a class with these four
+methods is enough; its workers call `prepare` once and `work` for each job.
 """
 
 from __future__ import annotations

@@ -140,7 +140,8 @@ def _main_kept_out() -> Iterator[None]:
 
 @contextmanager
 def signals_raise() -> Iterator[None]:
-    """In the block SIGINT and SIGTERM raise Interrupted. Only the main thread may say what signals do; in another one they are its caller's."""
+    """In the block SIGINT and SIGTERM raise Interrupted. Only the main thread may say what signals do; in another one
+    they are its caller's."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

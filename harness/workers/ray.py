@@ -38,7 +38,7 @@ from harness.workers.executor import Event, Executor, Job, Observer, Tell, prepa
 from harness.workers.local import PATIENCE, signals_raise
 
 LOSSES = 3
-"""Workers that a job may lose one after the other without a step in between; then it has failed."""
+"""Workers that a job may lose one after the other without getting any further; then it has failed."""
 PIECE = 2**25
 """Bytes of a file that travel at a time."""
 PROCESS_MEMORY = 2**29
@@ -125,6 +125,7 @@ class Cluster(Executor):
         self.attempts: Counter[int] = Counter()
         self.heard: Counter[int] = Counter()
         self.losses: Counter[int] = Counter()
+        self.furthest: Counter[int] = Counter()  # the last step that a job told
         self.where: dict[int, str] = {}
         self.waits: dict[int, bool] = {}
         self.held: list[int] = []
@@ -255,8 +256,8 @@ class Cluster(Executor):
                 self.where[number] = event["node"]
                 continue
             self.heard[number] += 1
-            if event["event"] in ("step", "validation"):
-                self.losses[number] = 0
+            if event.get("step", 0) > self.furthest[number]:
+                self.furthest[number], self.losses[number] = event["step"], 0
             tell(number, event)
 
     def _finished(self, reference: Any, tell: Callable[[int, Event], None]) -> None:
@@ -443,7 +444,7 @@ def unlike(here: Mapping[str, str], there: Mapping[str, str]) -> str:
 
 
 def _look(path: str) -> tuple[dict[str, str], str]:
-    """What this machine has, and the content of a file; "" where it cannot be read. It travels to nodes by its code, and
+    """What this machine has, and the content of a file; "" where it cannot be read. It travels to nodes by its code and
     has to run where the harness is missing."""
     import hashlib
 
