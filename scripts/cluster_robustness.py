@@ -2,8 +2,8 @@
 
     python scripts/cluster_robustness.py [--shared] [--seeds 4] [--steps 4] [--folder FOLDER] [--study FOLDER]
 
-Twelve cells on the embedded models, a few steps of a few rollouts, run once in this process. Then they run on a cluster of
-three nodes, each a raylet of its own on this machine, and while they do
+Twelve cells on the embedded models, a few steps of a few rollouts, run once in this process. Then they run on a cluster
+of three nodes, each a raylet of its own on this machine, and while they do
   worker   a process that trains a cell is killed (SIGKILL)
   node     a raylet is killed, with all that it has started
   ctrl-c   the command gets SIGINT: exit code 130, and what ran is stored as interrupted
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,8 +251,9 @@ class Driver:
             text=True,
         )
 
-    def events(self) -> Any:
+    def events(self) -> Iterator[dict[str, Any]]:
         for line in self.process.stdout:
+            print(line, end="", file=sys.stderr)
             if line.startswith("{"):
                 yield json.loads(line)
 
