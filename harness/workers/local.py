@@ -63,7 +63,7 @@ class Processes(Executor):
         self.idle: dict[Any, Any] = {}  # pipe -> process
 
     def run(self, jobs: Sequence[Job], observe: Observer) -> list[Any]:
-        with signals_raise():
+        with _signals_raise():
             return super().run(jobs, observe)
 
     def start(self, number: int, job: Job, *, wait: bool) -> None:
@@ -139,9 +139,8 @@ def _main_kept_out() -> Iterator[None]:
 
 
 @contextmanager
-def signals_raise() -> Iterator[None]:
-    """In the block SIGINT and SIGTERM raise Interrupted. Only the main thread may say what signals do; in another one
-    they are its caller's."""
+def _signals_raise() -> Iterator[None]:
+    """Only the main thread may say what signals do; in another one they are its caller's."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -35,7 +35,7 @@ from harness.store import locks
 from harness.store.atomic import StorageError, cannot_write, write_atomic
 from harness.store.provenance import PACKAGES
 from harness.workers.executor import Event, Executor, Job, Observer, Tell, prepare, work
-from harness.workers.local import PATIENCE, signals_raise
+from harness.workers.local import PATIENCE
 
 LOSSES = 3
 """Workers that a job may lose one after the other without getting any further; then it has failed."""
@@ -142,7 +142,7 @@ class Cluster(Executor):
                     f"{job.name} needs a results folder that every node sees, and not all do; name one with --out."
                 )
         quiet()
-        with signals_raise():
+        with self._signals_noted():
             self.post = _new_post()
             self.letters = self.post.take.remote(POLL)
             try:
@@ -162,6 +162,8 @@ class Cluster(Executor):
     def attend(self, tell: Callable[[int, Event], None]) -> None:
         import ray
 
+        if self.signals:
+            raise Interrupted(self.signals[0])
         self._send_held(tell)
         ready, _ = ray.wait([self.letters, *self.running], num_returns=1, timeout=POLL)
         for reference in ready:
@@ -182,6 +184,22 @@ class Cluster(Executor):
         for reference in left:
             ray.cancel(reference, force=True)
         self.running.clear()
+
+    @contextmanager
+    def _signals_noted(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run at the next look: an exception inside one of Ray's calls is lost there. Only the
+        main thread may say what signals do."""
+        self.signals: list[int] = []
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {each: signal.signal(each, lambda number, frame: self.signals.append(number)) for each in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _end_post(self) -> None:
         import ray
