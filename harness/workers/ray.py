@@ -187,7 +187,7 @@ class Cluster(Executor):
 
     @contextmanager
     def _signals_noted(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run at the next look: an exception inside one of Ray's calls is lost there. Only the
+        """SIGINT and SIGTERM end the run at the next look: an exception inside one of Ray's calls is lost. Only the
         main thread may say what signals do."""
         self.signals: list[int] = []
         if threading.current_thread() is not threading.main_thread():
