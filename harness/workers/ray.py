@@ -498,8 +498,11 @@ def _remote_look() -> Any:
 
 
 def _first_line(error: BaseException) -> str:
+    """What Ray says, without its advice; of an error in a task, the last line of its traceback."""
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in str(error).splitlines()]
-    return next((line for line in (reversed(lines) if _is_task(error) else lines) if line), type(error).__name__)
+    if _is_task(error):
+        return next((line for line in reversed(lines) if line), type(error).__name__)
+    return next((line for line in lines if line), type(error).__name__).partition(". ")[0].rstrip(".")
 
 
 def _is_task(error: BaseException) -> bool:
