@@ -8,7 +8,7 @@ grid        a grid of finished cells (records and curves as real ones have): pla
 simulation  a grid of cells with the times that were measured (reports/studies/reference), stretched to `--hours` on
             average, on 8 to 512 GPUs: makespan, idle share, and what it costs that a part of the nodes is lost every
             hour. A lost node's cells begin again elsewhere at their last checkpoint
-Prints JSON; `--study FOLDER` keeps it there as scale.json.
+Prints JSON; `--study FOLDER` keeps it there in results.json.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> int:
     print(json.dumps(found, indent=2))
     if options.study:
         options.study.mkdir(parents=True, exist_ok=True)
-        path = options.study / "scale.json"
+        path = options.study / "results.json"
         kept = json.loads(path.read_text()) if path.exists() else {}
         for part, values in found.items():
             kept[part] = kept.get(part, {}) | values if part == "dispatch" else values

@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=4, help="GRPO steps a cell")
     parser.add_argument("--shared", action="store_true", help="all nodes store in the results folder")
     parser.add_argument("--folder", type=Path, help="keep the runs here (default: a temporary folder, removed)")
-    parser.add_argument("--study", type=Path, help="write the counts to FOLDER/robustness.json")
+    parser.add_argument("--study", type=Path, help="write the counts to FOLDER/results.json")
     parser.add_argument("--drive", metavar="ADDRESS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.drive:
@@ -279,9 +279,9 @@ def workers_of(node: Any) -> list[int]:
 def keep(found: dict[str, Any], study: Path) -> None:
     """Counts as data, one entry a kind of storage."""
     study.mkdir(parents=True, exist_ok=True)
-    path = study / "robustness.json"
+    path = study / "results.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    kept["shared" if found["storage"] == "one results folder" else "sent"] = found
+    kept.setdefault("disturbed", {})["shared" if found["storage"] == "one results folder" else "sent"] = found
     path.write_text(json.dumps(kept, indent=2) + "\n")
 
 

@@ -699,6 +699,10 @@ def _asked(reference: Any) -> Any:
         raise ParentGone from error
     except RayError as error:
         raise ParentGone from error
+    except SystemError as error:  # what Ray makes of a signal's exception
+        if isinstance(error.__cause__, Interrupted):
+            raise error.__cause__ from error
+        raise
 
 
 @contextmanager

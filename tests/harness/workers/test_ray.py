@@ -32,7 +32,9 @@ def two_cpus():
     import ray
 
     ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
+    ray.cloudpickle.register_pickle_by_value(contract)  # its imports take seconds, and its jobs need none of them
     yield
+    ray.cloudpickle.unregister_pickle_by_value(contract)
     ray.shutdown()
 
 
