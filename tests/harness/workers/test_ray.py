@@ -11,8 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
+import harness
 from harness.contracts import HarnessError
 from harness.machine.stopping import Interrupted, stop_signal, stoppable
+from harness.registry import REWARDS
 from harness.store import locks
 from harness.store.record import CellStore
 from harness.workers import ray as place
@@ -128,6 +130,27 @@ def test_what_a_node_lacks_is_said():
     assert place.unlike(here, {"torch": "2.13.0", "harness": "abc"}).startswith("has trl not at all")
     found = place.versions()
     assert found["torch"] and len(found["harness"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"executor": "rya"}, "--executor takes local or ray, not 'rya'"),
+        ({"address": "10.0.0.1:6379"}, "--address goes with --executor ray"),
+        ({"executor": "ray"}, "needs the package ray; install it with `pip install 'dpg-harness.ray.'`"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(options, said, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(place, "find_spec", lambda name: None)
+    with pytest.raises(HarnessError, match=said):
+        harness.run("norm", "naive", set=quick(), out=tmp_path, progress=False, **options)
+    assert not list(tmp_path.rglob("cell.json"))
+
+
+def test_a_task_of_this_session_alone_does_not_go_to_other_machines(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(REWARDS), "everywhere", lambda registry, name: name != "naive")
+    with pytest.raises(HarnessError, match="register it in a package"):
+        harness.run("norm", "naive", set=quick(), out=tmp_path, progress=False, executor="ray")
 
 
 def test_a_bad_address_is_one_sentence():
