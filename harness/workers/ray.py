@@ -368,6 +368,7 @@ def _connect(address: str) -> bool:
     if not address:
         # On 127.0.0.1 alone; Ray reads this when it is imported, and hands it on to what it starts.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would put them behind all else on the machine
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 

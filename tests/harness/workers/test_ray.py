@@ -30,7 +30,7 @@ from tests.helpers.cells import ignore
 def two_cpus():
     """A Ray of two CPUs on this machine. It listens on 127.0.0.1 alone, as the command's own does."""
     pytest.importorskip("ray")
-    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     import ray
 
     ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
