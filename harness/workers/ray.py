@@ -712,10 +712,13 @@ def _moved(job: Movable, order: Order, post: Any, tell: Tell) -> Iterator[tuple[
     has changed. Between events changes are looked for twice a second, so that checkpoints travel while the next step
     is at work."""
     _sweep_scratch()
-    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH))
+    # Locked before it has the name that is swept.
+    hidden = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}"))
+    scratch = hidden.with_name(hidden.name.removeprefix("."))
     root, folder = job.stores()
     try:
-        with locks.owned(scratch, wait=False):
+        with locks.owned(hidden, wait=False):
+            hidden.rename(scratch)
             own = scratch / "runs"
             mirror = Mirror(own / folder.relative_to(root), order, post)
             mirror.fetch()
@@ -742,9 +745,12 @@ def _moved(job: Movable, order: Order, post: Any, tell: Tell) -> Iterator[tuple[
 def _sweep_scratch() -> None:
     """Removes folders of workers that were killed on this machine."""
     for old in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
-        with locks.owned(old, wait=False) as ours:
-            if ours:
-                shutil.rmtree(old, ignore_errors=True)
+        try:
+            with locks.owned(old, wait=False) as ours:
+                if ours:
+                    shutil.rmtree(old, ignore_errors=True)
+        except StorageError:
+            continue  # another worker is removing it, or it is another user's
 
 
 class Mirror:

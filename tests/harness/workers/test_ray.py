@@ -263,6 +263,15 @@ def test_the_record_is_sent_after_all_that_it_speaks_of(post, tmp_path):
     post.end.remote()
 
 
+def test_only_folders_of_dead_workers_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(place.tempfile, "gettempdir", lambda: str(tmp_path))
+    for name in ("dead", "alive"):
+        (tmp_path / f"{place.SCRATCH}{name}" / "runs").mkdir(parents=True)
+    with locks.owned(tmp_path / f"{place.SCRATCH}alive", wait=False):
+        place._sweep_scratch()
+        assert [path.name for path in tmp_path.iterdir()] == [f"{place.SCRATCH}alive"]
+
+
 @pytest.mark.parametrize("name", ["../cell.json", "/etc/passwd", "a/../../b", ".lock", ""])
 def test_a_node_writes_in_the_jobs_folder_alone(name, tmp_path):
     with pytest.raises(ValueError, match="no file of a cell"):
