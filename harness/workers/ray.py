@@ -381,7 +381,7 @@ def _connect(address: str) -> bool:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", **({"address": "local"} | options))
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises plain ones, too: "timed out during startup"
         raise HarnessError(
             f"Ray at {address or 'this machine'} cannot be used: {_first_line(error)}; run the command on a machine of "
             "the cluster, with its versions of Python and Ray."
