@@ -239,7 +239,9 @@ class Cluster(Executor):
 
     def _send(self, number: int, job: Job) -> None:
         needs = {"num_cpus": self.threads, "num_gpus": self.gpus, "memory": self._memory(job)}
-        _check_room(job.name, needs)
+        if tuple(needs.values()) not in self.fitting:  # asking for the nodes takes longer than sending a job
+            _check_room(job.name, needs)
+            self.fitting.add(tuple(needs.values()))
         order = Order(
             number,
             self.attempts[number],
@@ -323,6 +325,8 @@ class Cluster(Executor):
 
     def _count(self) -> None:
         """Jobs that the nodes of now have room for."""
+        self.fitting: set[tuple[float, ...]] = set()
+        """Needs that some node can meet."""
         room = 0
         for node in _nodes():
             has = node["Resources"]
