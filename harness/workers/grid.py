@@ -109,6 +109,17 @@ class CellJob:
         store.write(record)
         return record
 
+    def stopped(self) -> None:
+        """Stores that it was interrupted where its worker was gone before it could. Nothing where it never began, has
+        ended, or another process has it."""
+        store = CellStore.of(self.runs, self.cell.record())
+        if (record := store.read()) is None or record.status != "running":
+            return
+        with locks.owned(store.folder, wait=False) as ours:
+            if ours and (record := store.read()) is not None and record.status == "running":
+                record.status, record.reason = "interrupted", f"stopped by the user after step {record.steps_done}"
+                store.write(record)
+
     def memory(self) -> int:
         """Bytes at its peak, by the plan; 0 where that is not known."""
         found = _usual(self.cell)

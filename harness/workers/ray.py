@@ -147,6 +147,11 @@ class Cluster(Executor):
             self.letters = self.post.take.remote(POLL)
             try:
                 return super().run(jobs, observe)
+            except Interrupted:
+                self._end_post()
+                for job in self.jobs.values():
+                    getattr(job, "stopped", lambda: None)()
+                raise
             except RayError as error:
                 why = f"Ray broke off: {_first_line(error)}; run it again: finished work is kept, the rest resumes."
                 raise HarnessError(why) from error
@@ -209,7 +214,7 @@ class Cluster(Executor):
             ray.get(self.post.end.remote())
             ray.kill(self.post)
         except RayError:
-            pass  # it is gone, and its locks with it
+            pass  # it is gone or was ended before, and its locks with it
 
     def close(self) -> None:
         import ray

@@ -287,6 +287,21 @@ def test_a_cell_moves_to_another_results_folder(make_cell, quick, tmp_path):
     assert job.memory() > 0
 
 
+def test_a_cell_whose_worker_was_gone_is_interrupted_all_the_same(make_cell, quick, tmp_path):
+    job = CellJob(make_cell("norm", "naive", quick()), tmp_path)
+    record = job.cell.record()
+    store = CellStore.of(tmp_path, record)
+    job.stopped()
+    assert not store.folder.exists()  # it never began
+    record.steps_done = 1
+    store.write(record)
+    with locks.owned(store.folder, wait=False):
+        job.stopped()
+    assert store.read().status == "running"  # another process has it
+    job.stopped()
+    assert (store.read().status, store.read().reason) == ("interrupted", "stopped by the user after step 1")
+
+
 def test_a_stop_concerns_the_block_alone():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted), stoppable():
