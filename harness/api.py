@@ -11,11 +11,11 @@ when what was measured is stored; the same call then resumes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from harness.contracts import HarnessError, RewardFunction, unknown
 from harness.machine import processes
@@ -59,6 +59,8 @@ def run(
     out: str | Path = "runs",
     workers: int | None = None,
     threads: int = 1,
+    executor: str = "local",
+    address: str = "",
     policy: Policy = "continue",
     track: str = "none",
     quick: bool = False,
@@ -73,6 +75,9 @@ def run(
     workers       cells at a time, each in a process of `threads` CPU threads; 0: one after the other in this process;
                   default: one a core or GPU, but 0 for a task or reward that was registered in this session alone,
                   which other processes do not have
+    executor      "ray": the cells run on the nodes of a Ray cluster (harness/workers/ray.py), by default as many at a
+                  time as there is room for
+    address       the cluster's, HOST:PORT of its head or "auto"; default: a Ray of its own on this machine
     policy        what happens to cells that have results (harness/planning/policy.py); "fresh" starts them again, as
                   after a change of a reward's code, which identities do not know
     quick         a few small steps, to see that everything works; labelled as such everywhere
@@ -84,7 +89,7 @@ def run(
     """
     chosen = cells(task, reward, profile, seeds, set, inner_steps, quick, tuned, tuning_seeds)
     _check_tracker(track)
-    return _run_cells(chosen, Path(out), workers, threads, policy, track, progress)[0]
+    return _run_cells(chosen, Path(out), Where(executor, address, workers, threads), policy, track, progress)[0]
 
 
 def tune(
@@ -100,6 +105,8 @@ def tune(
     file: str | Path = "",
     workers: int | None = None,
     threads: int = 1,
+    executor: str = "local",
+    address: str = "",
     policy: Policy = "continue",
     progress: Console | bool = True,
 ) -> Tuned:
@@ -130,7 +137,12 @@ def tune(
     if kept and kept["profile"] != loaded.name:
         raise HarnessError(f"{path} holds what was tuned for the profile {kept['profile']}; name another with --file.")
     results, stored = _run_cells(
-        [cell for trial in plan for cell in trial.cells], Path(out), workers, threads, policy, "none", progress
+        [cell for trial in plan for cell in trial.cells],
+        Path(out),
+        Where(executor, address, workers, threads),
+        policy,
+        "none",
+        progress,
     )
     choices = outcome.choices(plan, stored)
     if processes.rank() == 0:
@@ -150,6 +162,8 @@ def paper(
     out: str | Path = "runs",
     workers: int | None = None,
     threads: int = 1,
+    executor: str = "local",
+    address: str = "",
     policy: Policy = "continue",
     run: bool = True,
     tuned: str | Path = "",
@@ -175,7 +189,7 @@ def paper(
 
     chosen, given = selected(load_suite(suite), only), dict(set or {})
     parts = suite_cells(chosen, profile, seeds, given, tuned)
-    place, say = Path(out), _say(progress)
+    place, say, where = Path(out), _say(progress), Where(executor, address, workers, threads)
     folder = place / load_profile(profile).name
     slots = default_workers(sum(map(len, parts.values()))) if workers is None else max(1, workers)
     hours = {name: part_hours(found, place, policy) / slots for name, found in parts.items()} if budget else {}
@@ -191,13 +205,13 @@ def paper(
     grid = {cell.record().identity: (cell, turn) for name, turn in reversed(turns.items()) for cell in parts[name]}
     if not all(cell.unsupported for cell, _ in grid.values()):
         ran, order = zip(*grid.values(), strict=True)
-        _run_cells(ran, place, workers, threads, policy, "none", progress, order)
+        _run_cells(ran, place, where, policy, "none", progress, order)
     evidence: dict[str, Any] = {"worth": {}, "slopes": {}}
     for part in chosen.parts:
         if isinstance(part, WorthPart):
             asked = _worth_of(chosen, part, profile, seeds, given, place, tuned)
             if asked and wanted(part.of) and processes.rank() == 0:
-                evaluate(**asked, out=place, workers=workers, threads=threads, progress=progress)
+                evaluate(**asked, **where._asdict(), out=place, progress=progress)
             evidence["worth"][part.name] = _worth_rows(asked, folder) if asked else []
         elif isinstance(part, TheoremPart):
             evidence["slopes"][part.name] = _slopes(folder, part.worlds, run)
@@ -286,8 +300,7 @@ def suite_cells(
 def _run_cells(
     chosen: Sequence[Cell],
     place: Path,
-    workers: int | None,
-    threads: int,
+    where: Where,
     policy: Policy,
     track: str,
     progress: Console | bool,
@@ -303,9 +316,11 @@ def _run_cells(
 
     _check_choice("policy", policy, get_args(Policy))
     chosen = preflight(chosen, place, _say(progress))
-    executor = _executor(_workers(workers, chosen), threads, len(chosen))
     try:
-        with _observer(chosen, progress, executor.slots) as observe:
+        with (
+            closing(_executor(where, chosen, place, len(chosen))) as executor,
+            _observer(chosen, progress, executor.slots) as observe,
+        ):
             records = run_grid(chosen, place, observe, executor, policy=policy, report_to=track, first=first)
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
@@ -330,6 +345,8 @@ def fidelity(
     out: str | Path = "runs",
     workers: int | None = None,
     threads: int = 1,
+    executor: str = "local",
+    address: str = "",
     fresh: bool = False,
     progress: Console | bool = True,
 ) -> Signals:
@@ -348,7 +365,6 @@ def fidelity(
     from harness.signals.records import Spec, load
     from harness.signals.run import fidelity_cells, run_all
     from harness.store.atomic import check_writable, parquet_bytes, write_atomic
-    from harness.workers.local import default_workers, local
     from reports import signals as judging
 
     place, say, spec = Path(out), _say(progress), Spec(pool=pool, subsets=subsets, references=references)
@@ -363,10 +379,10 @@ def fidelity(
     for cell in {cell.base.task: cell for cell in chosen}.values():
         if cell.shortened:
             say(cell.shortened)
-    here = _workers(workers, asked)
-    count = default_workers(len(chosen)) if here is None else here
+    where = Where(executor, address, workers, threads)
     try:
-        run_all(chosen, place, say, local(count, threads), fresh=fresh)
+        with closing(_executor(where, asked, place, len(chosen), ranks=False)) as opened:
+            run_all(chosen, place, say, opened, fresh=fresh)
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     folder = place / chosen[0].base.profile
@@ -461,6 +477,8 @@ def evaluate(
     tuned: str | Path = "",
     workers: int | None = None,
     threads: int = 1,
+    executor: str = "local",
+    address: str = "",
     progress: Console | bool = True,
 ) -> Evaluations:
     """What the data of finished cells are worth, as `python -m harness evaluate` says: fresh targets are trained on
@@ -480,7 +498,6 @@ def evaluate(
     from harness.machine.libraries import quiet
     from harness.machine.stopping import Interrupted
     from harness.store.atomic import check_writable, parquet_bytes, write_atomic
-    from harness.workers.local import default_workers, local
     from reports import evaluations as worth
 
     place = Path(out)
@@ -488,10 +505,10 @@ def evaluate(
     check_writable(place)
     quiet()
     asked = [cell for plan in found for by_seed in plan.rewards.values() for cell in by_seed.values()]
-    here = _workers(workers, asked)
-    count = default_workers(2 * len(found[0].rewards)) if here is None else here
+    where = Where(executor, address, workers, threads)
     try:
-        trials = run_all(found, _say(progress), local(count, threads))
+        with closing(_executor(where, asked, place, 2 * len(found[0].rewards), ranks=False)) as opened:
+            trials = run_all(found, _say(progress), opened)
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     folder = place / found[0].base.profile
@@ -1031,27 +1048,46 @@ def _check_tracker(track: str) -> None:
         raise HarnessError(f"--track {track} needs the package {track}; install it with `pip install {track}`.")
 
 
-def _workers(asked: int | None, chosen: Sequence[Cell]) -> int | None:
-    """What was asked for; by default 0 where a task or reward is this session's own."""
-    if asked is not None:
-        return asked
+class Where(NamedTuple):
+    """Where work runs, as `run` is asked."""
+
+    executor: str
+    address: str
+    workers: int | None
+    threads: int
+
+
+EXECUTORS = ("local", "ray")
+
+
+def _executor(where: Where, chosen: Sequence[Cell], place: Path, jobs: int, ranks: bool = True) -> Executor:
+    """On all ranks of the launcher that started this process (`ranks`), on a cluster, else on this machine. Raises
+    HarnessError for what does not go together or cannot be reached."""
+    from harness.workers.local import default_workers, local
+
+    _check_choice("executor", where.executor, EXECUTORS)
+    if where.address and where.executor != "ray":
+        raise HarnessError("--address goes with --executor ray; add it, or leave --address out.")
     everywhere = all(
         TASKS.everywhere(cell.task) and (not cell.reward or REWARDS.everywhere(cell.reward)) for cell in chosen
     )
-    return None if everywhere else 0
+    if where.executor == "ray":
+        from harness.workers.ray import Cluster
 
-
-def _executor(workers: int | None, threads: int, jobs: int) -> Executor:
-    """Where cells run: on all ranks of the launcher that started this process, else on this machine."""
-    from harness.workers.local import default_workers, local
-
-    if processes.launched_count() > 1:
+        if processes.launched_count() > 1:
+            raise HarnessError("Under a launcher all ranks work on one cell; leave --executor ray out.")
+        if not everywhere:
+            raise HarnessError("Other machines lack a task or reward of this session alone; register it in a package.")
+        return Cluster(where.address, place, where.threads, most=where.workers or None)
+    if ranks and processes.launched_count() > 1:
         from harness.machine.libraries import quiet
         from harness.workers.launcher import Ranks
 
         quiet()
         return Ranks()
-    return local(default_workers(jobs) if workers is None else workers, threads)
+    if where.workers is None and everywhere:
+        return local(default_workers(jobs), where.threads)
+    return local(where.workers or 0, where.threads)
 
 
 def _observer(

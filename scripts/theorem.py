@@ -50,7 +50,7 @@ def markdown(frame: pandas.DataFrame) -> str:
                 f"{r.bias_low:.1g}..{r.bias_high:.1g}",
                 f"{r.cosine:.4f}",
                 f"{r.deviation:.2g}",
-                f"{r.naive_deviation:.3g}",
+                f"{r.plain_deviation:.3g}",
                 f"{r.trainings:.3g}",
             ]
             for r in part.itertuples()
@@ -87,7 +87,7 @@ def draw(frame: pandas.DataFrame, *paths: Path) -> None:
                 if slot == (1 if sweep == "eps_root" else 0):
                     axis.loglog(
                         rows[x],
-                        rows["naive_deviation"],
+                        rows["plain_deviation"],
                         ls=":",
                         color=style.LIGHT_SERIES[7],
                         marker="x",

@@ -16,7 +16,7 @@ import typer
 from rich.markup import escape
 
 from harness import api
-from harness.cli import assets, evaluate, generate, kit, listing, studies, suites, tuning
+from harness.cli import assets, evaluate, generate, kit, listing, studies, suites, tuning, where
 from harness.contracts import HarnessError
 from harness.machine import processes
 from harness.machine.processes import MOST_THREADS
@@ -63,6 +63,8 @@ def run(
         int | None, typer.Option(min=0, max=MOST_THREADS, help="Cells at a time; 0: in this process.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
+    executor: where.Executor = "local",
+    address: where.Address = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
@@ -134,6 +136,8 @@ def run(
         out=out,
         workers=workers,
         threads=threads,
+        executor=executor,
+        address=address,
         policy=policy,
         track=track,
         quick=quick,
@@ -225,6 +229,8 @@ def fidelity(
         int | None, typer.Option(min=0, max=MOST_THREADS, help="Tasks at a time; 0: in this process.")
     ] = None,
     threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
+    executor: where.Executor = "local",
+    address: where.Address = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure what is stored again.")] = False,
 ) -> None:
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
@@ -241,6 +247,8 @@ def fidelity(
         out=out,
         workers=workers,
         threads=threads,
+        executor=executor,
+        address=address,
         fresh=fresh,
         progress=console,
     )

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from harness import api
+from harness.cli import where
 from harness.machine.processes import MOST_THREADS
 from harness.settings.profiles import parse_assignment
 
@@ -47,6 +48,8 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             int | None, typer.Option(min=0, max=MOST_THREADS, help="Rows at a time; 0: in this process.")
         ] = None,
         threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
+        executor: where.Executor = "local",
+        address: where.Address = "",
     ) -> None:
         """What are the generated data worth? Train fresh targets on them as a user would, and test those.
 
@@ -74,6 +77,8 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             tuned=tuned or "",
             workers=workers,
             threads=threads,
+            executor=executor,
+            address=address,
             progress=console,
         )
         console.print(found)

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from harness import api
+from harness.cli import where
 from harness.contracts import HarnessError
 from harness.machine.processes import MOST_THREADS
 from harness.settings.profiles import parse_assignment
@@ -39,6 +40,8 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             int | None, typer.Option(min=0, max=MOST_THREADS, help="Cells at a time; 0: in this process.")
         ] = None,
         threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
+        executor: where.Executor = "local",
+        address: where.Address = "",
         stored: Annotated[bool, typer.Option("--stored", help="Run nothing; decide from what is there.")] = False,
         retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Go on with failed cells too.")] = False,
         dry_run: Annotated[
@@ -83,6 +86,8 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             out=out,
             workers=workers,
             threads=threads,
+            executor=executor,
+            address=address,
             policy="retry-failed" if retry_failed else "continue",
             run=not stored,
             tuned=tuned or "",

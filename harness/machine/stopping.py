@@ -30,7 +30,7 @@ def who_stopped(error: BaseException) -> str:
 
 
 _stop_signal: int | None = None
-"""The first signal that arrived. Written by `request_stop` alone."""
+"""The first signal that arrived. Written by `request_stop` and `stoppable` alone."""
 
 
 def request_stop(number: int, frame: Any) -> None:
@@ -44,6 +44,20 @@ def request_stop(number: int, frame: Any) -> None:
         _stop_signal = number
         if launched_count() == 1:
             raise Interrupted(number)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGINT and SIGTERM stop what runs in the block, and it alone: for a process that is given other work after it. In
+    the main thread alone."""
+    global _stop_signal
+    before = {number: signal.signal(number, request_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _stop_signal = None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
@@ -91,11 +91,18 @@ def known_part(settings: Mapping[str, Any], gone: dict[str, Any], prefix: str = 
 def dotted(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings as dotted keys with plain values: what was not stored at its default, what the schema no longer
     knows as it was stored."""
+    return dict(_dotted(json.dumps(stored)))
+
+
+@lru_cache(maxsize=1024)
+def _dotted(stored: str) -> dict[str, Any]:
+    """The same of JSON: the cells of a grid that differ in the seed alone have the same."""
+    settings: dict[str, Any] = json.loads(stored)
     gone: dict[str, Any] = {}
     try:
-        known = Settings.model_validate(known_part(stored, gone)).model_dump(mode="json")
+        known = Settings.model_validate(known_part(settings, gone)).model_dump(mode="json")
     except ValueError:
-        known, gone = dict(stored), {}
+        known, gone = settings, {}
     return _flat(known) | gone
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from random import Random
@@ -392,3 +392,11 @@ class FidelityJob:
 
     def lost(self, reason: str) -> list[SignalRecord]:
         return _Run(self.cell, self.out, lambda text: None, self.fresh).lost(reason)
+
+    def stores(self) -> tuple[Path, Path]:
+        """The results folder, and the comparison's own in it."""
+        return self.out, self.cell.folder(self.out)
+
+    def at(self, out: Path) -> FidelityJob:
+        """The same comparison of another results folder."""
+        return replace(self, out=out)

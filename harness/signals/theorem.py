@@ -192,7 +192,7 @@ def table(worlds: int) -> pandas.DataFrame:
     for sweep, settings in sweeps().items():
         for setting in settings:
             found = [measure(make_world(seed, setting.texts), setting) for seed in range(worlds)]
-            dpg, naive = ([pair[side] for pair in found] for side in (0, 1))
+            dpg, plain = ([pair[side] for pair in found] for side in (0, 1))
             middle = lambda values: float(np.median(list(values)))
             biases = [each.bias for each in dpg]
             size = middle(typical_gradient(make_world(seed, setting.texts), setting) for seed in range(worlds))
@@ -211,7 +211,7 @@ def table(worlds: int) -> pandas.DataFrame:
                     "cosine": middle(each.cosine for each in dpg),
                     "deviation": middle(each.deviation for each in dpg),
                     "error": middle(each.error for each in dpg),
-                    "naive_deviation": middle(each.deviation for each in naive),
+                    "plain_deviation": middle(each.deviation for each in plain),
                     "trainings": middle((b.deviation / a.error) ** 2 for a, b in found),
                 }
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 DEEPEST = 100
 """Lists in lists, and mappings in mappings: no record has more, and libraries give up at some hundreds."""
+FEW = 1000
+"""Rows of a table up to which a set tells its values apart sooner than pandas does."""
 
 
 class DamagedError(HarnessError):
@@ -98,11 +100,20 @@ def check_sample(value: Any) -> dict[str, Any]:
 def check_long(frame: pandas.DataFrame, columns: list[str]) -> pandas.DataFrame:
     """The `columns` of a long table. Raises KeyError, TypeError or ValueError where it is none."""
     numbers = {"seed": "int64", "step": "int64", "value": "float64"}
-    frame = frame[columns].astype(numbers)
+    frame = frame if list(frame.columns) == columns else frame[columns]
+    if any(frame[name].dtype != kind for name, kind in numbers.items()):  # a grid has thousands: no copy for nothing
+        frame = frame.astype(numbers)
     for name in columns:
-        if name not in numbers and not all(map(is_text, frame[name].dropna().unique())):
+        if name not in numbers and not all(map(is_text, _different(frame[name]))):
             raise ValueError(f"the column {name} holds no texts")
     return frame
+
+
+def _different(column: pandas.Series) -> Iterable[Any]:
+    """The values of a column, each once, without missing ones."""
+    if len(column) > FEW:
+        return column.dropna().unique()
+    return {value for value in column.tolist() if value is not None and value == value}
 
 
 def check_png(content: bytes) -> None:

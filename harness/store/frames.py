@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import pandas
 
 
+BATCH = 256
+"""Cells whose curves are put together at a time."""
 UNKNOWN = "(unknown)"
 """Profile, task and reward of a damaged cell that lies in no folder named after them."""
 
@@ -67,13 +69,18 @@ def load(place: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
 
     found = [(cell, *whole) for cell in find_cells(place) if (whole := examined(cell))]  # None: just started again
     settings = _varying_settings([record for _, record, _ in found])
-    wide, long = [], []
-    for number, (cell, record, curves) in enumerate(found):
-        wide.append(wide_row(record, cell.folder))
+    table = _of_one_kind(pandas.DataFrame([wide_row(record, cell.folder) for cell, record, _ in found]))
+    long: list[pandas.DataFrame] = []
+    batch: list[pandas.DataFrame] = []
+    for number in range(len(found)):
+        # Of thousands of cells, what many small tables take beside their numbers counts: they are let go on the way.
+        curves, found[number] = found[number][2], None
         if len(curves):
-            long.append(curves.assign(**{key: values[number] for key, values in settings.items()}))
-    table = _of_one_kind(pandas.DataFrame(wide)).assign(**settings)
-    return table, pandas.concat(long, ignore_index=True) if long else long_frame([])
+            batch.append(curves.assign(**{key: values[number] for key, values in settings.items()}))
+        if batch and (len(batch) == BATCH or number + 1 == len(found)):
+            long.append(pandas.concat(batch, ignore_index=True))
+            batch = []
+    return table.assign(**settings), pandas.concat(long, ignore_index=True) if long else long_frame([])
 
 
 def _varying_settings(records: Sequence[CellRecord]) -> dict[str, list[Any]]:

@@ -10,8 +10,8 @@ the same for all of them and stands here. What is left for an executor to know i
     stop     end what runs, early
 
 harness/workers/local.py runs jobs in this process or in processes on this machine, harness/workers/launcher.py on all
-ranks of a launcher. For another place (a cluster) a class with these four methods is enough; its workers call
-`prepare` once and `work` for each job.
+ranks of a launcher, harness/workers/ray.py on the nodes of a Ray cluster. For another place a class with these four
+methods is enough; its workers call `prepare` once and `work` for each job.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ Event = dict[str, Any]
 
     start       a worker begins it
     elsewhere   another process is at it; it comes last, and is then waited for
+    again       `reason`: its worker is gone; another one goes on with it
     end         `record`: its record; `kept`: True where nothing had to run
     ...         whatever the job itself tells while it runs ("plan", "step" and "validation" of a cell, "note" of a
                 comparison)
@@ -116,6 +117,10 @@ class Executor(ABC):
     def stop(self) -> None:
         """Ends every running job as interrupted and returns when it is stored. Called where the run ends early. By
         default nothing runs on: the job was in this process."""
+        return
+
+    def close(self) -> None:
+        """Ends what outlives a run. By default nothing does."""
         return
 
     def run(self, jobs: Sequence[Job], observe: Observer) -> list[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.cell import run_cell
 from harness.machine.devices import usual_device
 from harness.planning.cells import Cell
-from harness.planning.cost import estimate
+from harness.planning.cost import CellEstimate, estimate
 from harness.planning.policy import Policy, kept
 from harness.store import locks
 from harness.store.checkpoint import Checkpoints
@@ -49,10 +49,16 @@ def run_grid(
 
 def usual_hours(cell: Cell) -> float:
     """What the cell would take on some machine: enough to say which of two takes longer. 0 where that is not known."""
+    found = _usual(cell)
+    return found.hours if found else 0.0
+
+
+def _usual(cell: Cell) -> CellEstimate | None:
+    """The plan on some machine; None where that is not known."""
     try:
-        return estimate(cell.settings, cell.task, cell.reward, usual_device()).hours
+        return estimate(cell.settings, cell.task, cell.reward, usual_device())
     except Exception:  # a shape that is not known offline, or a fault in a task's own code: the order is all it costs
-        return 0.0
+        return None
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,30 @@ class CellJob:
         record.provenance = record.provenance or provenance()
         store.write(record)
         return record
+
+    def stopped(self) -> None:
+        """Stores that it was interrupted where its worker was gone before it could. Nothing where it never began, has
+        ended, or another process has it."""
+        store = CellStore.of(self.runs, self.cell.record())
+        if (record := store.read()) is None or record.status != "running":
+            return
+        with locks.owned(store.folder, wait=False) as ours:
+            if ours and (record := store.read()) is not None and record.status == "running":
+                record.status, record.reason = "interrupted", f"stopped by the user after step {record.steps_done}"
+                store.write(record)
+
+    def memory(self) -> int:
+        """Bytes at its peak, by the plan; 0 where that is not known."""
+        found = _usual(self.cell)
+        return found.memory if found else 0
+
+    def stores(self) -> tuple[Path, Path]:
+        """The results folder, and the cell's own in it."""
+        return self.runs, CellStore.of(self.runs, self.cell.record()).folder
+
+    def at(self, runs: Path) -> CellJob:
+        """The same cell of another results folder."""
+        return replace(self, runs=runs)
 
     def together(self, scratch: Path | None) -> CellJob:
         """The job as one of several processes does it that work on the cell together. All but the first, which gets

@@ -121,6 +121,8 @@ class Progress:
                 self._line(cell, "starts")
         elif kind == "end":
             self._end(cell, event)
+        elif kind == "again":
+            self._line(cell, f"{event['reason']}; another one goes on from the last checkpoint")
         elif kind == "elsewhere":
             if self.bars and cell.name in self.tasks:
                 self.bars.remove_task(self.tasks.pop(cell.name))

@@ -1,0 +1,310 @@
+"""Ray as an executor: its contract on a real Ray of this machine, and what needs none: folders, nodes, addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import harness
+from harness.contracts import HarnessError
+from harness.machine.stopping import Interrupted, stop_signal, stoppable
+from harness.registry import REWARDS
+from harness.store import locks
+from harness.store.record import CellStore
+from harness.workers import ray as place
+from harness.workers.grid import CellJob, run_grid
+from harness.workers.local import InProcess
+from tests.harness.workers import test_executor as contract
+from tests.helpers.cells import ignore
+
+# ------------------------------------------------------------------------------------------------------ on a real Ray
+
+
+@pytest.fixture(scope="module")
+def two_cpus():
+    """A Ray of two CPUs on this machine. It listens on 127.0.0.1 alone, as the command's own does."""
+    if find_spec("ray") is None:
+        pytest.skip("needs the extra ray")
+    # Before Ray is imported, which reads them.
+    os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
+    ray.cloudpickle.register_pickle_by_value(contract)  # its imports take seconds, and its jobs need none of them
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(contract)
+    ray.shutdown()
+
+
+def test_what_the_queue_promises_holds_on_ray(two_cpus, tmp_path, monkeypatch):
+    """The contract's own tests, one after the other on one Ray; then what is different there: a lost worker's job
+    starts again, and a job that loses one worker after the other has failed."""
+    made = place.Cluster(place=tmp_path, prepare=contract.nothing)
+    assert not made.stream and made.slots == 2
+    monkeypatch.setitem(contract.EXECUTORS, "ray", lambda: made)
+    for number, test in enumerate(
+        (
+            contract.test_records_come_in_order_and_what_another_process_has_comes_last,
+            lambda name, folder: contract.test_an_error_of_all_jobs_ends_the_run(name, "refused", HarnessError, folder),
+        )
+    ):
+        (tmp_path / str(number)).mkdir()
+        test("ray", tmp_path / str(number))
+    told = []
+    (tmp_path / "lost").mkdir()
+    records = made.run(
+        contract.jobs(tmp_path / "lost", "crashed", "done"), lambda job, event: told.append((job.name, event))
+    )
+    assert records[1] == "done 1" and records[0].startswith("lost: its worker on node ")
+    assert contract.ran(tmp_path / "lost").count("0") == place.LOSSES
+    assert [event["event"] for name, event in told if name == "0"].count("again") == place.LOSSES - 1
+
+
+def test_a_signal_stops_what_runs_on_ray(two_cpus, tmp_path):
+    made = place.Cluster(place=tmp_path, prepare=contract.nothing)
+    steps = []
+
+    def observe(job, event):
+        if event["event"] == "step":
+            steps.append(event["pid"])
+            if len(steps) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        made.run(contract.jobs(tmp_path, "long", "long", "done"), observe)
+    assert sorted(path.name for path in tmp_path.glob("stopped-*")) == ["stopped-0", "stopped-1"]
+    assert contract.ran(tmp_path) == []
+    assert made.run(contract.jobs(tmp_path, "done"), ignore) == ["done 0"]  # the same processes may go on
+
+
+def test_cells_that_nodes_store_themselves_give_the_same_table(two_cpus, quick, make_cell, tmp_path):
+    """No shared folder: a cell whose worker dies goes on from the checkpoint that was sent back."""
+    cells = [make_cell("norm", "naive", quick(grpo__steps=3, grpo__checkpoint_every=1))]
+    run_grid(cells, tmp_path / "here", ignore, InProcess())
+    made = place.Cluster(place=tmp_path / "there", shared=False)
+    told = []
+
+    def observe(cell, event):
+        if event.get("step") == 2 and "again" not in told:
+            kill_workers()
+        told.append(event["event"])
+
+    (record,) = run_grid(cells, tmp_path / "there", observe, made)
+    assert record.status == "done" and told.count("again") == 1
+    assert [entry["step"] for entry in record.provenance["resumed"]] in ([1], [2])
+    assert contract.numbers(tmp_path / "here") == contract.numbers(tmp_path / "there")
+    files = {path.name for path in (tmp_path / "there").rglob("*") if path.name.startswith(".")}
+    assert files == {place.PLACE}
+
+
+def kill_workers() -> None:
+    """SIGKILL to every process of this Ray that is at a cell: Ray names them after the function, and they are children
+    of a child of this process."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            raylet = parent(path)
+            if b"ray::_work" in (path / "cmdline").read_bytes() and parent(raylet).name == str(os.getpid()):
+                os.kill(int(path.name), signal.SIGKILL)
+        except (OSError, IndexError):
+            continue  # it has ended
+
+
+def parent(process: Path) -> Path:
+    return Path("/proc", (process / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+# ------------------------------------------------------------------------------------------------------------- without
+
+
+def test_what_a_node_lacks_is_said():
+    here = {"torch": "2.13.0", "trl": "1.16.0", "harness": "abc"}
+    assert place.unlike(here, here) == ""
+    assert "does not have this harness" in place.unlike(here, {"torch": "2.13.0"})
+    assert "another version of this harness" in place.unlike(here, here | {"harness": "abd"})
+    assert place.unlike(here, here | {"torch": "2.12.0"}).startswith("has torch 2.12.0, and this machine 2.13.0")
+    assert place.unlike(here, {"torch": "2.13.0", "harness": "abc"}).startswith("has trl not at all")
+    found = place.versions()
+    assert found["torch"] and len(found["harness"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"executor": "rya"}, "--executor takes local or ray, not 'rya'"),
+        ({"address": "10.0.0.1:6379"}, "--address goes with --executor ray"),
+        ({"executor": "ray"}, "needs the package ray; install it with `pip install 'dpg-harness.ray.'`"),
+    ],
+)
+def test_what_does_not_go_together_is_one_sentence(options, said, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(place, "find_spec", lambda name: None)
+    with pytest.raises(HarnessError, match=said):
+        harness.run("norm", "naive", set=quick(), out=tmp_path, progress=False, **options)
+    assert not list(tmp_path.rglob("cell.json"))
+
+
+def test_a_task_of_this_session_alone_does_not_go_to_other_machines(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(type(REWARDS), "everywhere", lambda registry, name: name != "naive")
+    with pytest.raises(HarnessError, match="register it in a package"):
+        harness.run("norm", "naive", set=quick(), out=tmp_path, progress=False, executor="ray")
+
+
+def test_a_bad_address_is_one_sentence():
+    for address in ("nowhere", "host:port", "ray://host:10001", ":"):
+        with pytest.raises(HarnessError, match="--address takes HOST:PORT"):
+            place._check_address(address)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(HarnessError, match=f"No Ray cluster answers at {address}"):
+            place._check_address(address)
+    place._check_address("auto")
+
+
+def test_a_job_that_no_node_could_take_is_refused(monkeypatch):
+    node = {"NodeManagerHostname": "one", "NodeManagerAddress": "10.0.0.1", "NodeID": "abcdef12"}
+    node["Resources"] = {"CPU": 4.0, "memory": 8.0 * 2**30}
+    monkeypatch.setattr(place, "_nodes", lambda: [node])
+    place._check_room("a cell", {"num_cpus": 4, "num_gpus": 0, "memory": 2**30})
+    for needs in ({"num_cpus": 5}, {"num_gpus": 1}, {"memory": 2**34}):
+        with pytest.raises(HarnessError, match=r"No node .* one \(10.0.0.1, abcdef\) has 4, 0 and 8.0 GiB"):
+            place._check_room("a cell", {"num_cpus": 1, "num_gpus": 0, "memory": 1} | needs)
+
+
+class Here:
+    """A post in this process, as an actor's handle shows it: every call is answered at once."""
+
+    def __init__(self):
+        self.post = place.Post()
+
+    def __getattr__(self, name):
+        def remote(*arguments):
+            try:
+                return asyncio.run(getattr(self.post, name)(*arguments))
+            except place.StaleError as error:
+                return error
+
+        return SimpleNamespace(remote=remote)
+
+
+@pytest.fixture
+def post(monkeypatch):
+    def asked(answer):
+        if isinstance(answer, place.StaleError):
+            raise place.ParentGone from answer
+        return answer
+
+    monkeypatch.setattr(place, "_asked", asked)
+    return Here()
+
+
+def order(number: int, attempt: int):
+    return SimpleNamespace(number=number, attempt=attempt)
+
+
+def test_what_a_node_stores_comes_back_and_goes_to_the_next(post, tmp_path, monkeypatch):
+    """Whole files alone, in pieces; what the node removes is removed; a lost worker is not heard any more."""
+    monkeypatch.setattr(place, "PIECE", 4)
+    home, first, second = tmp_path / "home", tmp_path / "first", tmp_path / "second"
+    assert post.begin.remote(7, 0, str(home))
+    with locks.owned(home, wait=False) as ours:
+        assert not ours
+    (first / "checkpoints").mkdir(parents=True)
+    for name, content in (("cell.json", b"{}"), ("checkpoints/a", b"0123456789"), ("empty", b""), (".lock", b"x")):
+        (first / name).write_bytes(content)
+    mirror = place.Mirror(first, order(7, 0), post)
+    mirror.send()
+    kept = {name: path.read_bytes() for name, path in place.stored(home).items()}
+    assert kept == {"cell.json": b"{}", "checkpoints/a": b"0123456789", "empty": b""}
+    (first / "checkpoints" / "a").rename(first / "checkpoints" / "b")
+    mirror.send()
+    assert set(place.stored(home)) == {"cell.json", "checkpoints/b", "empty"}
+
+    assert post.begin.remote(7, 1, str(home))
+    (first / "cell.json").write_bytes(b"late")
+    with pytest.raises(place.ParentGone):
+        mirror.send()
+    other = place.Mirror(second, order(7, 1), post)
+    other.fetch()
+    assert {name: path.read_bytes() for name, path in place.stored(second).items()} == {
+        "cell.json": b"{}",
+        "checkpoints/b": b"0123456789",
+        "empty": b"",
+    }
+    other.send()  # nothing has changed, so nothing travels
+    post.end.remote()
+    with locks.owned(home, wait=False) as ours:
+        assert ours
+    assert not list(home.rglob(".*"))
+
+
+def test_the_record_is_sent_after_all_that_it_speaks_of(post, tmp_path):
+    home, folder = tmp_path / "home", tmp_path / "node"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("cell.json", "checkpoints/step", "curves.parquet", "generator"):
+        (folder / name).write_text(name)
+    post.begin.remote(1, 0, str(home))
+    sent, write = [], post.post.write
+
+    async def noting(number, attempt, name, *rest):
+        sent.append(name)
+        await write(number, attempt, name, *rest)
+
+    post.post.write = noting
+    place.Mirror(folder, order(1, 0), post).send()
+    assert sent == ["curves.parquet", "generator", "checkpoints/step", "cell.json"]
+    post.end.remote()
+
+
+def test_only_folders_of_dead_workers_are_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(place.tempfile, "gettempdir", lambda: str(tmp_path))
+    for name in ("dead", "alive"):
+        (tmp_path / f"{place.SCRATCH}{name}" / "runs").mkdir(parents=True)
+    with locks.owned(tmp_path / f"{place.SCRATCH}alive", wait=False):
+        place._sweep_scratch()
+        assert [path.name for path in tmp_path.iterdir()] == [f"{place.SCRATCH}alive"]
+
+
+@pytest.mark.parametrize("name", ["../cell.json", "/etc/passwd", "a/../../b", ".lock", ""])
+def test_a_node_writes_in_the_jobs_folder_alone(name, tmp_path):
+    with pytest.raises(ValueError, match="no file of a cell"):
+        place.inside(tmp_path, name)
+
+
+def test_a_cell_moves_to_another_results_folder(make_cell, quick, tmp_path):
+    job = CellJob(make_cell("norm", "naive", quick()), tmp_path / "here")
+    root, folder = job.stores()
+    assert isinstance(job, place.Movable) and root == tmp_path / "here"
+    moved = job.at(tmp_path / "there")
+    assert moved.stores()[1] == CellStore.of(tmp_path / "there", job.cell.record()).folder
+    assert folder.relative_to(root) == moved.stores()[1].relative_to(tmp_path / "there")
+    assert job.memory() > 0
+
+
+def test_a_cell_whose_worker_was_gone_is_interrupted_all_the_same(make_cell, quick, tmp_path):
+    job = CellJob(make_cell("norm", "naive", quick()), tmp_path)
+    record = job.cell.record()
+    store = CellStore.of(tmp_path, record)
+    job.stopped()
+    assert not store.folder.exists()  # it never began
+    record.steps_done = 1
+    store.write(record)
+    with locks.owned(store.folder, wait=False):
+        job.stopped()
+    assert store.read().status == "running"  # another process has it
+    job.stopped()
+    assert (store.read().status, store.read().reason) == ("interrupted", "stopped by the user after step 1")
+
+
+def test_a_stop_concerns_the_block_alone():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted), stoppable():
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    assert stop_signal() is None and signal.getsignal(signal.SIGINT) is before
