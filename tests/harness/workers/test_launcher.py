@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +12,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch.distributed
 
+from harness.machine import processes
 from harness.store.frames import find_cells
 from harness.store.record import CellRecord
 from tests.helpers.command import ROOT, run_harness, start
@@ -78,11 +80,11 @@ def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
 CUT = SMALL | {"grpo.steps": 4, "grpo.checkpoint_every": 1, "validation.every": 2, "keep.rollouts": "all"}
 
 
-def launch(out: Path, processes: int) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--rdzv-backend=c10d", "--standalone"]
+def launch(out: Path, ranks: int) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d", "--standalone"]
     given = [f"--set={key}={value}" for key, value in CUT.items()]
     grid = ["run", "--task", "norm", "--reward", "adam_metagrad", "--out", str(out), "--workers", "0"]
-    return start([*(launcher if processes > 1 else []), "-m", "harness", *grid, *given], ROOT)
+    return start([*(launcher if ranks > 1 else []), "-m", "harness", *grid, *given], ROOT)
 
 
 def outcome(out: Path) -> tuple[CellRecord, dict[str, Any]]:
@@ -102,46 +104,53 @@ def undisturbed(tmp_path_factory) -> dict[str, Any]:
     return outcome(folder)[1]
 
 
-def cut_short(out: Path, number: int) -> str:
-    """A launch of two that gets the signal after its first checkpoint; what it said. SIGKILL hits one rank, SIGTERM the
-    launcher, which passes it on."""
+def cut_short(out: Path) -> str:
+    """A launch of two whose launcher gets SIGTERM after the first checkpoint, and passes it on; what it said."""
     process = launch(out, 2)
     while not list(out.rglob("step-*.safetensors")):
         assert process.poll() is None, process.communicate()[1][-3000:]
         time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(process.pid if number == signal.SIGTERM else int(children[-1]), number)
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=600)
     assert process.returncode != 0
     return errors
 
 
-def test_a_cut_cell_of_two_processes_resumes_to_the_same_bits(undisturbed, tmp_path):
-    """`scripts/kill_ranks.py` does it with SIGKILL, over and over."""
-    errors = cut_short(tmp_path, signal.SIGTERM)
-    record, _ = outcome(tmp_path)
-    assert record.status == "interrupted" and 1 <= record.steps_done < 4, errors[-2000:]
-    newest = max(path.name for path in tmp_path.rglob("step-*.safetensors"))
-    assert newest.startswith(f"step-{record.steps_done:08d}"), "it saves before it ends"
-    process = launch(tmp_path, 2)
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors[-3000:]
-    record, found = outcome(tmp_path)
-    assert record.provenance["resumed"][0]["step"] >= 1 and not record.provenance["resumed"][0]["differs"]
-    assert found == undisturbed
-    assert not list(tmp_path.rglob("*.tmp")) and not list(tmp_path.rglob("checkpoints"))
-
-
-def test_another_number_of_processes_goes_on_from_there(undisturbed, tmp_path):
-    cut_short(tmp_path, signal.SIGKILL)
-    record, _ = outcome(tmp_path)
-    assert record.status == "interrupted" and "another of the launcher's processes was lost" in record.reason
-    process = launch(tmp_path, 1)
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors[-3000:]
-    record, found = outcome(tmp_path)
+def test_a_cut_cell_resumes_with_as_many_processes_to_the_same_bits_and_with_others_too(undisturbed, tmp_path):
+    """`scripts/kill_ranks.py` does it with SIGKILL as well, over and over."""
+    two, one = tmp_path / "two", tmp_path / "one"
+    errors = cut_short(two)
+    cut, _ = outcome(two)
+    assert cut.status == "interrupted" and 1 <= cut.steps_done < 4, errors[-2000:]
+    newest = max(path.name for path in two.rglob("step-*.safetensors"))
+    assert newest.startswith(f"step-{cut.steps_done:08d}"), "it saves before it ends"
+    shutil.copytree(two, one)
+    for out, ranks in ((two, 2), (one, 1)):
+        process = launch(out, ranks)
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors[-3000:]
+    record, found = outcome(two)
+    assert [entry["step"] for entry in record.provenance["resumed"]] == [cut.steps_done]
+    assert not record.provenance["resumed"][0]["differs"] and found == undisturbed
+    assert not list(two.rglob("*.tmp")) and not list(two.rglob("checkpoints"))
+    record, found = outcome(one)
     assert record.provenance["resumed"][0]["differs"] == ["processes"]
     whole, mine = (pd.read_csv(io.StringIO(each["curves"])) for each in (undisturbed, found))
-    first = mine["step"] <= record.provenance["resumed"][0]["step"]
+    first = mine["step"] <= cut.steps_done
     pd.testing.assert_frame_equal(whole[first], mine[first])
     assert len(whole) == len(mine)
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        (RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:52456. This is typically caused by"), True),
+        (torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"), True),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
+        (ConnectionResetError("Connection reset by peer"), False),  # of a reward's own host, say
+    ],
+)
+def test_a_lost_peer_is_told_from_a_fault(error, lost, monkeypatch):
+    assert not processes.is_lost_peer(error), "alone there is no peer"
+    monkeypatch.setattr(processes, "world_size", lambda: 2)
+    assert processes.is_lost_peer(error) == lost
