@@ -139,7 +139,7 @@ def test_a_reward_of_this_session_runs_in_this_process(quick, monkeypatch):
 
     def local(workers, threads):
         asked.append(workers)
-        return SimpleNamespace(slots=1)
+        return SimpleNamespace(slots=1, close=lambda: None)
 
     monkeypatch.setattr("harness.workers.local.local", local)
     monkeypatch.setattr("harness.planning.preflight.preflight", lambda cells, *given: cells)
