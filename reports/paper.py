@@ -77,10 +77,9 @@ def shown(
     whole report; cells of the suite are told by what claims.json says of its parts. Raises DamagedError."""
     mine = wide[(wide["profile"] == found.profile) & (wide["status"] == "done")]
     mine = mine[mine["identity"].isin({identity for part in found.parts.values() for identity in part})]
-    by_place = {place: [each for each in found.claims if each.place == place] for place in _places(found)}
     made = []
     for section in found.sections:
-        own = by_place.get(section.place, [])
+        own = [each for each in found.claims if each.place == section.place]
         made.append(
             Shown(
                 section.place,
@@ -98,10 +97,6 @@ def shown(
             )
         )
     return made
-
-
-def _places(found: StoredClaims) -> list[str]:
-    return list(dict.fromkeys(each.place for each in found.claims))
 
 
 # ---------------------------------------------------------------------------------------------------------------- parts
@@ -137,8 +132,9 @@ def _grid(asked: Grid, found: StoredClaims, wide: pandas.DataFrame, drawn: gathe
 
 
 def _slopes(runs: Path) -> Table:
+    """They are the same for all profiles: those of one are shown."""
     by_line: dict[tuple[str, str, float | None], list[float]] = {}
-    for path in sorted(runs.rglob(theorem.FILE)):
+    for path in sorted(runs.rglob(theorem.FILE))[:1]:
         for each in theorem.kept_slopes(path.parent):
             by_line.setdefault((each.sweep, each.optimizer, each.eps_root), []).append(each.value)
     rows = []

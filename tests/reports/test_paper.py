@@ -105,6 +105,15 @@ def test_slopes_of_the_theorem(shown):
     assert table.rows[0][:3] == ["batch", "sgd", "-1.01"] and table.rows[0][-1] == "3"
 
 
+def test_worlds_are_not_counted_once_a_profile(decided):
+    path = next(decided.rglob(theorem.FILE))
+    (decided / "other").mkdir()
+    (decided / "other" / theorem.FILE).write_bytes(path.read_bytes())
+    page = api.report(decided, decided / "site")
+    table = (page.parent / "report.md").read_text().split("slope of its logarithm")[1].split("###")[0]
+    assert "| 3 |" in table and "| 6 |" not in table
+
+
 def test_a_text_of_every_signal(shown):
     ((task, texts),) = shown["Appendix D"].texts
     assert task == "lambada_es" and [label for label, _ in texts] == ["adam_metagrad", "naive"]
