@@ -212,6 +212,12 @@ class Bfloat16Copy:
                 id(p): torch.nn.Parameter(p.detach().bfloat16(), requires_grad=False) for p in self.source.parameters()
             }
             self.copy = copy.deepcopy(self.source, memo=dict(narrow)).eval()
+            # A trainer that has the source already wraps its forward in autocast, in functions, which deepcopy shares:
+            # the copy would compute with the source's weights. Its own class's forward and no hooks are what it needs.
+            for name in ("forward", "_original_forward"):
+                self.copy.__dict__.pop(name, None)
+            self.copy._forward_pre_hooks.clear()
+            self.copy._forward_pre_hooks_with_kwargs.clear()
         else:
             for mine, theirs in zip(self.copy.parameters(), self.source.parameters(), strict=True):
                 mine.data = mine.data.to(theirs.device)

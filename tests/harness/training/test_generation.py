@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -138,6 +139,20 @@ def test_the_bfloat16_copy_follows_its_source(tied, make_model):
     assert second is first
     for mine, theirs in zip(second.parameters(), model.parameters(), strict=True):
         assert torch.equal(mine, theirs.bfloat16()) and theirs.dtype == torch.float32
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_bfloat16_copy_of_a_model_in_training_uses_its_own_weights(family, make_model, make_tokenizer):
+    """A cell that is resumed makes the copy when its trainer has wrapped the model; seen first on a GPU."""
+    model, tokenizer = make_model(family), make_tokenizer()
+    prompts = [[70] * 9] * 4
+    drawn = lambda copied: sample(copied.current(), tokenizer, prompts, settings(max_completion_tokens=6), seed=0)
+    before = drawn(Bfloat16Copy(model))
+    Accelerator(mixed_precision="bf16", cpu=True).prepare(model)
+    assert "forward" in model.__dict__  # what accelerate does, else this test shows nothing
+    late = Bfloat16Copy(model)
+    assert late.current()(torch.tensor([[1, 2]])).logits.dtype == torch.bfloat16
+    assert drawn(late).tokens == before.tokens
 
 
 def test_vllm_that_is_not_there_is_a_sentence():
