@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from harness import assets
 from harness.contracts import (
     Evaluation,
     HarnessError,
@@ -15,6 +16,7 @@ from harness.contracts import (
     Measure,
     Metric,
     Offers,
+    Reading,
     TaskContext,
     TaskFigure,
 )
@@ -39,9 +41,10 @@ class UuidTask:
     beginning-of-text token (GPT-2 uses <|endoftext|> as such); without one, the model's configured `bos_token_id`;
     without that, the tokenizer's end-of-text token, with which such models were trained to separate documents (Qwen).
 
-    Options (`task.options`): `text`, a UUID in its canonical 36 lower-case characters; `metric_fixed_length`, what the
-    tokens' sum is divided by in place of their number (128 in the authors' code). Raises HarnessError for another text,
-    and in `metric` if there is no token to start from.
+    Options (`task.options`): `text`, a UUID in its canonical 36 lower-case characters, or `source`, a data set whose
+    first text is one (the authors': Tristan/uuid_dataset); `metric_fixed_length`, what the tokens' sum is divided by in
+    place of their number (128 in the authors' code). Raises HarnessError for another text, for both, and in `metric` if
+    there is no token to start from.
     """
 
     name = "uuid"
@@ -49,6 +52,8 @@ class UuidTask:
     offers = Offers(references=False, metric=True)
     options: Mapping[str, str] = {
         "text": f"the UUID, 36 lower-case characters ({PAPER_UUID})",
+        "source": "in place of text: a data set or file of texts; its first one is the UUID, as the authors' "
+        "Tristan/uuid_dataset",
         "metric_fixed_length": "Phi divides the tokens' sum by this, as the authors (their number)",
     }
     greedy_validation = True
@@ -84,12 +89,21 @@ class UuidTask:
 
     def __init__(self, context: TaskContext) -> None:
         options = Options(context.options)
-        self.text = options.text("text", PAPER_UUID)
+        source = options.text("source", "")
+        if source and "text" in context.options:
+            raise HarnessError("task.options.text and task.options.source both name the UUID; give one of them.")
+        self.text = assets.texts(source, split=None, limit=1)[0].strip() if source else options.text("text", PAPER_UUID)
         self._fixed_length = options.integer("metric_fixed_length", None)
         if not _is_uuid(self.text):
+            given = f"the first text of task.options.source, {source}," if source else "task.options.text"
             raise HarnessError(
-                f"task.options.text must be a UUID in 36 lower-case characters, as {PAPER_UUID}, not {self.text!r}."
+                f"{given} must be a UUID in 36 lower-case characters, as {PAPER_UUID}, not {self.text[:80]!r}."
             )
+
+    @staticmethod
+    def readings(options: Mapping[str, Any]) -> list[Reading]:
+        source = options.get("source")
+        return [Reading(source, source, data=True, local=assets.is_local(source))] if isinstance(source, str) else []
 
     def references(self) -> list[str]:
         return []

@@ -119,6 +119,21 @@ def test_another_uuid_can_be_chosen():
     assert make(text="12345678-1234-5678-1234-567812345678").text == "12345678-1234-5678-1234-567812345678"
 
 
+def test_the_uuid_can_come_from_a_data_set(tmp_path):
+    other = "00000000-0000-4000-8000-000000000000"
+    path = tmp_path / "strings.jsonl"
+    path.write_text(f'{{"text": "{other}\\n"}}\n{{"text": "more"}}\n')
+    assert make(source=str(path)).text == other
+    (reading,) = TASKS.get("uuid").declares.readings({"source": str(path)})
+    assert reading.data and reading.local and reading.ref == str(path)  # so its content counts in the identity
+    assert not TASKS.get("uuid").declares.readings({})
+    with pytest.raises(HarnessError, match="both name"):
+        make(source=str(path), text=other)
+    path.write_text('{"text": "no UUID"}\n')
+    with pytest.raises(HarnessError, match=r"first text of task\.options\.source"):
+        make(source=str(path))
+
+
 @pytest.mark.parametrize("text", ["", "hello", PAPER_UUID.upper(), PAPER_UUID.replace("-", ""), PAPER_UUID + "0", 5])
 def test_what_is_no_uuid_is_refused(text):
     with pytest.raises(HarnessError, match="task.options.text"):
