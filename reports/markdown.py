@@ -58,6 +58,10 @@ def report(wide: pandas.DataFrame, blocks: list[Block], compared: Compared, refe
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
+MOST_PAIRS = 15
+"""Pairs that are listed by name: those of six rewards. The page has them all."""
+
+
 def comparisons(compared: Compared, reference: str) -> str:
     """Differences against the reference, and the pairs that the data cannot separate."""
     parts = []
@@ -70,8 +74,9 @@ def comparisons(compared: Compared, reference: str) -> str:
         else:
             parts.append(f"No finished cell of {tables.escape(reference)} shares a seed with another reward.\n")
         if unseparated := [c for c in every if not c.separated]:
-            listed = ", ".join(tables.escape(f"{c.name} and {c.reference}") for c in unseparated)
-            parts.append(f"The data cannot separate {len(unseparated)} of {len(every)} pairs: {listed}.\n")
+            listed = ", ".join(tables.escape(f"{c.name} and {c.reference}") for c in unseparated[:MOST_PAIRS])
+            more = f" and {len(unseparated) - MOST_PAIRS} more" if len(unseparated) > MOST_PAIRS else ""
+            parts.append(f"The data cannot separate {len(unseparated)} of {len(every)} pairs: {listed}{more}.\n")
     return "\n".join(parts)
 
 

@@ -13,7 +13,7 @@ import pytest
 from harness.contracts import HarnessError
 from harness.store.frames import find_cells, load
 from harness.store.record import CellRecord, CellStore
-from reports import answer, gather, site, stats, style, summary
+from reports import answer, gather, markdown, site, stats, style, summary
 from scripts import bench_report
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>\"'><!-- {{ 7*7 }} ![x](http://evil.example/x)"
@@ -192,6 +192,17 @@ def test_rewards_that_do_not_differ_at_all_make_a_page_too(tmp_path: Path, gener
     page = site.build(tmp_path / "runs", tmp_path / "site").read_text(encoding="utf-8")
     forests = re.findall(r'<svg class="forest".*?</svg>', page, re.S)
     assert forests and "nan" not in " ".join(forests)
+
+
+def test_only_so_many_pairs_are_named_in_a_line(tmp_path: Path, generate: Callable[..., int], monkeypatch) -> None:
+    """A study with dozens of variants has thousands of pairs."""
+    generate(tmp_path / "runs", tasks=("67",), rewards=("naive", "adam_metagrad", "sgd_metagrad"), seeds=(0,))
+    read = lambda: next(site.build(tmp_path / "runs", tmp_path / "site").parent.glob("*.md")).read_text("utf-8")
+    (line,) = re.findall("The data cannot separate .*", read())
+    assert line.startswith("The data cannot separate 3 of 3 pairs") and line.count(" and ") == 3 and "more" not in line
+    monkeypatch.setattr(markdown, "MOST_PAIRS", 2)
+    (line,) = re.findall("The data cannot separate .*", read())
+    assert line.count(",") == 1 and line.endswith(" and 1 more.")
 
 
 def test_no_results_is_a_sentence(tmp_path: Path) -> None:
