@@ -281,13 +281,14 @@ def commands() -> dict[str, Any]:
 
 
 def command_page(name: str, command: Any) -> str:
-    """By Typer's own documentation generator (`typer utils docs`)."""
+    """By Typer's own documentation generator (`typer utils docs`); its examples as code."""
     from typer.cli import MARKUP_MODE_KEY, get_docs_for_click
     from typer.main import get_command
 
     group = get_command(app)
     context = group.context_class(command, info_name=name, obj={MARKUP_MODE_KEY: "rich"})
-    return get_docs_for_click(obj=command, ctx=context, name=name, call_prefix="python -m harness", title=name)
+    page = get_docs_for_click(obj=command, ctx=context, name=name, call_prefix="python -m harness", title=name)
+    return re.sub(r"^(python -m .+)$", r"`\1`", page, flags=re.M)
 
 
 def command_pages() -> Pages:
