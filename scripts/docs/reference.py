@@ -288,7 +288,7 @@ def command_page(name: str, command: Any) -> str:
     group = get_command(app)
     context = group.context_class(command, info_name=name, obj={MARKUP_MODE_KEY: "rich"})
     page = get_docs_for_click(obj=command, ctx=context, name=name, call_prefix="python -m harness", title=name)
-    return re.sub(r"^(python -m .+)$", r"`\1`", page, flags=re.M)
+    return re.sub(r"^ *(python -m .+)$", r"`\1`", page, flags=re.M)
 
 
 def command_pages() -> Pages:
