@@ -372,6 +372,9 @@ if gpu:
     found["memory"] = torch.cuda.get_device_properties(0).total_memory
     found["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
     found["cuda"] = torch.version.cuda
+    from harness.machine.devices import launch_seconds, measured_device
+    found["launch"] = launch_seconds()
+    found["tflops"] = measured_device().flops["bfloat16"] / 1e12
 from harness.assets import hub
 from harness.contracts import HarnessError
 from harness.settings.profiles import load_profile, resolve
@@ -521,6 +524,12 @@ def page(visit: Visit, results: dict[str, dict[str, Any]]) -> str:
         ]
     command = "python scripts/gpu_visit.py" + (" --cpu" if visit.cpu else "")
     lines += [f"`{command}` on {where}{memory}; {versions}.", ""]
+    if "launch" in machine:
+        lines += [
+            f"Launching a small kernel takes {1e6 * machine['launch']:.0f} microseconds here, a large bfloat16 product "
+            f"runs at {machine['tflops']:.0f} TFLOP/s.",
+            "",
+        ]
     verdicts = {True: "met", False: "**missed**", None: ""}
     for piece in PIECES:
         result = results.get(piece.name)

@@ -65,6 +65,8 @@ GIB = 2**30
 GPU_CALL, CPU_CALL = 4e-4, 5e-4
 """Seconds of one layer's forward call whatever its size: what Python and, on a GPU, the launches of its kernels take.
 An order of magnitude, held against measured phases by scripts/bench_phases.py as the shares below are."""
+OPERATIONS_A_LAYER = 45
+"""Small kernels' worth of launching in one layer's forward call: with 9 microseconds each that is `GPU_CALL`."""
 DATASHEET_SHARE = 0.45
 """Of a datasheet's rates, what a transformer's layers reach: a datasheet's product is larger, and alone."""
 GPU_SHARE, CPU_SHARE = 0.6, 0.7
@@ -130,7 +132,8 @@ def measured_device() -> Device:
         flops["tf32"] = _matmul_rate(size, torch.float32, place)
         torch.backends.cuda.matmul.allow_tf32 = before
         flops["bfloat16"] = _matmul_rate(size, torch.bfloat16, place)
-        memory, name, call = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name(), GPU_CALL
+        memory, name = torch.cuda.mem_get_info()[0], torch.cuda.get_device_name()
+        call = OPERATIONS_A_LAYER * launch_seconds()
     else:
         from rewards.metagradient.checkpointing import host_free
 
@@ -143,8 +146,24 @@ def measured_device() -> Device:
 def _matmul_rate(size: int, dtype: Any, place: Any) -> float:
     import torch
 
-    left, right = (torch.ones(size, size, dtype=dtype, device=place) for _ in range(2))
+    # Drawn, since products of equal numbers take less power and run faster; not from the stream that cells draw from.
+    chance = torch.Generator().manual_seed(0)
+    left, right = (torch.rand(size, size, generator=chance).to(place, dtype) for _ in range(2))
     return 2 * size**3 / _fastest(lambda: left @ right, place.type == "cuda")
+
+
+def launch_seconds() -> float:
+    """What it takes this process to launch one small kernel on the first CUDA device, Python included: a few
+    microseconds on most machines, ten times that on some virtual ones."""
+    import torch
+
+    small, times = torch.ones(1, device="cuda"), 500
+
+    def launches() -> None:
+        for _ in range(times):
+            small.add_(1.0)
+
+    return _fastest(launches, cuda=True) / times
 
 
 def _fastest(work: Any, cuda: bool, repeats: int = 8) -> float:

@@ -76,8 +76,9 @@ def test_every_way_of_training_runs_on_the_device(way, family, quick, tmp_path):
     done("uuid", "adam_metagrad", quick(family, **SHORT | WAYS[way]), tmp_path)
 
 
-def test_an_interrupted_cell_resumes_where_it_was(quick, tmp_path):
-    settings = quick("llama", grpo__steps=3, grpo__checkpoint_every=1)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_interrupted_cell_resumes_where_it_was(dtype, quick, tmp_path):
+    settings = quick("llama", grpo__steps=3, grpo__checkpoint_every=1, generator__dtype=dtype)
     whole = done("uuid", "adam_metagrad", settings, tmp_path / "whole")
     with pytest.raises(BaseException, match="15"):
         run_cell(make_cell("uuid", "adam_metagrad", settings), tmp_path / "cut", cut_after(2))
