@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from statistics import median
+
+import pytest
 
 from harness.registry import REWARDS, TASKS
 from tests.helpers.command import ROOT
@@ -42,3 +46,79 @@ def test_the_table_is_the_references():
     (block,) = summary.blocks(wide)
     rows = [line for line in tables.markdown_block(block).splitlines() if line.startswith("| ")]
     assert len(rows) > len(REWARDS.names()) and [row for row in rows if row not in text] == []
+
+
+# ---------------------------------------------------------------------------------------- figures in sentences
+
+
+@cache
+def cells_of(study):
+    from harness.store.frames import load
+
+    wide, _ = load(ROOT / "reports" / "studies" / study)
+    return wide[wide.status == "done"].sort_values("seed")
+
+
+def seeds(study, task, reward, *columns):
+    """By seed: the headline, or the first column less the second."""
+    cells = cells_of(study).query("task == @task and reward == @reward")
+    assert len(cells)
+    return list(cells.headline if not columns else cells[columns[0]] - cells[columns[1]])
+
+
+def percent(*values, digits=0):
+    """ "3, 16 and 20 %"; with a sign each: "3 %, 16 % and 20 %"."""
+    return [f"{100 * value:.{digits}f} %" for value in values]
+
+
+def listed(words):
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+FIRST = "first_light"
+TRAINED = ("final_metric_after", "final_metric_before")
+
+
+SENTENCES = {
+    "the picture 67": lambda: (
+        f"draws {listed(percent(*seeds(FIRST, '67', 'adam_metagrad')))} of the 42 pixels into the head, `sgd_metagrad` "
+        f"(its rate tuned) {listed(percent(*seeds(FIRST, '67', 'sgd_metagrad')))}, "
+        f"`naive` {listed(percent(*seeds(FIRST, '67', 'naive')))}"
+    ),
+    "the UUID": lambda: f"{listed(percent(*seeds(FIRST, 'uuid', 'adam_metagrad')))} of the greedy rollouts",
+    "the QR code": lambda: f"modules, {percent(*seeds(FIRST, 'qr', 'adam_metagrad'), digits=1)[0]} of them right",
+    "the norm": lambda: (
+        "of the target's head by {:.5f} after `adam_metagrad`, {:.5f} after `sgd_metagrad` and {:.5f} after `naive`, "
+        "against {:.5f} before ({:.5f} with SGD's training)"
+    ).format(
+        *(median(seeds(FIRST, "norm", reward)) for reward in ("adam_metagrad", "sgd_metagrad", "naive")),
+        *(
+            median(cells_of(FIRST).query("task == 'norm' and reward == @reward").floor)
+            for reward in ("adam_metagrad", "sgd_metagrad")
+        ),
+    ),
+    "training on Spanish": lambda: (
+        "after `adam_metagrad` ({:+.4f} nats a token), hardly after `naive` ({:+.4f}), and worse after the similarity "
+        "rewards ({:.4f} to {:.4f})"
+    ).format(
+        *(median(seeds(FIRST, "lambada_es", reward, *TRAINED)) for reward in ("adam_metagrad", "naive")),
+        *(median(seeds(FIRST, "lambada_es", reward, *TRAINED)) for reward in ("embedding", "levenshtein")),
+    ),
+    "adam in other languages": lambda: (
+        "`adam_metagrad` reached {} in German, {} in French and {} in Italian, `naive` {}, {} and {} ({}), and "
+        "`sgd_metagrad` {}"
+    ).format(
+        *(percent(median(seeds(FIRST, f"lambada_{code}", "adam_metagrad")))[0] for code in ("de", "fr", "it")),
+        *(percent(median(seeds(FIRST, f"lambada_{code}", "naive")))[0] for code in ("de", "fr", "it")),
+        listed([f"{100 * value:.0f}" for value in sorted(seeds(FIRST, "lambada_it", "naive"))]) + " %",
+        listed(percent(*(median(seeds(FIRST, f"lambada_{code}", "sgd_metagrad")) for code in ("de", "fr", "it")))),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", SENTENCES)
+def test_figures_in_sentences_are_the_studies(what):
+    """A sentence with figures is made from the study that it speaks of, and must stand in the README as it is."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert SENTENCES[what]() in text
