@@ -212,7 +212,7 @@ class Objective:
         # head alone comes from a metric: at a last step.
         only = self.network.recorder.head if self.per_token else None
         grad, kept, held, graph = torch.zeros_like(theta), [], 0, 0
-        if self.sharded or (self.per_token and (sized or only is None)):
+        if self.per_token and (sized or only is None):
             kept = None
         losses = self._zeros(0, theta)
         for where, rows in self._pieces(0):
@@ -282,13 +282,15 @@ class Objective:
         if not tangents:
             pieces = iter(())
         elif kept is not None:
+            if self.sharded and isinstance(kept[0], Recording) and not self._all_cover(kept, tangents):
+                return self.directional(step, theta, direction, span, into=into)
             pieces = _drain(kept)
         else:
             small = curvature and not self.sharded  # each piece costs a sharded layout its collectives
             pieces = self._pieces(step, REBUILT_TOKENS.get(theta.device.type, math.inf) if small else math.inf)
         for where, piece in pieces:
             if isinstance(piece, Recording):
-                found = self.network.recorder.derivatives(piece, tangents)
+                found = self.network.recorder.derivatives(piece, tangents, self.layout)
                 if found is None:  # a parameter that the recorder does not know at work
                     return self.directional(step, theta, direction, span, into=into)
             elif isinstance(piece, Rows) and not curvature and not self.sharded:  # no forward mode of collectives
@@ -305,6 +307,14 @@ class Objective:
         if apart:
             into.add_(self._sum(product))
         return derivatives
+
+    def _all_cover(self, recordings: list[Recording], tangents: dict[str, Tensor]) -> bool:
+        """Whether these parameters were seen at work on all ranks, and as often: they gather directions together."""
+        cover = all(self.network.recorder.covers(recording, tangents) for recording in recordings)
+        items = sum(len(recording.items) for recording in recordings)
+        spread = torch.tensor([items, -items], device=self.layout.device)
+        dist.all_reduce(spread, dist.ReduceOp.MAX, group=self.group)
+        return self.everywhere(cover) and int(spread.sum()) == 0
 
     def _rebuild(self, step: int, theta: Tensor, where: slice, rows: Rows) -> Graph:
         self.network.graph_only.on = True
@@ -333,8 +343,9 @@ class Objective:
         error under torch.autograd.grad: its part of the second derivative is silently missing. Here it shows.
         """
         sums = self._sum(torch.stack([derivatives.sum(), derivatives.abs().sum()]).double()).tolist()
-        products = (torch.dot(direction, grad), direction.square().sum(), grad.square().sum())
-        expected, *squares = self.layout.total(torch.stack(products)).tolist()
+        norms = torch.linalg.vector_norm(direction), torch.linalg.vector_norm(grad)
+        sizes = torch.stack([torch.dot(direction, grad), *norms]).double()
+        expected, *squares = self.layout.total(sizes * torch.stack([torch.ones_like(sizes[0]), *sizes[1:]])).tolist()
         narrow = any(dtype in (torch.float16, torch.bfloat16) for dtype in self.layout.dtypes.values())
         # What rounding may do to the passes, and to the dot product over all parameters.
         noise = math.sqrt(squares[0]) * math.sqrt(squares[1])

@@ -86,6 +86,10 @@ class Layout:
         the inner dtype."""
         return {name: v if metric else v.to(self.dtypes[name]) for name, v in views.items()}
 
+    def whole(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """name -> parameter-shaped, of some of a flat vector's views."""
+        return views
+
     def anywhere(self, flags: Tensor) -> Tensor:
         """Flags that are set on some rank that holds a part of the vectors."""
         return flags
@@ -146,6 +150,10 @@ class ShardedLayout(Layout):
             )
             for name, part in parts.items()
         }
+
+    def whole(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = self.cut.whole(list(views.values()), [self.whole_shapes[name] for name in views])
+        return dict(zip(views, found, strict=True))
 
     def anywhere(self, flags: Tensor) -> Tensor:
         counts = flags.to(torch.float32)

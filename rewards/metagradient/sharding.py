@@ -147,9 +147,9 @@ def call(function: Callable, *args: Any, **kwargs: Any) -> Any:
 
     function may be the class of a torch.autograd.Function, which is then applied.
     """
+    if isinstance(function, type) and not any(isinstance(arg, Sharded) for arg in args):
+        return function.apply(*args)
     operation = _Operation(function, args, kwargs)
-    if not operation.sharded:
-        return operation.run(operation.tensors)
     name = getattr(function, "__name__", "")
     if name.endswith("_") and not name.startswith("__"):
         raise MetagradientError(f"A sharded parameter cannot take part in {name}, which writes in place.")
