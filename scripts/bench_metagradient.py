@@ -582,8 +582,8 @@ def sharded_lines(rows: list[dict]) -> list[str]:
         "Sharded (`sharded=True`): a rank's own peak memory and CPU seconds, each against one process that holds all "
         "and does all; GPT-2 shape wide, LM metric, gloo on one machine.",
         "",
-        "| T | ranks | a vector | peak memory of a rank | to one process | CPU s of a rank | all ranks to one process | "
-        "relative difference of the weights |",
+        "| T | ranks | a vector | peak memory of a rank | to one process | CPU s of a rank | all ranks to one process "
+        "| relative difference of the weights |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:

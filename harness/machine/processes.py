@@ -28,8 +28,8 @@ def launched_count() -> int:
 
 
 NOT_LAUNCHED = (
-    "inner.sharded=true divides the target's training among a launcher's processes, and this is one alone; start it with "
-    "torchrun --nproc-per-node N -m harness ..., or set inner.sharded=false."
+    "inner.sharded=true divides the target's training among a launcher's processes, and this is one alone; start it "
+    "with torchrun --nproc-per-node N -m harness ..., or set inner.sharded=false."
 )
 
 

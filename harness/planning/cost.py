@@ -379,7 +379,7 @@ def shards(settings: Settings) -> int:
 
 
 def gathered_memory(shape: Shape, settings: Settings) -> int:
-    """What a sharded training holds whole at a time: weight, direction and both their gradients of the largest layer."""
+    """What a sharded training holds whole at a time: of the largest layer its weight, a direction, their gradients."""
     if not settings.inner.sharded:
         return 0
     largest = max(shape.hidden * shape.vocab, shape.hidden * shape.intermediate)

@@ -271,8 +271,8 @@ class InnerSettings(Section):
     )
     sharded: bool = Field(
         False,
-        description="Under a launcher each process holds its share of the target's weights and optimizer states, and of "
-        "the weights beside it one layer at a time; equal numbers to rounding, for a target larger than one GPU.",
+        description="Under a launcher each process holds its share of the target's weights and optimizer states, and "
+        "of the weights beside it one layer at a time; equal numbers to rounding, for a target larger than one GPU.",
         json_schema_extra=NEUTRAL,
     )
 

@@ -115,8 +115,8 @@ class Recorder:
     def derivatives(
         self, recording: Recording, tangents: dict[str, Tensor], layout: Layout | None = None
     ) -> Tensor | None:
-        """(n,) of all of `tangents` (name -> direction, as the layout's views); None where some parameter was never seen
-        at work."""
+        """(n,) of all of `tangents` (name -> direction, as the layout's views); None where some parameter was never
+        seen at work."""
         total = None
         if not self.covers(recording, tangents):
             return None

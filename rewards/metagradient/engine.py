@@ -29,7 +29,7 @@ from rewards.metagradient.checkpointing import (
 from rewards.metagradient.errors import MetagradientError, MetricError, NonFiniteError, SecondDerivativeError
 from rewards.metagradient.gradients import Objective
 from rewards.metagradient.loss import IGNORED, LossConvention, check_batches
-from rewards.metagradient.network import Layout, Network, ShardedLayout
+from rewards.metagradient.network import Network, ShardedLayout
 from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule, pulled_back, updated
 from rewards.metagradient.trajectory import InnerStep, Trajectory
 
@@ -93,9 +93,9 @@ def metagradient(
     process_group  ranks that each hold their share of every batch; one all-reduce for the gradient and one for the
                    Hessian-vector product a step. `metric` must give the same on all.
     deterministic  torch.use_deterministic_algorithms for the duration
-    sharded        of every parameter-sized vector a rank of the process group holds its part, 1/N of it, and of the weights
-                   beside it one layer at a time, gathered for its work (sharding.py). The same result but for rounding.
-                   The model may lie in host memory: passes run where the batches are. Frozen parameters stay whole.
+    sharded        of every parameter-sized vector a rank of the process group holds its part, 1/N of it, and of the
+                   weights beside it one layer at a time, gathered for its work (sharding.py). The same result but for
+                   rounding. The model may lie in host memory: passes run where the batches are. Frozen parameters stay whole.
                    For optimizers whose update is elementwise. A metric is given tensors that gather themselves
                    wherever they are used: all ranks must use them, in the same order, as plain evaluation does.
     per_token      give every scored token t of example i a weight, l_i = sum_t w_it (share of its NLL in l_i), and
