@@ -95,8 +95,8 @@ def metagradient(
     deterministic  torch.use_deterministic_algorithms for the duration
     sharded        of every parameter-sized vector a rank of the process group holds its part, 1/N of it, and of the
                    weights beside it one layer at a time, gathered for its work (sharding.py). The same result but for
-                   rounding. The model may lie in host memory: passes run where the batches are. Frozen parameters stay whole.
-                   For optimizers whose update is elementwise. A metric is given tensors that gather themselves
+                   rounding. The model may lie in host memory: passes run where the batches are. Frozen parameters stay
+                   whole. For optimizers whose update is elementwise. A metric is given tensors that gather themselves
                    wherever they are used: all ranks must use them, in the same order, as plain evaluation does.
     per_token      give every scored token t of example i a weight, l_i = sum_t w_it (share of its NLL in l_i), and
                    return those derivatives too; no more work but at T = 1 (forward mode in place of a recording)
