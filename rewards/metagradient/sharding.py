@@ -153,6 +153,12 @@ def call(function: Callable, *args: Any, **kwargs: Any) -> Any:
     name = getattr(function, "__name__", "")
     if name.endswith("_") and not name.startswith("__"):
         raise MetagradientError(f"A sharded parameter cannot take part in {name}, which writes in place.")
+    if not torch.is_grad_enabled() and any(s.summed and s.part.requires_grad for s in operation.sharded.values()):
+        # Inside of a custom autograd function's forward, say: its backward would reach nothing.
+        raise MetagradientError(
+            "The model uses a sharded parameter where gradients are off, in a custom autograd function as a rule; use "
+            "a model of plain PyTorch operations, or set sharded=False."
+        )
     if torch.is_grad_enabled() and any(t.requires_grad for t in operation.tensors):
         tensors, operation.tensors = operation.tensors, []  # a graph keeps the operation, and these are its to let go
         found = _Call.apply(operation, *tensors)

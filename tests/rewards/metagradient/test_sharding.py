@@ -60,8 +60,14 @@ def norms(model):
     return lambda params: sum(p.square().sum() for p in params.values()) + params[head_of(model)].float().norm()
 
 
-CASES: dict[str, dict[str, Any]] = {
-    f"{kind}-{'tied' if tied else 'untied'}-{steps}-{name}": {"kind": kind, "tied": tied, "steps": steps, "name": name}
+CASES: dict[str, dict[str, Any]] = {  # `ranks`: of the group that runs it
+    f"{kind}-{'tied' if tied else 'untied'}-{steps}-{name}": {
+        "kind": kind,
+        "tied": tied,
+        "steps": steps,
+        "name": name,
+        "ranks": 3,
+    }
     for kind in ("gpt2", "llama")
     for tied in (True, False)
     for steps, name in ((1, "adamw"), (3, "adamw"), (3, "sgd"))
@@ -77,26 +83,33 @@ CASES |= {
     "norms": {"metric": norms, "kind": "llama"},
     "tokens": {"per_token": True, "tied": False, "metric": patch},
     "tokens at one step": {"per_token": True, "tied": False, "metric": named_patch, "steps": 1},
-    "recomputed": {"memory_budget": 60_000},
-    "not recorded": {"memory_budget": 45_000, "steps": 1},
-    "fewer examples than ranks": {"sizes": (1, 2)},
+    "recomputed": {"vectors": 11.1, "plan": {"gradients": "recomputed"}},
+    "not recorded": {"vectors": 4.1, "plan": {"recorded": False}, "steps": 1},
+    "fewer examples than ranks": {"sizes": (1, 2), "ranks": 3},
+    "two microbatches on one rank and one on the others": {"microbatch": 1, "ranks": 3},
 }
+
+
+DEFAULTS = {"kind": "gpt2", "tied": True, "steps": 3, "name": "adamw", "metric": lm_metric, "sizes": SIZES}
+DEFAULTS |= {"vectors": None, "plan": {}, "ranks": 2}
 
 
 def result(case: dict[str, Any], group: dist.ProcessGroup | None = None) -> tuple[Tensor, ...]:
     """(value, weights in batch order, losses); of a group, from the shares of all its ranks."""
-    case = {"kind": "gpt2", "tied": True, "steps": 3, "name": "adamw", "metric": lm_metric, "sizes": SIZES} | case
-    kind, tied, steps, name, metric, sizes = (case.pop(k) for k in ("kind", "tied", "steps", "name", "metric", "sizes"))
+    case = DEFAULTS | case
+    kind, tied, steps, name, metric, sizes, vectors, plan, _ = (case.pop(k) for k in DEFAULTS)
     model, batches = build(kind, tied), make_batches(steps, sizes)
     if group is None:
-        case.pop("memory_budget", None)
         with Double():
             found = metagradient(model, batches, metric(model), OPTIMIZERS[name], **case)
         return torch.tensor(found.value), found.weights, found.losses
     rank, count = dist.get_rank(group), dist.get_world_size(group)
+    if vectors:  # of this rank's size
+        case["memory_budget"] = int(vectors * 8 * sum(-(-p.numel() // count) for p in model.parameters()))
     mine = [{k: v[rank::count] for k, v in batch.items()} for batch in batches]
     with Double():
         found = metagradient(model, mine, metric(model), OPTIMIZERS[name], process_group=group, sharded=True, **case)
+    assert all(getattr(found.plan, key) == value for key, value in plan.items()), found.plan
     steps_of = torch.arange(sum(len(b["labels"]) for b in batches)).split([len(b["labels"]) for b in batches])
     places = torch.cat([part[rank::count] for part in steps_of])
     whole = torch.zeros(2, sum(map(len, steps_of)), dtype=torch.float64)
@@ -158,6 +171,27 @@ def held(group: dist.ProcessGroup | None = None) -> tuple[int, int]:
     return live.most, gathered.most
 
 
+class Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        return g * weight, (g * x).sum((0, 1))
+
+
+class Custom(torch.nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.weight = norm.weight
+
+    def forward(self, x):
+        return Scale.apply(x, self.weight)
+
+
 def failures(group: dist.ProcessGroup) -> dict[str, str]:
     """What each mistake says, on this rank."""
     model, batches = build("gpt2"), make_batches(2)
@@ -170,6 +204,11 @@ def failures(group: dist.ProcessGroup) -> dict[str, str]:
         "infinite": (NonFiniteError, batches, wild),
     }
     said = {}
+    custom = build("gpt2")
+    custom.transformer.ln_f = Custom(custom.transformer.ln_f)
+    with pytest.raises(MetagradientError) as caught:
+        metagradient(custom, batches, lm_metric(model), OPTIMIZERS["sgd"], process_group=group, sharded=True)
+    said["custom"] = str(caught.value)
     for name, (error, given, optimizer) in calls.items():
         with pytest.raises(error) as caught:
             metagradient(model, given, lm_metric(model), optimizer, process_group=group, sharded=True)
@@ -195,7 +234,8 @@ def worker(rank: int, folder: str) -> None:
         for ranks in (2, 3):
             group = dist.new_group(list(range(ranks)))
             if rank < ranks:
-                out = {name: result(case, group) for name, case in CASES.items()}
+                mine = {name: case for name, case in CASES.items() if case.get("ranks", 2) == ranks}
+                out = {name: result(case, group) for name, case in mine.items()}
                 out |= {"held": held(group), "trained": trained(group), "failures": failures(group)}
                 torch.save(out, Path(folder, f"{ranks}-{rank}.pt"))
         dist.barrier()
@@ -215,10 +255,9 @@ def outs(tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
 @pytest.mark.parametrize("name", CASES)
 def test_ranks_equal_one_process(name, outs):
     expected = result(CASES[name])
-    for ranks, found in outs.items():
-        for out in found:
-            for got, wanted in zip(out[name], expected, strict=True):
-                assert relative(got, wanted) <= 1e-10, (ranks, name)
+    for out in outs[CASES[name].get("ranks", 2)]:
+        for got, wanted in zip(out[name], expected, strict=True):
+            assert relative(got, wanted) <= 1e-10
 
 
 def test_a_case_equals_the_oracle(outs):
@@ -253,6 +292,7 @@ def test_every_rank_is_told_what_went_wrong(outs):
             assert "No token of step 0" in said["empty"]
             assert "TorchOptRule cannot be sharded" in said["rule"] and "adamw" in said["rule"]
             assert "not finite" in said["infinite"]
+            assert "custom autograd function" in said["custom"]
 
 
 def test_alone_it_says_what_it_takes():
