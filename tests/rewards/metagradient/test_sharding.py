@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import transformers
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -27,7 +28,7 @@ from rewards.metagradient import (
     sharding,
     train,
 )
-from rewards.metagradient.testing import Double, build, lm_metric, make_batches, oracle, patch_metric, relative
+from rewards.metagradient.testing import COMMON, Double, build, lm_metric, make_batches, oracle, patch_metric, relative
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 
@@ -149,7 +150,9 @@ class Live(TorchDispatchMode):
 
 def held(group: dist.ProcessGroup | None = None) -> tuple[int, int]:
     """(bytes that a call holds at most beside the model, those of gathered tensors among them)."""
-    model, batches = build("gpt2", tied=False, n_layer=6, n_embd=48), make_batches(3, (6,))
+    torch.manual_seed(0)
+    config = transformers.GPT2Config(n_layer=6, n_embd=48, n_head=2, n_positions=16, **COMMON)
+    model, batches = transformers.GPT2LMHeadModel(config).double().eval(), make_batches(3, (6,))
     metric, live, gathered, whole = lm_metric(model), Live(), Live(), sharding.Cut.whole
     options = {} if group is None else {"process_group": group, "sharded": True}
     if group is not None:
@@ -164,7 +167,7 @@ def held(group: dist.ProcessGroup | None = None) -> tuple[int, int]:
 
     sharding.Cut.whole = counted
     try:
-        with Double(), live:
+        with live:
             metagradient(model, batches, metric, OPTIMIZERS["adamw"], memory_budget=10**9, **options)
     finally:
         sharding.Cut.whole = whole
@@ -273,8 +276,8 @@ def test_a_rank_holds_its_part_and_a_layer(outs):
     for ranks, found in outs.items():
         for out in found:
             most, gathered = out["held"]
-            assert most <= whole * (1 / ranks + 0.1), f"{most / whole:.3f} of one process's bytes with {ranks} ranks"
-            assert gathered <= 2 * (1 + 1 / 16) * largest, f"{gathered / largest:.2f} layers whole at a time"
+            assert most <= whole * (1 / ranks + 0.05), f"{most / whole:.3f} of one process's bytes with {ranks} ranks"
+            assert gathered <= 3 * largest, f"{gathered / largest:.2f} layers whole at a time"
 
 
 def test_what_a_sharded_training_ends_with_is_whole_wherever_it_is_used(outs):
