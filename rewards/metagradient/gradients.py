@@ -362,7 +362,7 @@ class Objective:
         if self.everywhere(bool(torch.isfinite(losses.sum() + grad.sum()))):
             return
         what, bad = "loss", (~torch.isfinite(losses)).nonzero()[:, 0].tolist()
-        if not bad:
+        if self.everywhere(not bad):
             if self.everywhere(bool(torch.isfinite(grad).all()) and bool(torch.isfinite(losses).all())):
                 return  # only the sum overflowed
             what = "gradient"

@@ -216,6 +216,15 @@ def failures(group: dist.ProcessGroup) -> dict[str, str]:
     with pytest.raises(MetagradientError) as caught:
         metagradient(custom, batches, lm_metric(model), OPTIMIZERS["sgd"], process_group=group, sharded=True)
     said["custom"] = str(caught.value)
+    broken, one_token = build("gpt2", tied=False), [{k: v.clone() for k, v in b.items()} for b in batches]
+    with torch.no_grad():
+        broken.transformer.wte.weight[5] = torch.nan
+    for batch in one_token:
+        batch["input_ids"].masked_fill_(batch["input_ids"] == 5, 6)
+        batch["input_ids"][0, 0] = 6 if dist.get_rank(group) else 5
+    with pytest.raises(NonFiniteError) as caught:
+        metagradient(broken, one_token, lm_metric(model), OPTIMIZERS["sgd"], process_group=group, sharded=True)
+    said["one rank"] = str(caught.value)
     for name, (error, given, optimizer) in calls.items():
         with pytest.raises(error) as caught:
             metagradient(model, given, lm_metric(model), optimizer, process_group=group, sharded=True)
@@ -298,7 +307,7 @@ def test_every_rank_is_told_what_went_wrong(outs):
             said = out["failures"]
             assert "No token of step 0" in said["empty"]
             assert "TorchOptRule cannot be sharded" in said["rule"] and "adamw" in said["rule"]
-            assert "not finite" in said["infinite"]
+            assert "not finite" in said["infinite"] and "loss of inner step 0" in said["one rank"]
             assert "custom autograd function" in said["custom"]
 
 
