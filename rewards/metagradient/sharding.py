@@ -27,6 +27,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from rewards.metagradient.errors import MetagradientError
 
 
+# Before torch 2.13 they had the other names, which warn since.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
 class Cut:
     """How tensors are cut into equal parts, one a rank, the last ones padded with zeros.
 
@@ -54,7 +59,7 @@ class Cut:
             mine = [parts[i].detach() for i in places]
             sent = mine[0].contiguous() if len(mine) == 1 else torch.cat(mine)
             got = sent.new_empty(self.count * len(sent))
-            dist.all_gather_into_tensor(got, sent, group=self.group)
+            _all_gather(got, sent, group=self.group)
             start, rows = 0, got.view(self.count, -1)
             for i, part in zip(places, mine, strict=True):
                 flat = rows[:, start : start + len(part)].reshape(-1)  # a view where it is the only one
@@ -80,7 +85,7 @@ class Cut:
                     start += length
                 sent = rows.view(-1)
             got = sent.new_empty(sum(lengths))
-            dist.reduce_scatter_tensor(got, sent, group=self.group)
+            _reduce_scatter(got, sent, group=self.group)
             found.update(zip(places, got.split(lengths), strict=True))
         return [found[i] for i in range(len(tensors))]
 
