@@ -26,7 +26,6 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from rewards.metagradient.errors import MetagradientError
 
-
 # Before torch 2.13 they had the other names, which warn since.
 _all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
 _reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
