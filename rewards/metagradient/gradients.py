@@ -373,8 +373,9 @@ class Objective:
                     self._build(step, theta, slice(i, i + 1), rows, own)
                     if not bool(torch.isfinite(own).all()):
                         bad.append(i)
+        named = f" (examples {bad[:16]} of its batch)" if bad else ""  # sharded, they may be another rank's
         raise NonFiniteError(
-            f"The {what} of inner step {step} is not finite (examples {bad[:16]} of its batch); lower the inner "
+            f"The {what} of inner step {step} is not finite{named}; lower the inner "
             "learning rate, use a wider dtype, or drop these examples.",
             step=step,
             examples=tuple(bad),
