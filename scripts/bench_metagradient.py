@@ -501,6 +501,12 @@ def rows_of(folder: Path, part: str) -> list[dict]:
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
+def machine_of(folder: Path, part: str, otherwise: dict) -> dict:
+    """Where a part was measured last."""
+    path = folder / f"{part}.json"
+    return json.loads(path.read_text())["machine"] if path.exists() else otherwise
+
+
 def ratio(rows: list[dict], size: str, steps: int, metric: str, way: str, to: str = "plain", clock: str = "cpu_s"):
     """Median over rounds of way / to, None where nothing was measured."""
     found = [
@@ -572,21 +578,25 @@ def floor(steps: int, graphs: int, metric: str, recorded: bool) -> float:
     return (plain + UNITS["graph"] * back + UNITS["again"] * (steps - 1 - back) + first) / plain
 
 
-def sharded_lines(rows: list[dict]) -> list[str]:
+def sharded_lines(rows: list[dict], machine: dict) -> list[str]:
     """The table of the sharded mode, empty without rows."""
     if not rows:
         return []
+    loads = [row["load"] for row in rows]
     alone = {row["T"]: row for row in rows if row["ranks"] == 1}
     lines = [
         "",
         "Sharded (`sharded=True`): a rank's own peak memory and CPU seconds, each against one process that holds all "
-        "and does all; GPT-2 shape wide, LM metric, gloo on one machine.",
+        "and does all; GPT-2 shape wide, LM metric, gloo on one machine "
+        f"({machine['device']}, load average {min(loads):.1f} to {max(loads):.1f}). "
+        "A step gathers each layer up to seven times (forward, and every backward pass through it) and reduces its gradient and its Hessian-vector product; gloo "
+        "does that with the CPU, which with so few tokens a step more than doubles the seconds of all ranks together.",
         "",
         "| T | ranks | a vector | peak memory of a rank | to one process | CPU s of a rank | all ranks to one process "
         "| relative difference of the weights |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: (row["T"], row["ranks"])):
         one = alone[row["T"]]
         apart = relative(torch.tensor(row["weights"]), torch.tensor(one["weights"]))
         lines.append(
@@ -613,13 +623,14 @@ def write(folder: Path, machine: dict) -> None:
         lines.append(f"| {what} | {shown(measured)} | {asked} | {verdict(measured, sign, bound)} | {note} |")
     loads = [row["load"] for part in ("ratios", "memory", "figure") for row in rows_of(folder, part)]
     busy = f"{min(loads):.1f} to {max(loads):.1f}" if loads else "unknown"
+    first = machine_of(folder, "ratios", machine)
     shapes = "; ".join(f"{k} {v[0]}x{v[1]}, vocabulary {v[3]}, batch {v[4]}x{v[5]}" for k, v in SIZES.items())
     text = [
         "# The metagradient engine, measured",
         "",
         f"`{COMMAND}` makes everything here (`--only ratios --again` measures one part anew).",
-        f"{machine['device']}, {machine['threads']} thread(s), torch {machine['torch']}, transformers "
-        f"{machine['transformers']}, TorchOpt {machine['torchopt']}; load average during the measurements: {busy}.",
+        f"{first['device']}, {first['threads']} thread(s), torch {first['torch']}, transformers "
+        f"{first['transformers']}, TorchOpt {first['torchopt']}; load average during the measurements: {busy}.",
         "",
         "Ratios are CPU seconds of the process, medians over rounds that run every way in turn, to plain training of "
         "the same T steps plus one gradient of the metric; where the load is above the number of cores, wall clock "
@@ -631,9 +642,9 @@ def write(folder: Path, machine: dict) -> None:
         "",
         *lines,
     ]
-    text += sharded_lines(rows_of(folder, "sharded"))
+    text += sharded_lines(rows_of(folder, "sharded"), machine_of(folder, "sharded", machine))
     if rows_of(folder, "figure"):
-        plot(rows_of(folder, "figure"), folder / "metagradient.png", machine)
+        plot(rows_of(folder, "figure"), folder / "metagradient.png", machine_of(folder, "figure", machine))
         text += ["", "![Time and memory against T](metagradient.png)"]
     (folder / "README.md").write_text("\n".join(text) + "\n")
 
