@@ -590,7 +590,8 @@ def sharded_lines(rows: list[dict], machine: dict) -> list[str]:
         "and does all; GPT-2 shape wide, LM metric, gloo on one machine "
         f"({machine['device']}, load average {min(loads):.1f} to {max(loads):.1f}). "
         "A step gathers each layer up to seven times (forward, and every backward pass through it) and reduces its "
-        "gradient and its Hessian-vector product; gloo does that with the CPU, which with so few tokens a step more than doubles the seconds of all ranks together.",
+        "gradient and its Hessian-vector product; gloo does that with the CPU,"
+        " which with so few tokens a step more than doubles the seconds of all ranks together.",
         "",
         "| T | ranks | a vector | peak memory of a rank | to one process | CPU s of a rank | all ranks to one process "
         "| relative difference of the weights |",
