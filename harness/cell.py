@@ -259,10 +259,11 @@ class _Run:
         }
 
         self.task = make_task(self.cell)
-        target = load_target(settings.target)
+        target = load_target(settings.target, on_device=not settings.inner.sharded)
         self.offloader = offload.offloader_for_cell(settings, self.generator, target)
         self.offloader.add("generator", self._of_generator)
-        self.offloader.add("target", lambda: [target])
+        if not settings.inner.sharded:
+            self.offloader.add("target", lambda: [target])
         target_tokenizer = assets.load_tokenizer(settings.target.model)
         self.step_counter = StepCounter(self.record.steps_done)
         self.inner = InnerTrainer(target, target_tokenizer, settings.inner, step_counter=self.step_counter)

@@ -1,7 +1,7 @@
 """Measure the metagradient engine: exactness, and time and memory against plain training and its rivals.
 
     python scripts/bench_metagradient.py                       # every part, about ten minutes on one quiet core
-    python scripts/bench_metagradient.py --only exact,ratios   # parts: exact, ratios, memory, figure
+    python scripts/bench_metagradient.py --only exact,ratios   # parts: exact, ratios, memory, sharded, figure
 
 Every measurement is a row of <out>/<part>.json, written as soon as it is made: an interrupted run resumes where it
 stopped, `--again` starts its parts anew. The targets are then printed beside what was measured, and <out>/README.md and
@@ -24,11 +24,14 @@ import multiprocessing
 import os
 import platform
 import statistics
+import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 import torchopt
 import transformers
@@ -53,6 +56,7 @@ SIZES = {  # layers, width, heads, vocabulary, examples, tokens
     "miniature": (3, 128, 4, 1024, 32, 64),
     "gpt2": (12, 768, 12, 50257, 4, 128),
     "gpt2 width": (2, 768, 12, 50257, 4, 128),
+    "wide": (4, 512, 8, 1024, 8, 32),
 }
 UNITS = {"plain": 3, "graph": 6, "again": 8, "rates": 3}
 """Matrix products per layer: a gradient pass; the way back from a kept graph; from scratch, whose weight gradients
@@ -440,6 +444,53 @@ def part_figure(rows: Rows, arguments: argparse.Namespace) -> None:
             in_own_process(rows, arguments, repeats=3 if steps <= 8 else 1, **key, steps=steps)
 
 
+# -------------------------------------------------------------------------------------------------------------- sharded
+
+RANKS = (1, 2, 4)
+
+
+def part_sharded(rows: Rows, arguments: argparse.Namespace) -> None:
+    """A row a number of ranks: what a rank of the sharded mode takes, on its share of the examples; 1: the engine as it
+    is. Ranks run beside each other, on however few cores there are: the CPU seconds of a rank are what counts."""
+    for steps in (1,) if arguments.quick else (4, 1):
+        for ranks in RANKS:
+            if rows.has(ranks=ranks, T=steps):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                mp.spawn(rank_point, (ranks, steps, folder, arguments.device), nprocs=ranks)
+                found = [json.loads(Path(folder, f"{rank}.json").read_text()) for rank in range(ranks)]
+            row = {key: max(each[key] for each in found) for key in ("peak_bytes", "wall_s", "cpu_s", "vector_bytes")}
+            rows.add(size="wide", T=steps, ranks=ranks, weights=found[0]["weights"], **row)
+            print(f"sharded   {ranks} ranks T={steps}: {row}", flush=True)
+
+
+def rank_point(rank: int, ranks: int, steps: int, folder: str, device: str) -> None:
+    """One rank: peak bytes above what was there before a call, its seconds, and all ranks' weights in batch order."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    s = Setting("wide", steps, device)
+    batches = [{key: value[rank::ranks] for key, value in batch.items()} for batch in s.batches]
+    options = {"process_group": dist.group.WORLD, "sharded": True} if ranks > 1 else {}
+    states = int(4.1 * 4 * max(steps, 2) * sum(p.numel() for p in s.model.parameters())) // ranks  # no graphs
+    run = lambda: metagradient(s.model, batches, s.lm, OPTIMIZER, memory_budget=states, **options)
+    run()  # the first call also maps libraries
+    Path("/proc/self/clear_refs").write_text("5")
+    before, _ = resident()
+    found, wall, cpu = timed(run, device)
+    weights = torch.zeros(steps, s.examples)
+    weights[:, rank::ranks] = found.weights.cpu().view(steps, -1)
+    dist.all_reduce(weights)
+    row = {
+        "peak_bytes": resident()[1] - before,
+        "wall_s": wall,
+        "cpu_s": cpu,
+        "vector_bytes": -(-4 * sum(p.numel() for p in s.model.parameters()) // ranks),
+        "weights": weights.flatten().tolist(),
+    }
+    Path(folder, f"{rank}.json").write_text(json.dumps(row))
+    dist.destroy_process_group()
+
+
 # --------------------------------------------------------------------------------------------------------------- report
 
 COMMAND = "python scripts/bench_metagradient.py"
@@ -448,6 +499,12 @@ COMMAND = "python scripts/bench_metagradient.py"
 def rows_of(folder: Path, part: str) -> list[dict]:
     path = folder / f"{part}.json"
     return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def machine_of(folder: Path, part: str, otherwise: dict) -> dict:
+    """Where a part was measured last."""
+    path = folder / f"{part}.json"
+    return json.loads(path.read_text())["machine"] if path.exists() else otherwise
 
 
 def ratio(rows: list[dict], size: str, steps: int, metric: str, way: str, to: str = "plain", clock: str = "cpu_s"):
@@ -521,6 +578,36 @@ def floor(steps: int, graphs: int, metric: str, recorded: bool) -> float:
     return (plain + UNITS["graph"] * back + UNITS["again"] * (steps - 1 - back) + first) / plain
 
 
+def sharded_lines(rows: list[dict], machine: dict) -> list[str]:
+    """The table of the sharded mode, empty without rows."""
+    if not rows:
+        return []
+    loads = [row["load"] for row in rows]
+    alone = {row["T"]: row for row in rows if row["ranks"] == 1}
+    lines = [
+        "",
+        "Sharded (`sharded=True`): a rank's own peak memory and CPU seconds, each against one process that holds all "
+        "and does all; GPT-2 shape wide, LM metric, gloo on one machine "
+        f"({machine['device']}, load average {min(loads):.1f} to {max(loads):.1f}). "
+        "A step gathers each layer up to seven times (forward, and every backward pass through it) and reduces its "
+        "gradient and its Hessian-vector product; gloo does that with the CPU,"
+        " which with so few tokens a step more than doubles the seconds of all ranks together.",
+        "",
+        "| T | ranks | a vector | peak memory of a rank | to one process | CPU s of a rank | all ranks to one process "
+        "| relative difference of the weights |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in sorted(rows, key=lambda row: (row["T"], row["ranks"])):
+        one = alone[row["T"]]
+        apart = relative(torch.tensor(row["weights"]), torch.tensor(one["weights"]))
+        lines.append(
+            f"| {row['T']} | {row['ranks']} | {row['vector_bytes'] / 1e6:.0f} MB | {row['peak_bytes'] / 1e6:.0f} MB | "
+            f"{row['peak_bytes'] / one['peak_bytes']:.2f} | {row['cpu_s']:.1f} | "
+            f"{row['ranks'] * row['cpu_s'] / one['cpu_s']:.2f} | {apart:.0e} |"
+        )
+    return lines
+
+
 def verdict(measured: float | None, sign: str, bound: float) -> str:
     if measured is None:
         return "not measured"
@@ -537,13 +624,14 @@ def write(folder: Path, machine: dict) -> None:
         lines.append(f"| {what} | {shown(measured)} | {asked} | {verdict(measured, sign, bound)} | {note} |")
     loads = [row["load"] for part in ("ratios", "memory", "figure") for row in rows_of(folder, part)]
     busy = f"{min(loads):.1f} to {max(loads):.1f}" if loads else "unknown"
+    first = machine_of(folder, "ratios", machine)
     shapes = "; ".join(f"{k} {v[0]}x{v[1]}, vocabulary {v[3]}, batch {v[4]}x{v[5]}" for k, v in SIZES.items())
     text = [
         "# The metagradient engine, measured",
         "",
         f"`{COMMAND}` makes everything here (`--only ratios --again` measures one part anew).",
-        f"{machine['device']}, {machine['threads']} thread(s), torch {machine['torch']}, transformers "
-        f"{machine['transformers']}, TorchOpt {machine['torchopt']}; load average during the measurements: {busy}.",
+        f"{first['device']}, {first['threads']} thread(s), torch {first['torch']}, transformers "
+        f"{first['transformers']}, TorchOpt {first['torchopt']}; load average during the measurements: {busy}.",
         "",
         "Ratios are CPU seconds of the process, medians over rounds that run every way in turn, to plain training of "
         "the same T steps plus one gradient of the metric; where the load is above the number of cores, wall clock "
@@ -555,8 +643,9 @@ def write(folder: Path, machine: dict) -> None:
         "",
         *lines,
     ]
+    text += sharded_lines(rows_of(folder, "sharded"), machine_of(folder, "sharded", machine))
     if rows_of(folder, "figure"):
-        plot(rows_of(folder, "figure"), folder / "metagradient.png", machine)
+        plot(rows_of(folder, "figure"), folder / "metagradient.png", machine_of(folder, "figure", machine))
         text += ["", "![Time and memory against T](metagradient.png)"]
     (folder / "README.md").write_text("\n".join(text) + "\n")
 
@@ -611,7 +700,13 @@ def plot(rows: list[dict], path: Path, machine: dict) -> None:
 
 # -------------------------------------------------------------------------------------------------------------- command
 
-PARTS = {"exact": part_exact, "ratios": part_ratios, "memory": part_memory, "figure": part_figure}
+PARTS = {
+    "exact": part_exact,
+    "ratios": part_ratios,
+    "memory": part_memory,
+    "sharded": part_sharded,
+    "figure": part_figure,
+}
 
 
 def main() -> None:

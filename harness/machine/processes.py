@@ -27,6 +27,12 @@ def launched_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+NOT_LAUNCHED = (
+    "inner.sharded=true divides the target's training among a launcher's processes, and this is one alone; start it "
+    "with torchrun --nproc-per-node N -m harness ..., or set inner.sharded=false."
+)
+
+
 def rank() -> int:
     """This process among them; 0 is the one that prints and stores."""
     return int(os.environ.get("RANK", "0"))
@@ -138,11 +144,11 @@ class BatchShare:
         return rows
 
 
-def split_batches(batches: Sequence[Mapping[str, torch.Tensor]]) -> BatchShare | None:
+def split_batches(batches: Sequence[Mapping[str, torch.Tensor]], *, always: bool = False) -> BatchShare | None:
     """Every world_size()-th row of each batch, from this rank's number on; None where one process works alone, or where
-    some batch has fewer rows than there are ranks (then each does all of it)."""
+    some batch has fewer rows than there are ranks (then each does all of it; `always`: then some have none)."""
     count = world_size()
-    if count == 1 or min(len(batch["input_ids"]) for batch in batches) < count:
+    if count == 1 or (not always and min(len(batch["input_ids"]) for batch in batches) < count):
         return None
     import torch
     import torch.distributed as dist

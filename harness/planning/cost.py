@@ -22,6 +22,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness import assets
+from harness.machine import processes
 from harness.machine.devices import DATASHEETS, Device
 from harness.planning.shapes import Shape, known_assets, shape_of
 from harness.registry import REWARDS, TASKS
@@ -53,6 +54,8 @@ SCORE_COPIES = 3
 TRAINING_STATES, METAGRADIENT_STATES = 3, 4
 """Parameter-sized vectors resident in inner training (weights before and after an update, gradient), and those that a
 metagradient adds (adjoint, direction, Hessian-vector product, a checkpoint's weights). To each come the optimizer's."""
+GATHERED_COPIES = 4
+"""Of a sharded training's largest layer: its weight, a direction, and what is sent to be summed of both."""
 ADAM_SLOTS = 2
 """Moments of Adam."""
 GRAPH_FACTOR = 2.5
@@ -361,7 +364,26 @@ def training_memory(shape: Shape, settings: Settings, steps: int, metagradient: 
     wide = ACTIVATION_VECTORS * shape.hidden + MLP_VECTORS * shape.intermediate
     per_token = shape.layers * (wide + SCORE_COPIES * shape.heads * inner.max_tokens)
     held = rows * inner.max_tokens * (per_token + TRAINING_LOGITS * shape.vocab) * each
-    return int(vectors * shape.parameters * each + held * (GRAPH_FACTOR if metagradient and steps > 1 else 1))
+    states = vectors * shape.parameters * each / shards(settings) + gathered_memory(shape, settings)
+    return int(states + held * (GRAPH_FACTOR if metagradient and steps > 1 else 1))
+
+
+def resident_target(shape: Shape, settings: Settings, device: Device) -> int:
+    """The model itself on the device; of a sharded training it stays in host memory."""
+    return 0 if settings.inner.sharded and device.gpu else shape.parameters * WIDTH[settings.target.dtype]
+
+
+def shards(settings: Settings) -> int:
+    """Ranks that a parameter-sized vector of the target's training is divided among."""
+    return processes.launched_count() if settings.inner.sharded else 1
+
+
+def gathered_memory(shape: Shape, settings: Settings) -> int:
+    """What a sharded training holds whole at a time: of the largest layer its weight, a direction, their gradients."""
+    if not settings.inner.sharded:
+        return 0
+    largest = max(shape.hidden * shape.vocab, shape.hidden * shape.intermediate)
+    return GATHERED_COPIES * largest * WIDTH[settings.target.dtype]
 
 
 # ------------------------------------------------------------------------------------------------------------ the whole
@@ -384,7 +406,7 @@ def estimate(
     works = step_work(settings, task, reward, shapes, allowed, warmed)
     works["validation"] = validation_work(settings, task, shapes, allowed)
 
-    states, target = generator_states(generator_shape, settings), target_shape.parameters * WIDTH[settings.target.dtype]
+    states, target = generator_states(generator_shape, settings), resident_target(target_shape, settings, device)
     reward_peak = 0
     if how:
         passes = training_memory(target_shape, settings, inner.steps, metagradient)
@@ -428,7 +450,7 @@ def offloads(settings: Settings, device: Device, generator_shape: Shape, target_
     """Whether generator and target take turns on the device: as set, or where both at work would fill it."""
     if settings.generator.offload != "auto":
         return settings.generator.offload == "always"
-    states, target = generator_states(generator_shape, settings), target_shape.parameters * WIDTH[settings.target.dtype]
+    states, target = generator_states(generator_shape, settings), resident_target(target_shape, settings, device)
     working = max(
         generation_memory(generator_shape, settings),
         update_memory(generator_shape, settings),

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness import assets
 from harness.contracts import ChecksTarget, HarnessError
+from harness.machine import processes
 from harness.planning.cells import Cell, articles, make_task, told_splits
 from harness.registry import REWARDS, TASKS
 from harness.settings.schema import Settings
@@ -55,6 +56,12 @@ def _check_steps(cell: Cell) -> None:
             )
 
 
+def _check_ranks(settings: Settings) -> None:
+    """Raises HarnessError where the target's training is to be divided among processes and there is one."""
+    if settings.inner.sharded and processes.launched_count() == 1:
+        raise HarnessError(processes.NOT_LAUNCHED)
+
+
 def preflight(cells: Sequence[Cell], runs: Path, say: Callable[[str], None] = lambda line: None) -> list[Cell]:
     """Finds out now what would stop a cell later: missing assets, broken model folders, too few texts. Returns the
     cells, in order, those that cannot run as they are set with the reason in `blocked`: each becomes a row and the
@@ -86,6 +93,7 @@ class _Checks:
 
         settings = cell.settings
         checks: dict[Any, Callable[[], object]] = {
+            ("ranks", settings.inner.sharded): lambda: _check_ranks(settings),
             ("assets", *map(tuple, cell.references())): lambda: cell.assets,
             ("steps", cell.task, cell.reward, repr(settings)): lambda: _check_steps(cell),
             ("task", cell.task, repr(settings.task.options), settings.data, settings.target): lambda: _check_task(

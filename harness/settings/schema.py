@@ -269,6 +269,12 @@ class InnerSettings(Section):
     memory_budget: int | None = Field(
         None, ge=1, le=2**60, description="Bytes for stored states.", json_schema_extra=NEUTRAL
     )
+    sharded: bool = Field(
+        False,
+        description="Under a launcher each process holds its share of the target's weights and optimizer states, and "
+        "of the weights beside it one layer at a time; equal numbers to rounding, for a target larger than one GPU.",
+        json_schema_extra=NEUTRAL,
+    )
 
     def steps_of_set(self, sets: int) -> int:
         """Inner steps of each of `sets` training sets that a GRPO step's rollouts form."""

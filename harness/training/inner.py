@@ -20,7 +20,7 @@ import torch
 from harness.assets import load_model
 from harness.contracts import HarnessError, Metric
 from harness.machine.devices import to_device
-from harness.machine.processes import split_batches
+from harness.machine.processes import NOT_LAUNCHED, BatchShare, split_batches
 from harness.settings.schema import InnerSettings, OptimizerSettings, TargetSettings
 from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, metagradient, train
 
@@ -35,12 +35,14 @@ class StepCounter:
     steps_done: int = 0
 
 
-def load_target(settings: TargetSettings) -> PreTrainedModel:
-    """The target as the settings have it, on the GPU if there is one."""
+def load_target(settings: TargetSettings, *, on_device: bool = True) -> PreTrainedModel:
+    """The target as the settings have it, on the GPU if there is one; `on_device` off: in host memory, from where each
+    rank of a sharded training takes its part."""
     target = load_model(settings.model, dtype=settings.dtype, untie_head=settings.untie_head)
     if settings.dropout:
         freeze_dropout(target, settings.dropout)
-    to_device(target)
+    if on_device:
+        to_device(target)
     return target
 
 
@@ -104,6 +106,8 @@ class InnerTrainer:
     ) -> None:
         self.model, self.tokenizer, self.settings, self.step_counter = model, tokenizer, settings, step_counter
         self.optimizer = settings.optimizer
+        gpu = settings.sharded and torch.cuda.is_available()
+        self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else model.device
         self.steps = settings.steps if steps is None else steps
         if settings.prepend_bos and self._bos() is None:
             raise HarnessError("The target's tokenizer has no beginning-of-text token; set inner.prepend_bos=false.")
@@ -114,7 +118,7 @@ class InnerTrainer:
         """dPhi/dw_i at w = 1 for every text, (N,) in the order of `texts`. A text without a scored token gets 0: it has
         no loss to weigh. With `per_token` also `.tokens`, each text's share by its scored tokens."""
         order, batches = self._batches(texts)
-        mine = split_batches(batches)
+        mine = self._share(batches)
         group = {"process_group": mine.group} if mine else {}
         with self._warmed(texts):
             result = metagradient(
@@ -159,8 +163,8 @@ class InnerTrainer:
         options = self._options()
         options.pop("memory_budget")
         if weights is not None:
-            weights = weights[torch.tensor(order, device=weights.device)].to(self.model.device)
-        mine = split_batches(batches)
+            weights = weights[torch.tensor(order, device=weights.device)].to(self.device)
+        mine = self._share(batches)
         if mine:
             weights = None if weights is None else weights[mine.places.to(weights.device)]
             options["process_group"] = mine.group
@@ -185,7 +189,7 @@ class InnerTrainer:
         before = {name: parameter.data for name, parameter in self.model.named_parameters()}
         try:
             for name, parameter in self.model.named_parameters():
-                parameter.data = warm[name].detach().to(parameter.dtype)
+                parameter.data = warm[name].detach().to(parameter)
             yield
         finally:
             for name, parameter in self.model.named_parameters():
@@ -272,7 +276,7 @@ class InnerTrainer:
 
     def _batch(self, rows: list[list[int]]) -> dict[str, torch.Tensor]:
         """input_ids and labels, (B, S) int64, right-padded; padding is not scored, unless settings.trained_padding."""
-        device = self.model.device
+        device = self.device
         if self.settings.trained_padding is not None:
             return self._padded_batch(rows, self.settings.trained_padding)
         length = max(2, *(len(row) for row in rows)) if rows else 2
@@ -291,7 +295,7 @@ class InnerTrainer:
         """The authors' batches: every row padded to max_tokens + 1 and trained on, padding too, but for the position
         after a text's last token (there they put the end-of-text label, which their loss leaves out)."""
         length = self.settings.max_tokens + 1
-        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=self.model.device)
+        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], device=self.device)
         labels = ids.clone()
         for row, tokens in enumerate(rows):
             labels[row, len(tokens) : len(tokens) + 1] = -100
@@ -305,4 +309,12 @@ class InnerTrainer:
             ),
             "microbatch": settings.microbatch,
             "memory_budget": settings.memory_budget,
+            "sharded": settings.sharded,
         }
+
+    def _share(self, batches: Sequence[dict[str, torch.Tensor]]) -> BatchShare | None:
+        """This rank's rows; None where it works on all of them."""
+        mine = split_batches(batches, always=self.settings.sharded)
+        if self.settings.sharded and mine is None:
+            raise HarnessError(NOT_LAUNCHED)
+        return mine

@@ -15,9 +15,10 @@ or they do not sum to d . gradient).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,9 @@ from torch import Tensor, nn
 
 from rewards.metagradient.kernels import RMS_NORMS, few_rows, is_conv1d
 from rewards.metagradient.loss import Rows
+
+if TYPE_CHECKING:
+    from rewards.metagradient.network import Layout
 
 
 @dataclass
@@ -98,24 +102,34 @@ class Recorder:
         finally:
             self.recording = None
 
-    def derivatives(self, recording: Recording, tangents: dict[str, Tensor]) -> Tensor | None:
-        """(n,) of all of `tangents` (name -> direction); None where some parameter was never seen at work."""
-        seen, total = set(), None
-        missed = {self.names[id(p)] for part in recording.missed for p in part._parameters.values() if p is not None}
-        if missed & set(tangents):
+    def covers(self, recording: Recording, names: Collection[str]) -> bool:
+        """Whether all of these parameters were seen at work."""
+        missed = {name for part in recording.missed for name in self._of(part).values()}
+        seen = {name for part, _, _ in recording.items for name in self._of(part).values()}
+        return not missed & set(names) and set(names) <= seen
+
+    def _of(self, part: nn.Module) -> dict[str, str]:
+        """Slot -> name of the layer's own parameters."""
+        return {slot: self.names[id(p)] for slot, p in part._parameters.items() if p is not None}
+
+    def derivatives(
+        self, recording: Recording, tangents: dict[str, Tensor], layout: Layout | None = None
+    ) -> Tensor | None:
+        """(n,) of all of `tangents` (name -> direction, as the layout's views); None where some parameter was never
+        seen at work."""
+        total = None
+        if not self.covers(recording, tangents):
             return None
         for part, x, g in recording.items:
-            own = {
-                slot: tangents[self.names[id(p)]].to(g.dtype)
-                for slot, p in part._parameters.items()
-                if p is not None and self.names[id(p)] in tangents
-            }
-            if not own:
+            slots = {slot: name for slot, name in self._of(part).items() if name in tangents}
+            if not slots:
                 continue
-            seen.update(self.names[id(part._parameters[slot])] for slot in own)
+            whole = {name: tangents[name] for name in slots.values()}
+            whole = whole if layout is None else layout.whole(whole)
+            own = {slot: whole[name].to(g.dtype) for slot, name in slots.items()}
             found = _by_example(_contribution(part, x, g, own), recording.rows)
             total = found if total is None else total + found
-        return total if seen == set(tangents) else None
+        return total
 
 
 NORMS = ("layer_norm", "rms_norm")

@@ -26,10 +26,10 @@ from rewards.metagradient.checkpointing import (
     pass_seconds,
     update_seconds,
 )
-from rewards.metagradient.errors import MetricError, NonFiniteError, SecondDerivativeError
+from rewards.metagradient.errors import MetagradientError, MetricError, NonFiniteError, SecondDerivativeError
 from rewards.metagradient.gradients import Objective
 from rewards.metagradient.loss import IGNORED, LossConvention, check_batches
-from rewards.metagradient.network import Layout, Network
+from rewards.metagradient.network import Network, ShardedLayout
 from rewards.metagradient.optimizer import InnerOptimizer, State, UpdateRule, as_rule, pulled_back, updated
 from rewards.metagradient.trajectory import InnerStep, Trajectory
 
@@ -72,6 +72,7 @@ def metagradient(
     process_group: dist.ProcessGroup | None = None,
     deterministic: bool = False,
     per_token: bool = False,
+    sharded: bool = False,
 ) -> Metagradient:
     """Exact dPhi(theta_T)/dw_i at w = 1 through len(batches) optimizer steps.
 
@@ -92,6 +93,11 @@ def metagradient(
     process_group  ranks that each hold their share of every batch; one all-reduce for the gradient and one for the
                    Hessian-vector product a step. `metric` must give the same on all.
     deterministic  torch.use_deterministic_algorithms for the duration
+    sharded        of every parameter-sized vector a rank of the process group holds its part, 1/N of it, and of the
+                   weights beside it one layer at a time, gathered for its work (sharding.py). The same result but for
+                   rounding. The model may lie in host memory: passes run where the batches are. Frozen parameters stay
+                   whole. For optimizers whose update is elementwise. A metric is given tensors that gather themselves
+                   wherever they are used: all ranks must use them, in the same order, as plain evaluation does.
     per_token      give every scored token t of example i a weight, l_i = sum_t w_it (share of its NLL in l_i), and
                    return those derivatives too; no more work but at T = 1 (forward mode in place of a recording)
 
@@ -101,14 +107,14 @@ def metagradient(
     with _determinism(deterministic):
         reads = getattr(metric, "reads", None)
         objective, rule, theta, state = _start(
-            model, batches, optimizer, loss, microbatch, process_group, per_token, reads
+            model, batches, optimizer, loss, microbatch, process_group, per_token, reads, sharded
         )
         tiers = free_tiers(objective.layout.device, memory_budget, spill_dir)
         walk = _Walk(objective, rule, theta, state)
         plan, first = walk.plan(tiers)
         with Trajectory(plan, rule, objective.gradient, spill_dir) as trajectory:
             theta, state = walk.forward(trajectory, first)
-            value, adjoint = _metric_gradient(metric, model, objective.layout, theta, reads)
+            value, adjoint = _metric_gradient(metric, model, objective, theta, reads)
             del theta, state
             weights = _walk_back(objective, rule, trajectory, adjoint)
         if not per_token:
@@ -130,34 +136,53 @@ def train(
     process_group: dist.ProcessGroup | None = None,
     deterministic: bool = False,
     only: Collection[str] | None = None,
+    sharded: bool = False,
 ) -> dict[str, Tensor]:
     """theta_T of the very training that `metagradient` differentiates, keyed as dict(model.named_parameters()).
 
     weights: (N,) data weights, default 1. only: names of the parameters that are wanted, for less work. Trained
-    parameters come in the inner dtype, frozen ones are the model's own. Raises as `metagradient`, as far as it applies.
+    parameters come in the inner dtype, frozen ones are the model's own; sharded, they are tensors of which a rank holds
+    its part, and that gather themselves wherever all ranks use them. Raises as `metagradient`, as far as it applies.
     """
     with _determinism(deterministic):
-        objective, rule, theta, state = _start(model, batches, optimizer, loss, microbatch, process_group, reads=only)
+        objective, rule, theta, state = _start(
+            model, batches, optimizer, loss, microbatch, process_group, reads=only, sharded=sharded
+        )
         start = 0
         for step, batch in enumerate(objective.batches):
             stop = start + len(batch["input_ids"])
             _, grad, _ = objective.gradient(step, theta, None if weights is None else weights[start:stop])
             theta, state = updated(rule, step, theta, state, grad, last=step + 1 == len(objective.batches))
             start = stop
-    trained = objective.layout.views(theta)
-    return {name: trained.get(name, p.detach()) for name, p in model.named_parameters() if only is None or name in only}
+    trained = objective.layout.parameters(objective.layout.views(theta), metric=True)
+    frozen, wanted = objective.network.frozen, [name for name, _ in model.named_parameters()]
+    return {k: trained[k] if k in trained else frozen[k] for k in wanted if only is None or k in only}
 
 
 def _start(
-    model, batches, optimizer, loss, microbatch, group, per_token=False, reads=None
+    model, batches, optimizer, loss, microbatch, group, per_token=False, reads=None, sharded=False
 ) -> tuple[Objective, UpdateRule, Tensor, State]:
     rule = as_rule(optimizer)
     reads = reads if rule.elementwise else None  # else a coordinate's update may see the others' gradients
-    objective = Objective(
-        Network(model), check_batches(batches), loss or LossConvention(), microbatch, group, per_token, reads
-    )
+    batches, layout = check_batches(batches), None
+    if sharded:
+        layout = ShardedLayout(model, _ranks(rule, group), batches[0]["input_ids"].device)
+    network = Network(model, layout)
+    objective = Objective(network, batches, loss or LossConvention(), microbatch, group, per_token, reads)
     theta = objective.layout.flatten(dict(model.named_parameters()))
     return objective, rule, theta, rule.init(theta)
+
+
+def _ranks(rule: UpdateRule, group: dist.ProcessGroup | None) -> dist.ProcessGroup:
+    """The group that can share the vectors of this rule."""
+    if group is None:
+        raise MetagradientError("sharded=True divides the training among processes: give their process_group.")
+    if not rule.elementwise:
+        raise MetagradientError(
+            f"{type(rule).__name__} cannot be sharded: its update may see all parameters at once, and a rank holds a "
+            'part of them; use "adamw", "adam" or "sgd", or an UpdateRule whose `elementwise` is True.'
+        )
+    return group
 
 
 class _Walk:
@@ -182,7 +207,7 @@ class _Walk:
             slots=slots,
             # and its theta, its gradient; a single step needs no graph
             graph=graph * max(sizes) // max(sizes[0], 1) + 2 * vector if several else tiers[0].free + 1,
-            gradient_seconds=pass_seconds(layout.size, sum(sizes) / len(sizes), layout.device.type),
+            gradient_seconds=pass_seconds(layout.parameters_count, sum(sizes) / len(sizes), layout.device.type),
             update_seconds=update_seconds(vector),
             single_pass=objective.single_pass,
             graphs_at_most=graphs_at_most(layout.device.type),
@@ -229,7 +254,7 @@ def _walk_back(
             u_theta, u_state, direction = pulled_back(rule, step, theta, state, grad, u_theta, u_state)
         into, recorded = u_theta if step else None, step == 0 and trajectory.plan.recorded  # the same on every rank
         derivatives = objective.directional(step, theta, direction, inside, into=into, kept=inner_step.kept)
-        if not bool(torch.isfinite(derivatives.sum())):
+        if not objective.everywhere(bool(torch.isfinite(derivatives.sum()))):
             bad = tuple((~torch.isfinite(derivatives)).nonzero()[:, 0].tolist())
             raise NonFiniteError(
                 f"The metagradient is not finite at inner step {step} (examples {list(bad[:16])} of its batch); lower "
@@ -261,12 +286,14 @@ def _expand(part: Tensor, span: slice, like: Tensor) -> Tensor:
 
 
 def _metric_gradient(
-    metric: Metric, model: nn.Module, layout: Layout, theta: Tensor, reads: Collection[str] | None
+    metric: Metric, model: nn.Module, objective: Objective, theta: Tensor, reads: Collection[str] | None
 ) -> tuple[float, tuple[slice, Tensor]]:
     """(Phi, (slice, dPhi/dtheta_T there)): a metric on a patch of one matrix costs a patch."""
+    layout = objective.layout
     given = {k for k, _ in model.named_parameters()} if reads is None else set(reads)
     leaves = {k: v.detach().requires_grad_(k in given) for k, v in layout.views(theta).items()}
-    read = {k: leaves.get(k, p.detach()) for k, p in model.named_parameters() if k in given}
+    trained, frozen = layout.parameters(leaves, metric=True), objective.network.frozen
+    read = {k: trained[k] if k in trained else frozen[k] for k, _ in model.named_parameters() if k in given}
     with torch.enable_grad():
         try:
             value = metric(read)
@@ -297,7 +324,7 @@ def _metric_gradient(
         flat = flat[low:high].clone()  # not a view that holds all of it
     else:
         flat = flat[low:high]
-    if not bool(torch.isfinite(flat.sum())) and not bool(torch.isfinite(flat).all()):
+    if not objective.everywhere(bool(torch.isfinite(flat.sum())) or bool(torch.isfinite(flat).all())):
         raise NonFiniteError("The gradient of the metric is not finite; check it for square roots or logarithms of 0.")
     return number, (slice(low, high), flat)
 

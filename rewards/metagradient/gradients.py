@@ -24,7 +24,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from rewards.metagradient.checkpointing import Costs, Tier
 from rewards.metagradient.directional import Recording
 from rewards.metagradient.errors import NonFiniteError, NoScoredTokensError, SecondDerivativeError
-from rewards.metagradient.loss import IGNORED, LossConvention, Rows, prepare
+from rewards.metagradient.loss import IGNORED, LossConvention, Rows, nothing_scored, prepare
 from rewards.metagradient.network import Network
 from rewards.metagradient.recompute import saving
 
@@ -63,7 +63,8 @@ class Objective:
     """Loss of each step's batch, factor * sum_i w_i l_i(theta), summed over the ranks of a process group.
 
     microbatch  examples per pass; None: the whole batch. It changes memory and time, not numbers.
-    group       ranks that each hold their share of every batch; None: this process alone.
+    group       ranks that each hold their share of every batch; None: this process alone. Where the network's layout
+                divides vectors among them, every rank runs as many passes, some of them on nothing.
     per_token   w weighs every scored token's part of l_i by itself: n below are then tokens, row by row
     reads       names of the parameters that are looked at after the last step, so that its gradient is formed for these
                 alone and is 0 elsewhere; None: all
@@ -83,6 +84,7 @@ class Objective:
             raise ValueError(f"microbatch must be at least 1, got {microbatch}.")
         self.network, self.layout, self.batches, self.group = network, network.layout, batches, group
         self.convention, self.microbatch, self.per_token = convention, microbatch, per_token
+        self.sharded = self.layout.cut is not None
         self.reads = set(self.layout.names if reads is None else reads) & set(self.layout.names)
         counts = torch.tensor(
             [[len(b["input_ids"]), int((b["labels"][:, 1:] != IGNORED).sum())] for b in batches],
@@ -108,9 +110,27 @@ class Objective:
             dist.all_reduce(tensor, group=self.group)
         return tensor
 
+    def everywhere(self, flag: bool) -> bool:
+        """Whether it is so on all ranks, where they have to take the same way."""
+        if not self.sharded:
+            return flag
+        return not bool(self.layout.anywhere(torch.tensor([not flag], device=self.layout.device)))
+
     def _pieces(self, step: int, tokens: float = math.inf) -> Iterator[tuple[slice, Rows]]:
         """Microbatches that have a scored token, and where their losses stand among the batch's; the others add nothing
-        to anything. tokens: as many a piece at most, padding included, but one example at least."""
+        to anything. tokens: as many a piece at most, padding included, but one example at least. Of a sharded layout
+        as many as the rank with the most has, on nothing where there is nothing."""
+        pieces = self._own_pieces(step, tokens)
+        if not self.sharded:
+            yield from pieces
+            return
+        found = list(pieces)
+        most = torch.tensor([len(found)], device=self.layout.device)
+        dist.all_reduce(most, dist.ReduceOp.MAX, group=self.group)
+        yield from found
+        yield from [(slice(0, 0), nothing_scored(self.batches[step], self.layout.device))] * (int(most) - len(found))
+
+    def _own_pieces(self, step: int, tokens: float) -> Iterator[tuple[slice, Rows]]:
         batch = self.batches[step]
         count, width = batch["input_ids"].shape
         size = self.microbatch or max(count, 1)
@@ -203,7 +223,7 @@ class Objective:
                 part, _ = self._build(0, theta, where, rows, grad, keep=measure)
             losses[where] = part.to(losses.dtype)
             if measure:
-                graph = sum(saved.values()) * len(losses) // rows.count
+                graph = sum(saved.values()) * len(losses) // max(rows.count, 1)
             if recording is not None:
                 held += recording.nbytes()
                 kept = [*kept, recording] if held <= room else None
@@ -215,7 +235,7 @@ class Objective:
         return {t.untyped_storage().data_ptr() for t in (theta, *self.network.frozen.values())}
 
     def _whole(self, step: int, theta: Tensor, losses: Tensor, grad: Tensor) -> Tensor:
-        grad = self._sum(grad)
+        grad = grad if self.sharded else self._sum(grad)
         self._check(step, theta, losses, grad)
         return grad
 
@@ -257,19 +277,23 @@ class Objective:
         derivatives = self._zeros(step, theta)
         tangents = self.layout.moving(direction, span)
         curvature = into is not None
-        product = torch.zeros_like(theta) if curvature and self.group is not None else into
+        apart = curvature and self.group is not None and not self.sharded
+        product = torch.zeros_like(theta) if apart else into
         if not tangents:
             pieces = iter(())
         elif kept is not None:
+            if self.sharded and isinstance(kept[0], Recording) and not self._all_cover(kept, tangents):
+                return self.directional(step, theta, direction, span, into=into)
             pieces = _drain(kept)
         else:
-            pieces = self._pieces(step, REBUILT_TOKENS.get(theta.device.type, math.inf) if curvature else math.inf)
+            small = curvature and not self.sharded  # each piece costs a sharded layout its collectives
+            pieces = self._pieces(step, REBUILT_TOKENS.get(theta.device.type, math.inf) if small else math.inf)
         for where, piece in pieces:
             if isinstance(piece, Recording):
-                found = self.network.recorder.derivatives(piece, tangents)
+                found = self.network.recorder.derivatives(piece, tangents, self.layout)
                 if found is None:  # a parameter that the recorder does not know at work
                     return self.directional(step, theta, direction, span, into=into)
-            elif isinstance(piece, Rows) and not curvature:
+            elif isinstance(piece, Rows) and not curvature and not self.sharded:  # no forward mode of collectives
                 found = self._forward_mode(theta, piece, tangents) * self.factors[step]
             else:
                 if isinstance(piece, Rows):
@@ -280,9 +304,17 @@ class Objective:
                 del parts
             derivatives[where] = found.to(derivatives.dtype)
             del piece
-        if product is not into:
+        if apart:
             into.add_(self._sum(product))
         return derivatives
+
+    def _all_cover(self, recordings: list[Recording], tangents: dict[str, Tensor]) -> bool:
+        """Whether these parameters were seen at work on all ranks, and as often: they gather directions together."""
+        cover = all(self.network.recorder.covers(recording, tangents) for recording in recordings)
+        items = sum(len(recording.items) for recording in recordings)
+        spread = torch.tensor([items, -items], device=self.layout.device)
+        dist.all_reduce(spread, dist.ReduceOp.MAX, group=self.group)
+        return self.everywhere(cover) and int(spread.sum()) == 0
 
     def _rebuild(self, step: int, theta: Tensor, where: slice, rows: Rows) -> Graph:
         self.network.graph_only.on = True
@@ -311,10 +343,12 @@ class Objective:
         error under torch.autograd.grad: its part of the second derivative is silently missing. Here it shows.
         """
         sums = self._sum(torch.stack([derivatives.sum(), derivatives.abs().sum()]).double()).tolist()
-        expected = float(torch.dot(direction, grad))
+        norms = torch.linalg.vector_norm(direction), torch.linalg.vector_norm(grad)
+        sizes = torch.stack([torch.dot(direction, grad), *norms]).double()
+        expected, *squares = self.layout.total(sizes * torch.stack([torch.ones_like(sizes[0]), *sizes[1:]])).tolist()
         narrow = any(dtype in (torch.float16, torch.bfloat16) for dtype in self.layout.dtypes.values())
         # What rounding may do to the passes, and to the dot product over all parameters.
-        noise = float(torch.linalg.vector_norm(direction) * torch.linalg.vector_norm(grad))
+        noise = math.sqrt(squares[0]) * math.sqrt(squares[1])
         eps = torch.finfo(self.layout.dtype).eps
         if recorded:
             share = NARROW_ROUNDING if narrow else RECORDED_ROUNDING * eps
@@ -325,22 +359,23 @@ class Objective:
 
     def _check(self, step: int, theta: Tensor, losses: Tensor, grad: Tensor) -> None:
         """Raises NonFiniteError naming the step and the examples whose loss, else whose own gradient, is not finite."""
-        if bool(torch.isfinite(losses.sum() + grad.sum())):
+        if self.everywhere(bool(torch.isfinite(losses.sum() + grad.sum()))):
             return
         what, bad = "loss", (~torch.isfinite(losses)).nonzero()[:, 0].tolist()
-        if not bad:
-            if bool(torch.isfinite(grad).all()) and bool(torch.isfinite(losses).all()):
+        if self.everywhere(not bad):
+            if self.everywhere(bool(torch.isfinite(grad).all()) and bool(torch.isfinite(losses).all())):
                 return  # only the sum overflowed
             what = "gradient"
-            for i in range(len(losses)):
+            for i in range(0 if self.sharded else len(losses)):  # sharded, gradients are all ranks' sums
                 rows = prepare(self.batches[step], i, i + 1, self.convention)
                 if len(rows.flat):
                     own = torch.zeros_like(theta)
                     self._build(step, theta, slice(i, i + 1), rows, own)
                     if not bool(torch.isfinite(own).all()):
                         bad.append(i)
+        named = f" (examples {bad[:16]} of its batch)" if bad else ""  # sharded, they may be another rank's
         raise NonFiniteError(
-            f"The {what} of inner step {step} is not finite (examples {bad[:16]} of its batch); lower the inner "
+            f"The {what} of inner step {step} is not finite{named}; lower the inner "
             "learning rate, use a wider dtype, or drop these examples.",
             step=step,
             examples=tuple(bad),

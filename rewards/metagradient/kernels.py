@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from rewards.metagradient import recompute
+from rewards.metagradient import recompute, sharding
 
 aten = torch.ops.aten
 BLOCK = 1 << 16
@@ -75,7 +75,7 @@ class _LayerNormBackward(Function):
 
 
 def layer_norm(module: nn.LayerNorm, x: Tensor) -> Tensor:
-    return _LayerNorm.apply(x, module.weight, module.bias, module.eps)
+    return sharding.call(_LayerNorm, x, module.weight, module.bias, module.eps)
 
 
 # ------------------------------------------------------------------------------------------------------------- RMS norm
@@ -127,7 +127,7 @@ def rms_norm(module: nn.Module, x: Tensor) -> Tensor:
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     eps = module.variance_epsilon
     if wide is x and module.weight.dtype == x.dtype:
-        return _RMSNorm.apply(x, module.weight, eps)
+        return sharding.call(_RMSNorm, x, module.weight, eps)
     return module.weight * _RMSNorm.apply(wide, torch.ones_like(module.weight, dtype=wide.dtype), eps).to(x.dtype)
 
 
@@ -265,6 +265,26 @@ class _Linear(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         return *_LinearBackward.apply(g, *ctx.saved_tensors, *ctx.how, ctx.needs_input_grad), None, None, None
 
+    @staticmethod
+    def pulled(
+        g: Tensor,
+        need: tuple[bool, ...],
+        again: bool,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        conv: bool,
+        rows: bool,
+        graph_only: GraphOnly,
+    ) -> tuple[Tensor | None, ...]:
+        """Adjoints of the tensors without the forward pass (`sharding.call`)."""
+        if again:
+            graph_only = GraphOnly()
+            graph_only.on = True
+        need = (*need, False)
+        found = _LinearBackward.apply(g, x, weight, bias is not None, conv, rows, graph_only, need)
+        return found if bias is not None else found[:2]
+
 
 class _LinearBackward(Function):
     """gx = g A, gA = g^T x, gb = sum g. A direction D of gA whose rows are mostly zero meets only those rows, and one
@@ -323,8 +343,9 @@ class _LinearBackward(Function):
 def linear(module: nn.Module, x: Tensor, graph_only: GraphOnly, *, rows: bool = False) -> Tensor:
     """nn.Linear or Conv1D on (..., I)."""
     conv = type(module) is not nn.Linear
-    y = _Linear.apply(x.reshape(-1, x.shape[-1]), module.weight, module.bias, conv, rows, graph_only)
-    return y.view(*x.shape[:-1], -1)
+    flat = x.reshape(-1, x.shape[-1])
+    y = sharding.call(_Linear, flat, module.weight, module.bias, conv, rows, graph_only)
+    return y.view(*x.shape[:-1], y.shape[-1])
 
 
 # ------------------------------------------------------------------------------------------------------------ attention

@@ -84,6 +84,14 @@ def prepare(
     return Rows(inputs, scored.flatten().nonzero()[:, 0], labels[scored], owner, scale, count)
 
 
+def nothing_scored(batch: Mapping[str, Tensor], device: torch.device) -> Rows:
+    """A token that nothing is scored of, shaped as the batch's rows: no losses, and gradients of 0."""
+    inputs = {key: torch.ones((1, 1, *v.shape[2:]), dtype=v.dtype, device=device) for key, v in batch.items()}
+    inputs.pop("labels")
+    none = torch.empty(0, dtype=torch.int64, device=device)
+    return Rows(inputs, none, none, none, none.double(), 0)
+
+
 def check_batches(batches: object) -> list[Mapping[str, Tensor]]:
     """The batches as a list. Raises BatchError naming the step."""
     batches = list(batches)  # type: ignore[call-overload]

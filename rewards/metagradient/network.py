@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -18,6 +19,7 @@ from rewards.metagradient import kernels
 from rewards.metagradient.directional import Recorder
 from rewards.metagradient.errors import MetagradientError
 from rewards.metagradient.loss import Rows
+from rewards.metagradient.sharding import Cut, Sharded
 
 
 class Layout:
@@ -25,7 +27,12 @@ class Layout:
 
     The inner state is float64 if any trained parameter is, else float32: a bf16 model trains on a float32 master copy
     that is rounded to bf16 at every forward pass.
+
+    size, parameters_count   numbers in a flat vector, and in the trained parameters
     """
+
+    cut: Cut | None = None
+    """How vectors are divided among ranks (`ShardedLayout`); None: this process holds them whole."""
 
     def __init__(self, model: nn.Module) -> None:
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -36,7 +43,7 @@ class Layout:
         self.sizes = [p.numel() for p in trained.values()]
         self.starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
         self.dtypes = {name: p.dtype for name, p in trained.items()}
-        self.size = sum(self.sizes)
+        self.size = self.parameters_count = sum(self.sizes)
         self.dtype = torch.float64 if torch.float64 in self.dtypes.values() else torch.float32
         self.device = next(iter(trained.values())).device
 
@@ -74,6 +81,23 @@ class Layout:
         parts = flat.split(self.sizes)
         return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
+    def parameters(self, views: Mapping[str, Tensor], *, metric: bool = False) -> dict[str, Tensor]:
+        """name -> what stands in the model for the views of a flat vector, in the parameters' dtypes; for a metric in
+        the inner dtype."""
+        return {name: v if metric else v.to(self.dtypes[name]) for name, v in views.items()}
+
+    def whole(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        """name -> parameter-shaped, of some of a flat vector's views."""
+        return views
+
+    def anywhere(self, flags: Tensor) -> Tensor:
+        """Flags that are set on some rank that holds a part of the vectors."""
+        return flags
+
+    def total(self, sums: Tensor) -> Tensor:
+        """Sums over the numbers of flat vectors, from those over the ones that are here."""
+        return sums
+
     def moving(self, flat: Tensor, span: slice) -> dict[str, Tensor]:
         """name -> direction, parameter-shaped, of the parameters whose direction is not zero; `flat` is its part inside
         `span`, and it is zero outside."""
@@ -82,16 +106,63 @@ class Layout:
             low, high = max(start, span.start), min(start + size, span.stop)
             if low < high:
                 pieces[i] = low - start, flat[low - span.start : high - span.start]
-        moves = torch.stack([piece.any() for _, piece in pieces.values()]).tolist() if pieces else []
+        moves = torch.zeros(len(self.names), dtype=torch.bool, device=flat.device)
+        if pieces:
+            moves[list(pieces)] = torch.stack([piece.any() for _, piece in pieces.values()])
         found = {}
-        for (i, (offset, piece)), moved in zip(pieces.items(), moves, strict=True):
-            if moved:
-                if len(piece) < self.sizes[i]:
-                    whole = flat.new_zeros(self.sizes[i])
-                    whole[offset : offset + len(piece)] = piece
-                    piece = whole
-                found[self.names[i]] = piece.view(self.shapes[i])
+        for i in self.anywhere(moves).nonzero()[:, 0].tolist():
+            offset, piece = pieces.get(i, (0, flat[:0]))
+            if len(piece) < self.sizes[i]:
+                whole = flat.new_zeros(self.sizes[i])
+                whole[offset : offset + len(piece)] = piece
+                piece = whole
+            found[self.names[i]] = piece.view(self.shapes[i])
         return found
+
+
+class ShardedLayout(Layout):
+    """A flat vector is this rank's part of every parameter, one after the other: `views` are parts, (length,) each.
+
+    device  where the passes run; the model itself may lie in host memory
+    """
+
+    def __init__(self, model: nn.Module, group: dist.ProcessGroup, device: torch.device) -> None:
+        super().__init__(model)
+        self.cut, self.device = Cut(group), device
+        self.whole_shapes = dict(zip(self.names, self.shapes, strict=True))
+        self.sizes = [self.cut.length(size) for size in self.sizes]
+        self.shapes = [torch.Size((size,)) for size in self.sizes]
+        self.starts = [sum(self.sizes[:i]) for i in range(len(self.sizes))]
+        self.size = sum(self.sizes)
+
+    def flatten(self, tensors: Mapping[str, Tensor] | Sequence[Tensor]) -> Tensor:
+        values = [tensors[name] for name in self.names] if isinstance(tensors, Mapping) else tensors
+        return torch.cat([self.cut.own(t.detach()).to(self.device, self.dtype) for t in values])
+
+    def parameters(self, parts: Mapping[str, Tensor], *, metric: bool = False) -> dict[str, Tensor]:
+        return {
+            name: Sharded(
+                part,
+                self.whole_shapes[name],
+                self.dtype if metric else self.dtypes[name],
+                self.cut,
+                summed=not metric,
+            )
+            for name, part in parts.items()
+        }
+
+    def whole(self, views: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = self.cut.whole(list(views.values()), [self.whole_shapes[name] for name in views])
+        return dict(zip(views, found, strict=True))
+
+    def anywhere(self, flags: Tensor) -> Tensor:
+        counts = flags.to(torch.float32)
+        dist.all_reduce(counts, dist.ReduceOp.MAX, group=self.cut.group)
+        return counts > 0
+
+    def total(self, sums: Tensor) -> Tensor:
+        dist.all_reduce(sums, group=self.cut.group)
+        return sums
 
 
 class Network:
@@ -105,21 +176,24 @@ class Network:
     Two copies: one on `kernels` (reverse passes), one on the model's own operations (forward mode), made when needed.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.layout = Layout(model)
-        self.frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
-        self._model, self._reverse = model, _Copy(model, fitted=True)
+    def __init__(self, model: nn.Module, layout: Layout | None = None) -> None:
+        self.layout = Layout(model) if layout is None else layout
+        device = self.layout.device
+        self.frozen = {n: p.detach().to(device) for n, p in model.named_parameters() if not p.requires_grad}
+        self._model, self._reverse = model, _Copy(model, device, fitted=True)
         self.recorder = Recorder(self._reverse.module, self._reverse.head)
         self.graph_only = self._reverse.graph_only
         """Switch of the reverse copy: backward passes for the sake of their graph alone."""
+        if self.layout.cut is not None:
+            self.layout.cut.silent = lambda: self.graph_only.on
 
     @cached_property
     def _forward(self) -> _Copy:
-        return _Copy(self._model, fitted=False)
+        return _Copy(self._model, self.layout.device, fitted=False)
 
     def losses(self, parameters: Mapping[str, Tensor], rows: Rows, *, forward_mode: bool = False) -> Tensor:
-        """(n,) example losses l_i, float32 at least. parameters: the trained ones, parameter-shaped, inner dtype."""
-        cast = {name: p.to(self.layout.dtypes[name]) for name, p in parameters.items()}
+        """(n,) example losses l_i, float32 at least. parameters: the trained ones, as `layout.views` has them."""
+        cast = self.layout.parameters(parameters)
         module = self._forward if forward_mode else self._reverse
         logits = module.logits(cast | self.frozen, rows)
         if logits.dtype in (torch.float16, torch.bfloat16):
@@ -132,8 +206,10 @@ class Network:
 
 
 class _Copy:
-    def __init__(self, model: nn.Module, *, fitted: bool) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, *, fitted: bool) -> None:
         self.module = copy.deepcopy(model, memo={id(p): p for p in model.parameters()}).eval()
+        for part in self.module.modules():  # the parameters are given with each call
+            part._buffers.update({name: b if b is None else b.to(device) for name, b in part._buffers.items()})
         attention = kernels.attention_name(self.module) if fitted else "eager"
         for config in _configs(self.module):
             config._attn_implementation = attention

@@ -124,6 +124,35 @@ def test_a_plan_grows_as_its_settings_do():
     assert shared / base.phases[2].flops == pytest.approx((1024 / 4 + 128) / 1152, rel=0.15)
 
 
+def test_a_sharded_training_divides_its_states_among_the_ranks_and_gathers_a_layer(monkeypatch):
+    shape, each = shape_of("meta-llama/Llama-3.2-1B-Instruct"), 4
+
+    def planned(sharded, ranks):
+        monkeypatch.setenv("WORLD_SIZE", str(ranks))
+        given = {"inner.sharded": sharded, "target.dtype": "float32", "generator.offload": "always"}
+        settings = resolve(load_profile("paper"), "lambada_es", "adam_metagrad", given)
+        return {p.name: p.memory for p in estimate(settings, "lambada_es", "adam_metagrad", DATASHEETS["h200"]).phases}
+
+    whole = planned(False, 8)
+    assert whole == planned(False, 1)
+    two, eight = planned(True, 2), planned(True, 8)
+    vector = shape.parameters * each
+    # Between two and eight ranks only the vectors shrink: at least the weights, three times, and Adam's two moments.
+    fewer = (two["validation"] - eight["validation"]) / (vector * (1 / 2 - 1 / 8))
+    assert fewer == pytest.approx(round(fewer)) and fewer >= 5
+    gathered = 4 * shape.hidden * shape.vocab * each
+    assert whole["validation"] - eight["validation"] == pytest.approx(vector * (1 + fewer * 7 / 8) - gathered, rel=1e-6)
+    assert eight["reward"] < whole["reward"]
+
+
+def test_a_sharded_training_of_one_process_is_refused(monkeypatch, tmp_path):
+    cells = cross_product(load_profile("tiny"), ["norm"], ["naive"], [0], {"inner.sharded": True})
+    with pytest.raises(HarnessError, match="inner.sharded=true .* torchrun --nproc-per-node N"):
+        preflight(cells, tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not preflight(cells, tmp_path)[0].blocked
+
+
 def test_metagradients_through_many_steps_fit_an_h200():
     """T = 96 on GPT-2 with 1024 examples a step: the engine finds a plan within half of the device's memory."""
     shape = shape_of("openai-community/gpt2").untied()

@@ -63,6 +63,7 @@ def test_task_reward_seed_and_asset_content_change_the_identity():
 def test_what_cannot_change_numbers_leaves_the_identity():
     base = identity("t", "r", 0, settings(), ASSETS)
     assert identity("t", "r", 0, settings(**{"validation.samples": 99, "inner.memory_budget": 10**9}), ASSETS) == base
+    assert identity("t", "r", 0, settings(**{"inner.sharded": True}), ASSETS) == base
     assert identity("t", "r", 0, settings(**{"keep.rollouts": "all", "keep.generator": "none"}), ASSETS) == base
     moved = {("elsewhere" if ref == "embedded:target" else ref): content for ref, content in ASSETS.items()}
     assert identity("t", "r", 0, settings(**{"target.model": "elsewhere"}), moved) == base

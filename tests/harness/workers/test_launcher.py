@@ -54,12 +54,16 @@ def run(out: Path, processes: int, task: str, reward: str, **more) -> pd.DataFra
     [
         ("lambada_es", "adam_metagrad", {"task.options.metric_examples": 16}),  # a sharded inner batch
         ("67", "naive", {"inner.steps": 2, "validation.inner_steps": 2}),  # sharded training, two steps, sets of ranks
+        # Weights and states of the target divided among the processes.
+        ("lambada_es", "adam_metagrad", {"task.options.metric_examples": 8, "inner.steps": 2, "inner.sharded": True}),
         # Credit by token, the last step after a warm-up.
         ("uuid", "adam_metagrad", {"inner.steps": 2, "inner.warmup_after": 1, "inner.warmup_steps": 2}),
     ],
 )
 def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
-    one, two = (run(tmp_path / str(count), count, task, reward, **more) for count in (1, 2))
+    more |= {"keep.rollouts": "all"}
+    alone = {key: value for key, value in more.items() if key != "inner.sharded"}
+    one, two = run(tmp_path / "1", 1, task, reward, **alone), run(tmp_path / "2", 2, task, reward, **more)
     assert set(one.index) == set(two.index)
     exact = [
         key
@@ -75,6 +79,10 @@ def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
     rewards = [key for key in one.index if key[0] == 1 and key[2].startswith("reward_raw")]
     rounding = 1e-6 * one[rewards].abs().max()  # standardised rewards have a mean of 0
     pd.testing.assert_series_equal(one[rewards], two[rewards], rtol=1e-4, atol=rounding)
+    first = [find_cells(tmp_path / n)[0].rollouts().query("step == 1") for n in ("1", "2")]
+    a, b = (rows.sort_values("index").reset_index(drop=True) for rows in first)
+    assert list(a["text"]) == list(b["text"])
+    assert a["reward_value"].corr(b["reward_value"]) >= 1 - 1e-6
 
 
 CUT = SMALL | {"grpo.steps": 4, "grpo.checkpoint_every": 1, "validation.every": 2, "keep.rollouts": "all"}
