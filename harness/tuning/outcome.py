@@ -150,7 +150,9 @@ def choice(task: str, reward: str, found: Sequence[tuple[Mapping[str, Any], Sequ
 # ------------------------------------------------------------------------------------------------------------ the file
 
 
-def write(path: Path, profile: str, choices: Sequence[Choice], commit: str, command: str, kept: Mapping[str, Any]) -> None:
+def write(
+    path: Path, profile: str, choices: Sequence[Choice], commit: str, command: str, kept: Mapping[str, Any]
+) -> None:
     """Writes what was chosen and all that was tried. `kept`: the file as it was (`settings.profiles.tuned_data`), whose
     other tasks and rewards stay. Raises StorageError."""
     pairs = _copied(kept.get("pairs"))
