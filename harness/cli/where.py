@@ -28,7 +28,7 @@ Slurm = Annotated[
     typer.Option(
         "--slurm",
         metavar="FILE",
-        help="With --executor slurm: YAML with partition, account, gpus, gpu (the kind), hours, memory_gib, options (any of "
-        "sbatch) and setup (lines of shell); default: what the plan says, on the default partition.",
+        help="With --executor slurm: YAML with partition, account, gpus, gpu (the kind), hours, memory_gib, options "
+        "(any of sbatch) and setup (lines of shell); default: what the plan says, on the default partition.",
     ),
 ]

@@ -435,7 +435,7 @@ class Slurm(Executor):
         pieces = [Sent(key, self.attempts[number], "", self.folder) for number, key in sending]
         jobs = [self.jobs[number] for number, _ in sending]
         common = {
-            "made": [_plain(entry.made_of) for entry in TASKS.adopted() if entry.made_of],
+            "made": [made_data(entry.made_of) for entry in TASKS.adopted() if entry.made_of],
             "threads": self.threads,
             "trust": trusted(),
             "known": _versions(),
@@ -679,9 +679,13 @@ def decoded_record(job: Job, data: Any) -> Any:
     return record_type(job).validate_python(data)
 
 
-def _plain(made: Made) -> dict[str, Any]:
+def made_data(made: Made) -> dict[str, Any]:
     """What a task of a file is made of, without keys that JSON cannot hold."""
     return asdict(made) | {"settings": [[list(key), value] for key, value in made.settings.items()]}
+
+
+def made_from(data: Mapping[str, Any]) -> Made:
+    return Made(**{**data, "settings": {tuple(key): value for key, value in data["settings"]}})
 
 
 def key_of(job: Job) -> str:
@@ -714,7 +718,7 @@ def run_order(path: str) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         named(order["prepare"])(order["threads"], order["trust"])
         for made in order["made"]:
-            made_task(Made(**made | {"settings": {tuple(key): value for key, value in made["settings"]}}))
+            made_task(made_from(made))
         job = decoded(order["job"])
         work(job, lambda event: tell(_as_letter(event, node, job)), wait=order["wait"])
     except Interrupted as stop:
