@@ -362,6 +362,9 @@ class Slurm(Executor):
         """Live jobs of commands that are gone."""
         self.others: set[str] = set()
         """Work that another living command has sent."""
+        self.searched = 0.0
+        self.inherited: list[Path] = []
+        """Folders of commands that are gone, with live jobs."""
         self.failed = False
         self.asked = 0.0
         self.answered = time.monotonic()
@@ -424,9 +427,10 @@ class Slurm(Executor):
                 sending.append((number, key))
             elif self.waits[number]:
                 self.held.append(number)
-                self.others = self._sent_by_others() if key in self.others else self.others
             else:
                 tell(number, {"event": "elsewhere"})
+        if self.held and self.others and time.monotonic() - self.searched >= ASK:
+            self.others = self._sent_by_others()
         for start in range(0, len(sending), ARRAY):
             self._send(sending[start : start + ARRAY])
 
@@ -449,6 +453,8 @@ class Slurm(Executor):
         except HarnessError:
             raise
         except Exception as error:  # submitit's own kinds, and what the system says
+            if self.signals:  # a terminal sends Ctrl-C to sbatch, too
+                raise Interrupted(self.signals[0]) from error
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             raise HarnessError(
                 f"Slurm did not take the jobs: {(lines or [type(error).__name__])[0].removesuffix('.')}; partition, "
@@ -475,16 +481,21 @@ class Slurm(Executor):
     def _sent_by_others(self) -> set[str]:
         """Keys of live jobs that living commands have sent. Those of commands that are gone are `found`, and their
         folders removed where nothing lives."""
-        living: set[str] = set()
+        self.searched, living = time.monotonic(), set()
         others = [each for each in sorted((self.place / FOLDER).iterdir()) if each.is_dir() and each != self.folder]
         states = self.commands.states() if others else {}
-        for folder in others if states is not None else ():
+        if states is None:
+            return self.others
+        for folder in others:
+            if folder in self.inherited:
+                continue
             live = {sent.key: sent for sent in _sent(folder) if _lives(states.get(sent.slurm))}
             with ExitStack() as stack:
                 if not stack.enter_context(locks.owned(folder, wait=False)):
                     living |= live.keys()
                 elif live:
                     self.found |= live
+                    self.inherited.append(folder)
                     self.folders.push(stack.pop_all())
                 else:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -494,8 +505,10 @@ class Slurm(Executor):
         """Removes what nobody needs any more: all but the logs of what failed, and what still runs elsewhere."""
         if self.folder is None:
             return
-        if not self.failed:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        left = {sent.folder for sent in [*self.found.values(), *self.running.values()]}
+        for folder in [self.folder, *self.inherited]:
+            if not self.failed and folder not in left:
+                shutil.rmtree(folder, ignore_errors=True)
         try:
             (self.place / FOLDER).rmdir()
         except OSError:
@@ -621,7 +634,7 @@ def _last_line(log: Path) -> str:
         lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return ""
-    said = [line for line in lines if not line.startswith(("submitit INFO", "submitit WARNING"))]
+    said = [line for line in lines if not re.match(r"submitit (INFO|WARNING)|srun: (?!error)", line)]
     return f": {said[-1][:200]}" if said else ""
 
 
@@ -659,7 +672,7 @@ def named(name: str) -> Any:
 
 def encoded(job: Job) -> dict[str, Any]:
     """A job, a data class, as JSON can hold it."""
-    return {"kind": name_of(type(job)), "data": TypeAdapter(type(job)).dump_python(job, mode="json")}
+    return {"kind": name_of(type(job)), "data": _adapter(type(job)).dump_python(job, mode="json")}
 
 
 def decoded(data: Mapping[str, Any]) -> Job:
@@ -667,16 +680,27 @@ def decoded(data: Mapping[str, Any]) -> Job:
     kind = named(data["kind"])
     if not is_dataclass(kind) or not all(hasattr(kind, name) for name in ("settled", "run", "lost")):
         raise HarnessError(f"The order names {data['kind']}, which is no job.")
-    return TypeAdapter(kind).validate_python(data["data"])
+    return _adapter(kind).validate_python(data["data"])
 
 
-def record_type(job: Job) -> TypeAdapter[Any]:
-    """Of what the job's `run` returns, as it declares."""
-    return TypeAdapter(get_type_hints(type(job).run).get("return", Any))
+def encoded_record(job: Job, record: Any) -> Any:
+    """What the job's `run` returned, as JSON can hold it."""
+    return _record_adapter(type(job)).dump_python(record, mode="json")
 
 
 def decoded_record(job: Job, data: Any) -> Any:
-    return record_type(job).validate_python(data)
+    return _record_adapter(type(job)).validate_python(data)
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+@cache
+def _record_adapter(kind: type[Job]) -> TypeAdapter[Any]:
+    """By what the job's `run` says that it returns."""
+    return TypeAdapter(get_type_hints(kind.run).get("return", Any))
 
 
 def made_data(made: Made) -> dict[str, Any]:
@@ -733,7 +757,7 @@ def _as_letter(event: Event, node: str, job: Job | None = None) -> Event:
         full = isinstance(event["error"], StorageError)
         return {"event": "error", "text": str(event["error"]), "full": full, "node": node}
     if event["event"] == "end" and job is not None:
-        return event | {"record": record_type(job).dump_python(event["record"], mode="json")}
+        return event | {"record": encoded_record(job, event["record"])}
     return event
 
 

@@ -17,10 +17,10 @@ import harness
 from harness import api
 from harness.cell import run_cell
 from harness.contracts import HarnessError
-from harness.evaluation.run import TargetJob
+from harness.evaluation.run import Data, TargetJob, plans
 from harness.machine import stopping
 from harness.machine.stopping import Interrupted
-from harness.registry import Made, task_of
+from harness.registry import Made
 from harness.settings.profiles import load_profile
 from harness.signals.records import Spec
 from harness.signals.run import FidelityJob, fidelity_cells
@@ -155,7 +155,7 @@ def test_a_lost_job_is_sent_again_and_a_requeued_one_is_waited_for(at_once, tmp_
 
 def test_a_job_that_is_lost_three_times_without_a_step_has_failed(at_once, tmp_path, monkeypatch):
     monkeypatch.setattr(place.Sent, "log", tmp_path / "log")
-    (tmp_path / "log").write_text("submitit INFO begins\nslurmstepd: Detected 1 oom_kill event\n")
+    (tmp_path / "log").write_text("submitit INFO begins\nslurmstepd: Detected 1 oom_kill event\nsrun: got SIGCONT\n")
     slurm = Pretended(a=[([begin("n1"), STEP], "TIMEOUT"), *[([begin("n1")], "OUT_OF_MEMORY")] * 5])
     (record,), told = run(slurm, tmp_path, "a")
     assert record == (
@@ -249,6 +249,7 @@ def test_jobs_of_a_command_that_is_gone_are_found(at_once, tmp_path):
     assert records == ["done", "done"]
     assert [event["event"] for name, event in told if name == "a"] == ["start", "step", "end"]
     assert [len(orders) for _, orders, _ in slurm.sent] == [1]
+    assert not (tmp_path / place.FOLDER).exists()
 
 
 def test_a_folder_of_a_command_whose_jobs_have_ended_is_removed(at_once, tmp_path):
@@ -383,17 +384,19 @@ def test_a_worker_with_other_versions_says_where_it_is(at_once, tmp_path, monkey
 def test_every_kind_of_job_and_its_record_travel_as_json(make_cell, quick, tmp_path):
     cell = make_cell("norm", "naive", quick())
     (judged,) = fidelity_cells(load_profile("tiny"), ["norm"], ["naive"], [0], quick(), Spec(pool=16))
-    for job in (CellJob(cell, tmp_path, since="2026"), FidelityJob(judged, tmp_path)):
+    (plan,) = plans(load_profile("tiny"), ["lambada_es"], ["naive"], [0], ["own"], {}, tmp_path, tmp_path)
+    data = {(job.row, job.seed): Data(lacks=job.lacks, content={"a": 1}) for job in plan.sources}
+    judging = [*plan.sources, *plan.rows(data), TargetJob(plan.targets[0], "like")]
+    for job in (CellJob(cell, tmp_path, since="2026"), FidelityJob(judged, tmp_path), *judging):
         back = place.decoded(json.loads(json.dumps(place.encoded(job))))
         assert back == job and place.key_of(back) == place.key_of(job)
     assert place.key_of(CellJob(cell, tmp_path, since="2027")) == place.key_of(CellJob(cell, tmp_path, since="2026"))
     assert place.key_of(CellJob(cell, tmp_path, "fresh")) != place.key_of(CellJob(cell, tmp_path))
     record = cell.record()
-    sent = place._as_letter({"event": "end", "record": record}, "n1", CellJob(cell, tmp_path))
-    assert place.decoded_record(CellJob(cell, tmp_path), json.loads(json.dumps(sent))["record"]) == record
+    sent = json.loads(json.dumps(place.encoded_record(CellJob(cell, tmp_path), record)))
+    assert place.decoded_record(CellJob(cell, tmp_path), sent) == record
     with pytest.raises(HarnessError, match="which is no job"):
         place.decoded({"kind": place.name_of(Made), "data": {}})
-    assert place.record_type(TargetJob).validate_python("") == ""
 
 
 def test_what_a_task_of_a_file_is_made_of_travels_as_json(tmp_path):
@@ -410,7 +413,7 @@ def test_a_warning_ends_a_cell_after_its_step_with_a_checkpoint(quick, make_cell
     whole = run_cell(cell, tmp_path / "whole", ignore)
 
     def warned(event):
-        if event["event"] == "step" and event["step"] == 1:
+        if event.get("step") == 1:
             stopping.request_save(signal.SIGUSR2, None)  # as in the middle of the second step
 
     with pytest.raises(Interrupted) as caught:
@@ -455,7 +458,6 @@ def test_a_warning_outside_of_steps_and_ctrl_c_after_a_warning_end_at_once(monke
         ("options: {signal: USR1}", "--signal is set by the harness"),
         ("options: {'--qos': high}", "'--qos' is no long option"),
         ("setup: module load cuda", "setup"),
-        ("setup: ['a\\n#SBATCH --x']", "setup"),
         ('setup: ["a\\nb"]', "a line break"),
         ("- partition", "valid dictionary"),
         ("partition: [", "is not valid YAML"),
@@ -466,8 +468,7 @@ def test_a_bad_file_is_one_sentence(text, said, tmp_path):
     path.write_text(text)
     with pytest.raises(HarnessError, match="file of --slurm") as caught:
         place.read_site(path)
-    assert said in str(caught.value) or text.startswith("setup: ['a")
-    assert "\n" not in str(caught.value)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(HarnessError, match="cannot be read"):
         place.read_site(tmp_path / "none.yaml")
     assert place.read_site("") == place.Site()
@@ -537,4 +538,3 @@ def test_without_the_extra_it_is_one_sentence(tmp_path, monkeypatch):
         HarnessError, match="needs the package submitit; install it with `pip install 'dpg-harness.slurm"
     ):
         place.Slurm(tmp_path)
-    assert task_of("norm")
