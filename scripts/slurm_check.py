@@ -284,8 +284,8 @@ class Trial:
             kind = event["event"]
             if kind == "again":
                 self.counts["again"] += 1
-            elif kind == "end" and not event.get("kept"):
-                self.counts[event["status"]] += 1
+            elif kind == "end" and event["status"] == "failed" and not event.get("kept"):
+                self.counts["failed"] += 1
             elif kind in ("step", "validation") and event["step"]:
                 self.counts["steps_told"] += 1
                 steps += 1
@@ -295,6 +295,9 @@ class Trial:
         return process.wait()
 
     def _compare(self) -> None:
+        from harness.store.frames import find_cells
+
+        self.counts["done"] = sum(cell.read().status == "done" for cell in find_cells(self.cut))
         found = outcome(self.cut)
         self.lost += [
             f"{name} differs from the quiet run" for name in self.expected if found.get(name) != self.expected[name]
