@@ -154,7 +154,7 @@ class Task(Part):
     workdir: str = ""
     num_nodes: Annotated[int, Field(ge=1)] = 1
     resources: Hardware
-    envs: dict[str, str | int] = {}
+    envs: dict[str, str] = {}
     secrets: dict[str, str] = {}
     file_mounts: dict[str, str | Bucket] = {}
     setup: str = ""
