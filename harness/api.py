@@ -61,6 +61,7 @@ def run(
     threads: int = 1,
     executor: str = "local",
     address: str = "",
+    slurm: str | Path = "",
     policy: Policy = "continue",
     track: str = "none",
     quick: bool = False,
@@ -76,8 +77,9 @@ def run(
                   default: one a core or GPU, but 0 for a task or reward that was registered in this session alone,
                   which other processes do not have
     executor      "ray": the cells run on the nodes of a Ray cluster (harness/workers/ray.py), by default as many at a
-                  time as there is room for
-    address       the cluster's, HOST:PORT of its head or "auto"; default: a Ray of its own on this machine
+                  time as there is room for; "slurm": as jobs of a Slurm cluster (harness/workers/slurm.py)
+    address       the Ray cluster's, HOST:PORT of its head or "auto"; default: a Ray of its own on this machine
+    slurm         a YAML file of what the Slurm cluster wants to know (`Site` of harness/workers/slurm.py)
     policy        what happens to cells that have results (harness/planning/policy.py); "fresh" starts them again, as
                   after a change of a reward's code, which identities do not know
     quick         a few small steps, to see that everything works; labelled as such everywhere
@@ -89,7 +91,7 @@ def run(
     """
     chosen = cells(task, reward, profile, seeds, set, inner_steps, quick, tuned, tuning_seeds)
     _check_tracker(track)
-    return _run_cells(chosen, Path(out), Where(executor, address, workers, threads), policy, track, progress)[0]
+    return _run_cells(chosen, Path(out), Where(executor, address, workers, threads, slurm), policy, track, progress)[0]
 
 
 def tune(
@@ -107,6 +109,7 @@ def tune(
     threads: int = 1,
     executor: str = "local",
     address: str = "",
+    slurm: str | Path = "",
     policy: Policy = "continue",
     progress: Console | bool = True,
 ) -> Tuned:
@@ -139,7 +142,7 @@ def tune(
     results, stored = _run_cells(
         [cell for trial in plan for cell in trial.cells],
         Path(out),
-        Where(executor, address, workers, threads),
+        Where(executor, address, workers, threads, slurm),
         policy,
         "none",
         progress,
@@ -164,6 +167,7 @@ def paper(
     threads: int = 1,
     executor: str = "local",
     address: str = "",
+    slurm: str | Path = "",
     policy: Policy = "continue",
     run: bool = True,
     tuned: str | Path = "",
@@ -189,7 +193,7 @@ def paper(
 
     chosen, given = selected(load_suite(suite), only), dict(set or {})
     parts = suite_cells(chosen, profile, seeds, given, tuned)
-    place, say, where = Path(out), _say(progress), Where(executor, address, workers, threads)
+    place, say, where = Path(out), _say(progress), Where(executor, address, workers, threads, slurm)
     folder = place / load_profile(profile).name
     slots = default_workers(sum(map(len, parts.values()))) if workers is None else max(1, workers)
     hours = {name: part_hours(found, place, policy) / slots for name, found in parts.items()} if budget else {}
@@ -347,6 +351,7 @@ def fidelity(
     threads: int = 1,
     executor: str = "local",
     address: str = "",
+    slurm: str | Path = "",
     fresh: bool = False,
     progress: Console | bool = True,
 ) -> Signals:
@@ -379,7 +384,7 @@ def fidelity(
     for cell in {cell.base.task: cell for cell in chosen}.values():
         if cell.shortened:
             say(cell.shortened)
-    where = Where(executor, address, workers, threads)
+    where = Where(executor, address, workers, threads, slurm)
     try:
         with closing(_executor(where, asked, place, len(chosen), ranks=False)) as opened:
             run_all(chosen, place, say, opened, fresh=fresh)
@@ -479,6 +484,7 @@ def evaluate(
     threads: int = 1,
     executor: str = "local",
     address: str = "",
+    slurm: str | Path = "",
     progress: Console | bool = True,
 ) -> Evaluations:
     """What the data of finished cells are worth, as `python -m harness evaluate` says: fresh targets are trained on
@@ -505,7 +511,7 @@ def evaluate(
     check_writable(place)
     quiet()
     asked = [cell for plan in found for by_seed in plan.rewards.values() for cell in by_seed.values()]
-    where = Where(executor, address, workers, threads)
+    where = Where(executor, address, workers, threads, slurm)
     try:
         with closing(_executor(where, asked, place, 2 * len(found[0].rewards), ranks=False)) as opened:
             trials = run_all(found, _say(progress), opened)
@@ -1055,9 +1061,10 @@ class Where(NamedTuple):
     address: str
     workers: int | None
     threads: int
+    slurm: str | Path = ""
 
 
-EXECUTORS = ("local", "ray")
+EXECUTORS = ("local", "ray", "slurm")
 
 
 def _executor(where: Where, chosen: Sequence[Cell], place: Path, jobs: int, ranks: bool = True) -> Executor:
@@ -1065,20 +1072,16 @@ def _executor(where: Where, chosen: Sequence[Cell], place: Path, jobs: int, rank
     HarnessError for what does not go together or cannot be reached."""
     from harness.workers.local import default_workers, local
 
-    _check_choice("executor", where.executor, EXECUTORS)
-    if where.address and where.executor != "ray":
-        raise HarnessError("--address goes with --executor ray; add it, or leave --address out.")
+    _check_where(where)
     everywhere = all(
         TASKS.everywhere(cell.task) and (not cell.reward or REWARDS.everywhere(cell.reward)) for cell in chosen
     )
-    if where.executor == "ray":
-        from harness.workers.ray import Cluster
-
+    if where.executor != "local":
         if processes.launched_count() > 1:
-            raise HarnessError("Under a launcher all ranks work on one cell; leave --executor ray out.")
+            raise HarnessError(f"Under a launcher all ranks work on one cell; leave --executor {where.executor} out.")
         if not everywhere:
             raise HarnessError("Other machines lack a task or reward of this session alone; register it in a package.")
-        return Cluster(where.address, place, where.threads, most=where.workers or None)
+        return _cluster(where, place)
     if ranks and processes.launched_count() > 1:
         from harness.machine.libraries import quiet
         from harness.workers.launcher import Ranks
@@ -1088,6 +1091,41 @@ def _executor(where: Where, chosen: Sequence[Cell], place: Path, jobs: int, rank
     if where.workers is None and everywhere:
         return local(default_workers(jobs), where.threads)
     return local(where.workers or 0, where.threads)
+
+
+def _check_where(where: Where) -> None:
+    """Raises HarnessError for options that do not go together."""
+    _check_choice("executor", where.executor, EXECUTORS)
+    for option, given, of in (("address", where.address, "ray"), ("slurm", where.slurm, "slurm")):
+        if given and where.executor != of:
+            raise HarnessError(f"--{option} goes with --executor {of}; add it, or leave --{option} out.")
+
+
+def _cluster(where: Where, place: Path) -> Executor:
+    most = where.workers or None
+    if where.executor == "ray":
+        from harness.workers.ray import Cluster
+
+        return Cluster(where.address, place, where.threads, most=most)
+    from harness.workers.slurm import Slurm, read_site
+
+    return Slurm(place, where.threads, most=most, site=read_site(where.slurm))
+
+
+def slurm_scripts(
+    chosen: Sequence[Cell], where: Where, place: str | Path = "runs", policy: Policy = "continue"
+) -> list[str]:
+    """What `run` would give sbatch for those of the cells that are not kept: a script an array of jobs. Raises
+    HarnessError."""
+    from harness.planning.view import is_kept
+    from harness.workers.grid import CellJob, dearest_first
+    from harness.workers.slurm import read_site, scripts
+
+    _check_where(where)
+    runs = Path(place)
+    missing = [cell for cell in chosen if not cell.unsupported and not is_kept(cell, runs, policy)]
+    jobs = [CellJob(missing[number], runs, policy) for number in dearest_first(missing)]
+    return scripts(jobs, runs, read_site(where.slurm), where.threads, where.workers or None)
 
 
 def _observer(

@@ -17,7 +17,14 @@ from harness import assets
 from harness.contracts import HarnessError, Measure, Resumable, SignalError
 from harness.machine import processes
 from harness.machine.devices import Device, measured_device, peak_memory, reset_peak_memory, to_device
-from harness.machine.stopping import Interrupted, PeerLost, stop_signal, who_stopped
+from harness.machine.stopping import (
+    Interrupted,
+    PeerLost,
+    ends_after_step,
+    saves_after_step,
+    stop_signal,
+    who_stopped,
+)
 from harness.planning.cells import Cell, articles, make_reward, make_task
 from harness.planning.cost import PhaseWork, estimate
 from harness.planning.policy import Policy, kept
@@ -231,7 +238,8 @@ class _Run:
                     keep=self.settings.keep.rollouts,
                     reward_seconds=self.settings.reward.seconds,
                 )
-            self.trainer.train_from(self.resumed, scratch) if self.resumed else self.trainer.train()
+            with saves_after_step():
+                self.trainer.train_from(self.resumed, scratch) if self.resumed else self.trainer.train()
         with self._phase("storing"):
             self._keep_generator()
         if torch.cuda.is_available():
@@ -372,9 +380,10 @@ class _Run:
 
     def _step(self, report: StepReport) -> None:
         """After each GRPO step: log it, validate if due, store. Where a signal arrived and has not ended the cell yet,
-        it ends here; of a launcher's ranks all do, in the same step."""
+        it ends here: of a launcher's ranks all do, in the same step, and store a checkpoint first, as after a cluster's
+        warning."""
         number = processes.of_any_rank(stop_signal())
-        if number is not None and processes.world_size() == 1:
+        if number is not None and processes.world_size() == 1 and not ends_after_step():
             raise Interrupted(number)
         checks.check_update(report.logs, self.generator)
         step, total = report.step, self.settings.grpo.steps

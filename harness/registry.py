@@ -157,6 +157,10 @@ class Registry(Generic[T]):
         """The entries there are by now, without looking for more."""
         return iter(self._entries.values())
 
+    def adopted(self) -> Iterator[T]:
+        """The entries that were taken up (`adopt`)."""
+        return iter(self._adopted.values())
+
     def names(self) -> list[str]:
         """All names, sorted."""
         self._load()

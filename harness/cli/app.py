@@ -65,6 +65,7 @@ def run(
     threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
     executor: where.Executor = "local",
     address: where.Address = "",
+    slurm: where.Slurm = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
@@ -124,7 +125,12 @@ def run(
     if dry_run:
         from harness.planning.view import show
 
-        return show(api.cells(*asked), console, on, out, policy)
+        chosen = api.cells(*asked)
+        show(chosen, console, on, out, policy)
+        if executor == "slurm":
+            for script in api.slurm_scripts(chosen, api.Where(executor, address, workers, threads, slurm), out, policy):
+                console.print(f"\n{script}", markup=False, highlight=False, soft_wrap=True)
+        return
     results = _run_to_its_end(
         api.run,
         task,
@@ -138,6 +144,7 @@ def run(
         threads=threads,
         executor=executor,
         address=address,
+        slurm=slurm,
         policy=policy,
         track=track,
         quick=quick,
@@ -231,6 +238,7 @@ def fidelity(
     threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
     executor: where.Executor = "local",
     address: where.Address = "",
+    slurm: where.Slurm = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure what is stored again.")] = False,
 ) -> None:
     """Judge the signals themselves, without any RL: do their rewards say what retraining the target says?"""
@@ -249,6 +257,7 @@ def fidelity(
         threads=threads,
         executor=executor,
         address=address,
+        slurm=slurm,
         fresh=fresh,
         progress=console,
     )

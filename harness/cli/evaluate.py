@@ -50,6 +50,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
         executor: where.Executor = "local",
         address: where.Address = "",
+        slurm: where.Slurm = "",
     ) -> None:
         """What are the generated data worth? Train fresh targets on them as a user would, and test those.
 
@@ -79,6 +80,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             threads=threads,
             executor=executor,
             address=address,
+            slurm=slurm,
             progress=console,
         )
         console.print(found)

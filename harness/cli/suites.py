@@ -42,6 +42,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
         executor: where.Executor = "local",
         address: where.Address = "",
+        slurm: where.Slurm = "",
         stored: Annotated[bool, typer.Option("--stored", help="Run nothing; decide from what is there.")] = False,
         retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Go on with failed cells too.")] = False,
         dry_run: Annotated[
@@ -88,6 +89,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             threads=threads,
             executor=executor,
             address=address,
+            slurm=slurm,
             policy="retry-failed" if retry_failed else "continue",
             run=not stored,
             tuned=tuned or "",

@@ -55,6 +55,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads a worker.")] = 1,
         executor: where.Executor = "local",
         address: where.Address = "",
+        slurm: where.Slurm = "",
         retry_failed: Annotated[
             bool, typer.Option("--retry-failed", help="Go on with failed trials too, from their last checkpoint.")
         ] = False,
@@ -87,6 +88,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             threads=threads,
             executor=executor,
             address=address,
+            slurm=slurm,
             policy="retry-failed" if retry_failed else "continue",
             progress=console,
         )

@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 
 Executor = Annotated[
-    str, typer.Option("--executor", help="local, or ray: on the nodes of a Ray cluster (extra `ray`).")
+    str,
+    typer.Option(
+        "--executor",
+        help="local; ray: on the nodes of a Ray cluster (extra `ray`); slurm: as jobs of a Slurm cluster (extra "
+        "`slurm`).",
+    ),
 ]
 Address = Annotated[
     str,
@@ -16,5 +21,14 @@ Address = Annotated[
         metavar="HOST:PORT",
         help="With --executor ray: the cluster's head, or 'auto' for the one that this machine belongs to; default: a "
         "Ray of its own on this machine.",
+    ),
+]
+Slurm = Annotated[
+    str,
+    typer.Option(
+        "--slurm",
+        metavar="FILE",
+        help="With --executor slurm: YAML with partition, account, gpus, gpu (the kind), hours, memory_gib, options "
+        "(any of sbatch) and setup (lines of shell); default: what the plan says, on the default partition.",
     ),
 ]

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from harness.contracts import HarnessError
+from harness.machine.files import read_text
 
 MOST_TEXT = 2**20
 """Characters of a profile's file; the longest here has ten thousand."""
 MOST_NODES = 100_000
 """Values in it: a few aliases of aliases stand for more than any memory holds."""
+
+
+def read_yaml_file(path: Path, what: str) -> Any:
+    """The same of a file. Raises HarnessError where it cannot be read, too."""
+    try:
+        return read_yaml(read_text(path), what)
+    except OSError as error:
+        raise HarnessError(f"{what} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise HarnessError(f"{what} is not valid YAML: {str(error).splitlines()[0]}.") from error
+
+
+def explained(error: ValidationError) -> str:
+    """What is wrong first, and where."""
+    first = error.errors()[0]
+    place, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    return f"{place}: {why}" if place else why
 
 
 def read_yaml(text: str, what: str) -> Any:

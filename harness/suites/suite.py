@@ -32,8 +32,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from harness.contracts import HarnessError, unknown
-from harness.machine.files import read_text
-from harness.settings.reading import read_yaml
+from harness.settings.reading import explained, read_yaml_file
 
 CLAIMS = "claims.json"
 """Where a profile's results say what was decided."""
@@ -280,26 +279,11 @@ def load_suite(name: str) -> Suite:
     if name not in suite_names() and not name.endswith((".yaml", ".yml")):
         raise HarnessError(unknown("suite", name[:200], suite_names()))
     what = f"The suite {name}"
-    try:
-        data = read_yaml(read_text(path), what)
-    except OSError as error:
-        raise HarnessError(f"{what} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"{what} is not valid YAML: {str(error).splitlines()[0]}.") from error
+    data = read_yaml_file(path, what)
     try:
         return Suite.model_validate(data)
     except ValidationError as error:
-        raise HarnessError(f"{what}: {_explained(error)}.") from error
-
-
-def _explained(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = ".".join(map(str, first["loc"]))
-    return (
-        f"{place}: {first['msg'].removeprefix('Value error, ')}"
-        if place
-        else first["msg"].removeprefix("Value error, ")
-    )
+        raise HarnessError(f"{what}: {explained(error)}.") from error
 
 
 def _built_in() -> Path:

@@ -10,7 +10,8 @@ the same for all of them and stands here. What is left for an executor to know i
     stop     end what runs, early
 
 harness/workers/local.py runs jobs in this process or in processes on this machine, harness/workers/launcher.py on all
-ranks of a launcher, harness/workers/ray.py on the nodes of a Ray cluster. For another place a class with these four
+ranks of a launcher, harness/workers/ray.py on the nodes of a Ray cluster, harness/workers/slurm.py as jobs of a Slurm
+cluster. For another place a class with these four
 methods is enough; its workers call `prepare` once and `work` for each job.
 """
 
@@ -100,6 +101,8 @@ class Executor(ABC):
 
     slots: int = 1
     """Jobs at a time."""
+    announces = False
+    """Whether it tells "start" itself, since a job waits for its turn at the place where it is sent."""
 
     @abstractmethod
     def start(self, number: int, job: Job, *, wait: bool) -> None:
@@ -163,7 +166,8 @@ class _Queue:
 
     def _start(self, number: int) -> None:
         self.busy.add(number)
-        self.observe(self.jobs[number], {"event": "start"})
+        if not self.executor.announces:
+            self.observe(self.jobs[number], {"event": "start"})
         self.executor.start(number, self.jobs[number], wait=number in self.elsewhere)
 
     def _hear(self, number: int, event: Event) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.cell import run_cell
-from harness.machine.devices import usual_device
+from harness.machine.devices import Device, usual_device
 from harness.planning.cells import Cell
 from harness.planning.cost import CellEstimate, estimate
 from harness.planning.policy import Policy, kept
@@ -39,12 +39,17 @@ def run_grid(
     goes before that: a number for each cell, and cells with a lower one begin earlier.
     """
     since = now()
-    turns = first or [0] * len(cells)
-    order = sorted(range(len(cells)), key=lambda number: (turns[number], -usual_hours(cells[number])))
+    order = dearest_first(cells, first)
     jobs = [CellJob(cells[number], runs, policy, since, report_to) for number in order]
     records = executor.run(jobs, lambda job, event: observe(job.cell, event))
     of_number = dict(zip(order, records, strict=False))  # of a launcher's ranks only the first gets records
     return [of_number[number] for number in sorted(of_number)]
+
+
+def dearest_first(cells: Sequence[Cell], first: Sequence[int] = ()) -> list[int]:
+    """The cells' numbers in the order in which they begin (`run_grid`)."""
+    turns = first or [0] * len(cells)
+    return sorted(range(len(cells)), key=lambda number: (turns[number], -usual_hours(cells[number])))
 
 
 def usual_hours(cell: Cell) -> float:
@@ -53,10 +58,10 @@ def usual_hours(cell: Cell) -> float:
     return found.hours if found else 0.0
 
 
-def _usual(cell: Cell) -> CellEstimate | None:
-    """The plan on some machine; None where that is not known."""
+def _usual(cell: Cell, device: Device | None = None) -> CellEstimate | None:
+    """The plan on this machine, by default some; None where that is not known."""
     try:
-        return estimate(cell.settings, cell.task, cell.reward, usual_device())
+        return estimate(cell.settings, cell.task, cell.reward, device or usual_device())
     except Exception:  # a shape that is not known offline, or a fault in a task's own code: the order is all it costs
         return None
 
@@ -124,6 +129,10 @@ class CellJob:
         """Bytes at its peak, by the plan; 0 where that is not known."""
         found = _usual(self.cell)
         return found.memory if found else 0
+
+    def planned(self, device: Device) -> CellEstimate | None:
+        """What it would take on this device; None where that is not known."""
+        return _usual(self.cell, device)
 
     def stores(self) -> tuple[Path, Path]:
         """The results folder, and the cell's own in it."""

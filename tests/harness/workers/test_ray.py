@@ -137,7 +137,7 @@ def test_what_a_node_lacks_is_said():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"executor": "rya"}, "--executor takes local or ray, not 'rya'"),
+        ({"executor": "rya"}, "--executor takes local, ray or slurm, not 'rya'"),
         ({"address": "10.0.0.1:6379"}, "--address goes with --executor ray"),
         ({"executor": "ray"}, "needs the package ray; install it with `pip install 'dpg-harness.ray.'`"),
     ],
