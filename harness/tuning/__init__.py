@@ -1,1 +1,1 @@
-"""Settings chosen by trials: the same number of them over the same range for every reward (`python -m harness tune`)."""
+"""Settings chosen by trials: the same number over the same range for every reward (`python -m harness tune`)."""

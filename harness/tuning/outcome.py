@@ -1,5 +1,5 @@
-"""What came out of trials: which values are chosen and by what rule, how wide the range is that does nearly as well, and
-the file that keeps both.
+"""What came out of trials: which values are chosen and by what rule, how wide the range is that does nearly as well,
+and the file that keeps both.
 
 The rule is the same for every reward: the point whose median headline over the tuning seeds, at the last validation, is
 best. Where several are equally good, as at the ceiling, the middle one of them, so that no choice lies at the edge of

@@ -86,11 +86,9 @@ def test_more_combinations_than_trials_are_refused() -> None:
 
 
 def choice(medians: list[float], direction: str = "higher", floor: float = 0.0) -> Choice:
-    tried = [
-        Tried({"grpo.lr": 10.0**place}, {} if math.isnan(value) else {100: value}, {100: "failed: diverged"} if math.isnan(value) else {})
-        for place, value in enumerate(medians)
-    ]  # fmt: skip
-    return Choice("t", "r", "m", direction, floor, tuple(tried))
+    ended = [({}, {100: "failed: diverged"}) if math.isnan(value) else ({100: value}, {}) for value in medians]
+    tried = tuple(Tried({"grpo.lr": 10.0**place}, *how) for place, how in enumerate(ended))
+    return Choice("t", "r", "m", direction, floor, tried)
 
 
 def test_the_best_median_is_chosen_and_of_equals_the_middle() -> None:
