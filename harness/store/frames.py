@@ -164,7 +164,8 @@ def examined(cell: StoredCell) -> tuple[CellRecord, pyarrow.Table] | None:
             return damaged(cell.folder, "cell.json: done without a headline", record), nothing
         _take_up(record)
         measured = cell.measurements()
-        if any(measured[name].unique().to_pylist() not in ([], [getattr(record, name)]) for name in ("seed", "identity")):
+        seeds, identities = (measured[name].unique().to_pylist() for name in ("seed", "identity"))
+        if seeds not in ([], [record.seed]) or identities not in ([], [record.identity]):
             return damaged(cell.folder, "curves.parquet: of another cell", record), nothing
         cell.samples()
         cell.arrays()
