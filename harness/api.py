@@ -323,11 +323,10 @@ def _run_cells(
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     folder = place / chosen[0].profile
-    if processes.rank() == 0:
-        store_tables(folder)
+    tables = store_tables(folder.absolute()) if processes.rank() == 0 else None
     blocked = any(cell.blocked for cell in chosen)
-    found = Results(folder, frozenset(cell.record().identity for cell in chosen), blocked=blocked)
-    return found, list(records)
+    identities = frozenset(cell.record().identity for cell in chosen)
+    return Results(folder, identities, blocked=blocked, tables=tables), list(records)
 
 
 def fidelity(

@@ -29,11 +29,21 @@ class Results:
     place     the folder or study that they lie in
     only      identities of those that are meant; None: all that are there
     blocked   whether some could not run as they are set; their rows in `wide` say why
+    tables    (wide, long) of all that are there, where they have just been read: of thousands, once is enough
     """
 
-    def __init__(self, place: Path, only: frozenset[str] | None = None, *, blocked: bool = False) -> None:
+    def __init__(
+        self,
+        place: Path,
+        only: frozenset[str] | None = None,
+        *,
+        blocked: bool = False,
+        tables: tuple[pandas.DataFrame, pandas.DataFrame] | None = None,
+    ) -> None:
         self.place, self._only, self.blocked = place, only, blocked
         self._root = place.absolute()  # they are read later, and the working directory may be another one then
+        if tables:
+            self._tables = self._ours(*tables)
 
     @cached_property
     def cells(self) -> list[StoredCell]:
@@ -47,11 +57,19 @@ class Results:
     def _tables(self) -> tuple[pandas.DataFrame, pandas.DataFrame]:
         from harness.store.frames import load
 
-        wide, long = load(self._root)
-        if self._only is None or wide.empty:
+        return self._ours(*load(self._root))
+
+    def _ours(self, wide: pandas.DataFrame, long: pandas.DataFrame) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+        """The rows of the cells that are meant."""
+        only = self._only
+        if only is None or wide.empty:
             return wide, long
-        ours = [frame[frame["identity"].isin(self._only)].reset_index(drop=True) for frame in (wide, long)]
-        return ours[0], ours[1]
+
+        def ours(frame: pandas.DataFrame) -> pandas.DataFrame:
+            mine = frame["identity"].isin(only)
+            return frame if mine.all() else frame[mine].reset_index(drop=True)
+
+        return ours(wide), ours(long)
 
     @property
     def wide(self) -> pandas.DataFrame:
