@@ -48,7 +48,9 @@ def test_resamples_in_parts_are_those_drawn_at_once(at_a_time: int, monkeypatch:
 
     def found() -> list[object]:
         interval = stats.mean_interval(values)
-        scores = [aggregate.estimate(aggregate.pooled(each), [values, other]) for each in (aggregate.iqm, aggregate.middle)]
+        scores = [
+            aggregate.estimate(aggregate.pooled(each), [values, other]) for each in (aggregate.iqm, aggregate.middle)
+        ]
         bounds = stats.bootstrap_bounds(np.stack([values, -values]), np.random.default_rng(3), resamples=99)
         return [interval, *scores, *(side.tolist() for side in bounds)]
 

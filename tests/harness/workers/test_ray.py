@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from harness.contracts import HarnessError
 from harness.machine.stopping import Interrupted, stop_signal, stoppable
 from harness.registry import REWARDS
 from harness.store import locks
+from harness.store.atomic import StorageError
 from harness.store.record import CellStore
 from harness.workers import ray as place
 from harness.workers.grid import CellJob, run_grid
@@ -269,6 +271,37 @@ def test_only_folders_of_dead_workers_are_swept(tmp_path, monkeypatch):
     with locks.owned(tmp_path / f"{place.SCRATCH}alive", wait=False):
         place._sweep_scratch()
         assert [path.name for path in tmp_path.iterdir()] == [f"{place.SCRATCH}alive"]
+
+
+def test_a_full_disk_on_a_node_is_a_sentence_and_leaves_nothing(post, make_cell, quick, tmp_path, monkeypatch):
+    """What was stored before does not fit; then Python does not even find a temporary folder."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(place.tempfile, "tempdir", str(scratch))
+    job = CellJob(make_cell("norm", "naive", quick()), tmp_path / "runs")
+    _, home = job.stores()
+    home.mkdir(parents=True)
+    (home / "generator").write_bytes(bytes(2**16))
+    assert post.begin.remote(3, 0, str(home))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, limits[1]))
+        with (
+            pytest.raises(StorageError, match="Cannot write .*generator: File too large; make room and run it again"),
+            place._moved(job, order(3, 0), post, ignore),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(scratch.iterdir()) == []
+
+    def full():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(place.tempfile, "gettempdir", full)
+    with pytest.raises(StorageError, match="No usable temporary directory found; make room there, or start Ray there"):
+        place._scratch_folder()
+    post.end.remote()
 
 
 @pytest.mark.parametrize("name", ["../cell.json", "/etc/passwd", "a/../../b", ".lock", ""])
