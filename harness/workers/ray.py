@@ -756,9 +756,10 @@ def _scratch_folder() -> Path:
         _sweep_scratch()
         return Path(tempfile.mkdtemp(prefix=f".{SCRATCH}"))
     except OSError as error:  # Python finds no temporary folder at all where a disk is full
+        place, why = os.environ.get("TMPDIR", "/tmp"), error.strerror or error
         raise StorageError(
-            f"Cannot write {os.environ.get('TMPDIR', '/tmp')}: {error.strerror or error}; make room there, or start Ray "
-            "there with TMPDIR naming another folder, and run it again: finished cells are kept, interrupted ones resume."
+            f"Cannot write {place}: {why}; make room there, or start Ray there with another TMPDIR, and run it again: "
+            "finished cells are kept, interrupted ones resume."
         ) from error
 
 
