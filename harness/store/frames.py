@@ -37,12 +37,15 @@ def find_cells(place: Path) -> list[StoredCell]:
         if found := _part_of_study(place):
             return found
         raise HarnessError(f"There is no folder {place}; run `python -m harness run ...` first or name another one.")
-    found: list[StoredCell] = []
-    for folder, folders, files in os.walk(place):
-        for name in {"cell.json", CELLS}.intersection(folders + files):
-            if (path := Path(folder, name)).exists():
-                found += open_study(path.parent).cells if name == CELLS else [CellStore(path.parent)]
-    return sorted(found, key=lambda cell: cell.folder)
+    cells: list[StoredCell] = []
+    packed: list[StoredCell] = []
+    for name, folders, files in os.walk(place):  # once for both: a grid has tens of thousands of folders
+        folder, names = Path(name), {*folders, *files}
+        if "cell.json" in names and (folder / "cell.json").exists():
+            cells.append(CellStore(folder))
+        if CELLS in names and (folder / CELLS).exists():
+            packed += open_study(folder).cells
+    return sorted([*cells, *packed], key=lambda cell: cell.folder)
 
 
 def _part_of_study(place: Path) -> list[StoredCell]:
