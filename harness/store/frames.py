@@ -136,9 +136,8 @@ class _Long:
         self._join()
         if not sum(self._rows):
             return long_frame([])
-        table, self._whole = pa.concat_tables(self._whole), []
-        frame = table.to_pandas(self_destruct=True)
-        del table
+        frame = pa.concat_tables(self._whole).to_pandas()
+        self._whole = []
         return frame.assign(**{key: _repeated(values, self._rows) for key, values in settings.items()})
 
 
