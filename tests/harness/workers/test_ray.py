@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import resource
 import signal
@@ -104,6 +105,41 @@ def test_cells_that_nodes_store_themselves_give_the_same_table(two_cpus, quick, 
     assert contract.numbers(tmp_path / "here") == contract.numbers(tmp_path / "there")
     files = {path.name for path in (tmp_path / "there").rglob("*") if path.name.startswith(".")}
     assert files == {place.PLACE}
+
+
+def test_the_other_commands_find_on_ray_what_they_find_here(two_cpus, quick, tmp_path):
+    """`paper`, `evaluate` of its cell, `tune` and `fidelity`, as small as they get."""
+    check = {"part": "norm", "task": "norm", "reward": "naive", "kind": "value", "at_least": 1e6, "exists": True}
+    suite = {
+        "name": "mine",
+        "summary": "",
+        "parts": [{"name": "norm", "task": "norm", "reward": "naive"}],
+        "claims": [{"id": "much", "says": "it moves a lot", "check": check}],
+    }
+    (tmp_path / "mine.yaml").write_text(json.dumps(suite))
+
+    def found(folder: Path, **where: object) -> list[object]:
+        given = quick(grpo__steps=1, validation__prompts=8)
+        runs, common = folder / "runs", {"progress": False, **where}
+        claims = harness.paper(suite=str(tmp_path / "mine.yaml"), set=given, out=runs, **common)
+        worth = harness.evaluate(
+            "norm", "naive", set=given | {"evaluation.multiples": [1]}, runs=runs, out=runs, targets="own", **common
+        )
+        tuned = harness.tune(
+            "norm", "naive", set=given, trials=2, out=folder / "tuning", file=folder / "tuned.yaml", **common
+        )
+        judged = harness.fidelity("norm", "naive", set=given, pool=16, subsets=10, out=runs, **common)
+        assert not claims.results.failed and not worth.failed and not tuned.results.failed and not judged.failed
+        return [
+            [(each.claim.id, each.verdict) for each in claims.found],
+            [(row.name, row.status, tuple(row.values)) for row in worth.rows],
+            tuned.choices,
+            judged.long[judged.long["measure"] != "s / 1,000"].to_dict("records"),
+        ]
+
+    here, there = found(tmp_path / "here", workers=0), found(tmp_path / "there", executor="ray")
+    for one, other in zip(here, there, strict=True):
+        assert repr(one) == repr(other)  # as texts: a number that is none equals itself
 
 
 def kill_workers() -> None:
