@@ -351,6 +351,7 @@ def full_disk(small: Path) -> dict[str, Any]:
         nodes.shutdown()
     left = sorted(path.name for path in small.iterdir())
     names = said.startswith(f"On node {socket.gethostname()} (")
+    said = said.replace(str(small), "SMALL").replace(socket.gethostname(), "HOST")
     return {"free bytes": room, "said": said, "names the node": names, "pieces sent": sent, "left on the node": left}
 
 
