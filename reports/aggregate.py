@@ -73,9 +73,11 @@ def estimate(measure: Callable[..., np.ndarray | float], tasks: Sequence[np.ndar
     if min(task.size for task in tasks) < FEWEST:
         return Estimate(value)
     rng = np.random.default_rng(seed)
-    drawn = [task[rng.integers(0, task.size, (RESAMPLES, task.size))] for task in tasks]
+    drawn = [rng.integers(0, task.size, (RESAMPLES, task.size)).astype(np.int32) for task in tasks]
+    some = stats.resamples_at_a_time(sum(task.size for task in tasks), RESAMPLES)
+    found = [np.asarray(measure(*(task[each[part]] for task, each in zip(tasks, drawn, strict=True)))) for part in some]
     tail = (1 - stats.LEVEL) / 2
-    low, high = np.quantile(np.asarray(measure(*drawn)), [tail, 1 - tail])
+    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
 
 

@@ -31,6 +31,8 @@ LEVEL = 0.95
 BOOTSTRAP_FROM = 10
 """Seeds from which the studentised bootstrap covers as well as t on normal data and better on skewed data."""
 RESAMPLES = 4000
+AT_A_TIME = 2**20
+"""Numbers that are drawn anew at once."""
 FEW = 5
 """Below this many seeds an interval is called wide in words."""
 
@@ -101,7 +103,22 @@ def bootstrap_statistics(values: np.ndarray, rng: np.random.Generator, resamples
     A resample without spread has |t| = inf (0 where its mean is the sample's), so that it can only widen an interval.
     """
     n = values.shape[-1]
-    drawn = values[..., rng.integers(0, n, (resamples, n))]
+    some = resamples_at_a_time(values.size, resamples)
+    found = [_studentised(values, rng.integers(0, n, (part.stop - part.start, n))) for part in some]
+    return np.concatenate(found, axis=-1)
+
+
+def resamples_at_a_time(numbers: int, resamples: int) -> list[slice]:
+    """The resamples in parts, each of so `numbers` drawn, that stay small in memory: of thousands of seeds, all at once
+    would be hundreds of megabytes."""
+    rows = max(1, AT_A_TIME // max(1, numbers))
+    return [slice(first, min(first + rows, resamples)) for first in range(0, resamples, rows)]
+
+
+def _studentised(values: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """values (..., n), places (resamples, n) -> (..., resamples)."""
+    n = values.shape[-1]
+    drawn = values[..., places]
     off = np.abs(drawn.mean(-1) - values.mean(-1, keepdims=True))
     error = drawn.std(-1, ddof=1) / math.sqrt(n)
     return np.divide(off, error, out=np.where(off > 0, np.inf, 0.0), where=error > 0)
@@ -111,8 +128,13 @@ def bootstrap_bounds(
     values: np.ndarray, rng: np.random.Generator, level: float = LEVEL, resamples: int = RESAMPLES
 ) -> tuple[np.ndarray, np.ndarray]:
     """Symmetric studentised bootstrap interval of the mean along the last axis. values (..., n) -> (low, high)."""
-    quantile = np.quantile(bootstrap_statistics(values, rng, resamples), level, axis=-1, method="higher")
-    reach = quantile * values.std(-1, ddof=1) / math.sqrt(values.shape[-1])
+    return _studentised_bounds(values, bootstrap_statistics(values, rng, resamples), level)
+
+
+def _studentised_bounds(values: np.ndarray, statistics: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """The same from `bootstrap_statistics`."""
+    reach = np.quantile(statistics, level, axis=-1, method="higher") * values.std(-1, ddof=1)
+    reach = reach / math.sqrt(values.shape[-1])
     return values.mean(-1) - reach, values.mean(-1) + reach
 
 
@@ -136,7 +158,7 @@ def mean_interval(values: np.ndarray, *, axis: str = "seeds", seed: int = 0, lev
         low, high = t_bounds(values, level)
         return Interval(mean, float(low), float(high), n, axis, "paired t", float(2 * t.sf(abs(mean) / error, n - 1)))
     statistics = bootstrap_statistics(values, np.random.default_rng(seed))
-    low, high = bootstrap_bounds(values, np.random.default_rng(seed), level)
+    low, high = _studentised_bounds(values, statistics, level)
     p = (1 + int((statistics >= abs(mean) / error).sum())) / (1 + statistics.size)
     return Interval(mean, float(low), float(high), n, axis, "studentised bootstrap", p)
 

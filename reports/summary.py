@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +136,14 @@ def settings_key(record: CellRecord) -> str:
 
 def read_records(wide: pandas.DataFrame) -> dict[str, CellRecord]:
     """Folder -> the cell's record, for every row of `wide` whose cell is at hand."""
-    if "folder" not in wide:
-        return {}
-    rows = zip(wide["folder"], wide["status"], wide["reason"], strict=True)
-    found = {folder: record_of(folder, status, reason) for folder, status, reason in rows}
-    return {folder: record for folder, record in found.items() if record}
+    return {folder: record for folder, record in _each_record(wide) if record}
+
+
+def _each_record(wide: pandas.DataFrame) -> Iterator[tuple[str, CellRecord | None]]:
+    """(folder, record) of every row, one after the other: thousands need not be held at once."""
+    if "folder" in wide:
+        for folder, status, reason in zip(wide["folder"], wide["status"], wide["reason"], strict=True):
+            yield folder, record_of(folder, status, reason)
 
 
 def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
@@ -151,14 +154,17 @@ def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
     """
     if wide.empty or "settings_key" in wide:
         return wide
-    records = {folder: record for folder, record in read_records(wide).items() if record.settings}
-    keys = [
-        settings_key(records[folder]) if folder in records else "" for folder in wide.get("folder", [""] * len(wide))
-    ]
-    frame = wide.assign(settings_key=keys)
+    known: dict[str, tuple[str, dict[str, Any]]] = {"": ("", {})}  # most cells of a grid differ in the seed alone
+    texts = []
+    for _, record in _each_record(wide):
+        whole = [record.task, record.reward, record.settings, record.assets] if record and record.settings else None
+        texts.append(json.dumps(whole) if whole else "")
+        if record and texts[-1] not in known:
+            known[texts[-1]] = settings_key(record), variants.dotted(record.settings)
+    texts = texts or [""] * len(wide)
+    frame = wide.assign(settings_key=[known[text][0] for text in texts])
     frame["variant"] = frame["variant"].fillna("")
-    views = [variants.dotted(records[folder].settings) if folder in records else {} for folder in wide["folder"]]
-    frame["differs"] = _differing(frame, views)
+    frame["differs"] = _differing(frame, [known[text][1] for text in texts])
     frame = _adopted(frame)
     rank = frame["status"].map({status: position for position, status in enumerate(STATUS_ORDER)})
     frame = frame.assign(_rank=rank).sort_values("_rank", kind="stable")

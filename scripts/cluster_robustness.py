@@ -11,6 +11,10 @@ of three nodes, each a raylet of its own on this machine, and while they do
 In the end everything that is stored but times is compared with the quiet run, and the list of files too. Nodes store in
 folders of their own and send what they store, as without a shared results folder; with `--shared` all store in the
 results folder. Prints the counts as JSON; exit code 1 where anything was lost. `--study` keeps them.
+
+    mount -t tmpfs -o size=4m tmpfs SMALL && python scripts/cluster_robustness.py --full-disk SMALL [--study FOLDER]
+
+A node that keeps its workers' files in SMALL gets a job that stores more than that holds: what does the command say?
 """
 
 from __future__ import annotations
@@ -20,12 +24,14 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +46,8 @@ from kill_and_resume import GRID, outcome
 
 NODES = 3
 DISTURBANCES = ("worker", "node", "ctrl-c", "driver")
+MOST_SMALL, PIECE = 2**26, 2**18
+"""Bytes of the largest disk that is filled, and of what a job stores at a time."""
 STEPS_BETWEEN = 5
 """Steps of all cells together from one disturbance to the next."""
 
@@ -51,10 +59,17 @@ def main() -> int:
     parser.add_argument("--shared", action="store_true", help="all nodes store in the results folder")
     parser.add_argument("--folder", type=Path, help="keep the runs here (default: a temporary folder, removed)")
     parser.add_argument("--study", type=Path, help="write the counts to FOLDER/results.json")
+    parser.add_argument("--full-disk", type=Path, metavar="SMALL", help="a folder on a file system of a few MiB")
     parser.add_argument("--drive", metavar="ADDRESS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.drive:
         return drive(options)
+    if options.full_disk:
+        found = full_disk(options.full_disk.resolve())
+        print(json.dumps(found, indent=2))
+        if options.study:
+            keep("full_disk", found, options.study)
+        return 0 if found["names the node"] and not found["left on the node"] else 1
     folder = options.folder or Path(tempfile.mkdtemp(prefix="cluster-robustness-"))
     try:
         found = Trial(folder, options).run()
@@ -63,7 +78,8 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(found, indent=2))
     if options.study:
-        keep(found, options.study)
+        kind = "shared" if options.shared else "sent"
+        keep("disturbed", {kind: found}, options.study)
     return 1 if found["lost"] else 0
 
 
@@ -276,12 +292,75 @@ def workers_of(node: Any) -> list[int]:
     return found
 
 
-def keep(found: dict[str, Any], study: Path) -> None:
-    """Counts as data, one entry a kind of storage."""
+@dataclass(frozen=True)
+class Filler:
+    """A job that stores until nothing goes any more: what a cell does on a small disk, without its training."""
+
+    root: Path
+    name: str = "filler"
+
+    def settled(self) -> None:
+        """It is always to be run."""
+
+    def run(self, tell: Any, *, wait: bool) -> str:
+        from harness.store.atomic import write_atomic
+
+        for number in range(MOST_SMALL // PIECE + 1):
+            write_atomic(self.stores()[1] / f"piece-{number}", bytes(PIECE))
+        return "it all went"
+
+    def lost(self, reason: str) -> str:
+        return f"lost: {reason}"
+
+    def stores(self) -> tuple[Path, Path]:
+        return self.root, self.root / self.name
+
+    def at(self, root: Path) -> Filler:
+        return replace(self, root=root)
+
+
+def nothing(threads: int, trust: bool) -> None:
+    """This job needs no libraries."""
+
+
+def full_disk(small: Path) -> dict[str, Any]:
+    """What is said where a node's disk fills up, and what is left there."""
+    import cluster_robustness  # workers know its classes by this name, not as the main module's
+    from ray.cluster_utils import Cluster as Nodes
+
+    from harness.contracts import HarnessError
+    from harness.workers.ray import Cluster
+
+    room = shutil.disk_usage(small).free
+    if room > MOST_SMALL:
+        raise SystemExit(f"{small} has {room:,} bytes free; name a folder on a file system of at most {MOST_SMALL:,}.")
+    said, nodes = "nothing", Nodes(shutdown_at_exit=True)
+    try:
+        nodes.add_node(num_cpus=0, include_dashboard=False)
+        nodes.add_node(num_cpus=1, env_vars={"TMPDIR": str(small)})
+        nodes.wait_for_nodes()
+        with tempfile.TemporaryDirectory() as home:
+            place = Cluster(nodes.address, Path(home), shared=False, prepare=cluster_robustness.nothing)
+            try:
+                said = str(place.run([cluster_robustness.Filler(Path(home))], lambda job, event: None))
+            except HarnessError as error:
+                said = str(error)
+            sent = len(list(Path(home, "filler").glob("piece-*")))
+            place.close()
+    finally:
+        nodes.shutdown()
+    left = sorted(path.name for path in small.iterdir())
+    names = said.startswith(f"On node {socket.gethostname()} (")
+    said = said.replace(str(small), "SMALL").replace(socket.gethostname(), "HOST")
+    return {"free bytes": room, "said": said, "names the node": names, "pieces sent": sent, "left on the node": left}
+
+
+def keep(part: str, found: dict[str, Any], study: Path) -> None:
+    """Adds what was found to a part of the study's results."""
     study.mkdir(parents=True, exist_ok=True)
     path = study / "results.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    kept.setdefault("disturbed", {})["shared" if found["storage"] == "one results folder" else "sent"] = found
+    kept[part] = kept.get(part, {}) | found
     path.write_text(json.dumps(kept, indent=2) + "\n")
 
 

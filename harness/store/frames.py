@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,16 @@ from harness.registry import TASKS, recorded_task
 from harness.settings import variants
 from harness.store.damage import DamagedError, check_png, reading
 from harness.store.plain import plain_text
-from harness.store.record import CellRecord, CellStore, StoredCell, long_frame
+from harness.store.record import KEY_COLUMNS, CellRecord, CellStore, StoredCell, long_frame, long_schema
 from harness.store.study import CELLS, Study, is_study, open_study
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 
 BATCH = 256
-"""Cells whose curves are put together at a time."""
+"""Cells whose measurements are put together at a time."""
 UNKNOWN = "(unknown)"
 """Profile, task and reward of a damaged cell that lies in no folder named after them."""
 
@@ -35,10 +37,15 @@ def find_cells(place: Path) -> list[StoredCell]:
         if found := _part_of_study(place):
             return found
         raise HarnessError(f"There is no folder {place}; run `python -m harness run ...` first or name another one.")
-    found = [CellStore(path.parent) for path in place.rglob("cell.json")]
-    for path in place.rglob(CELLS):
-        found += open_study(path.parent).cells
-    return sorted(found, key=lambda cell: cell.folder)
+    cells: list[StoredCell] = []
+    packed: list[StoredCell] = []
+    for name, folders, files in os.walk(place):  # once for both: a grid has tens of thousands of folders
+        folder, names = Path(name), {*folders, *files}
+        if "cell.json" in names and (folder / "cell.json").exists():
+            cells.append(CellStore(folder))
+        if CELLS in names and (folder / CELLS).exists():
+            packed += open_study(folder).cells
+    return sorted([*cells, *packed], key=lambda cell: cell.folder)
 
 
 def _part_of_study(place: Path) -> list[StoredCell]:
@@ -67,45 +74,101 @@ def load(place: Path) -> tuple[pandas.DataFrame, pandas.DataFrame]:
     is "damaged" and whose reason says what, and no measurements."""
     import pandas
 
-    found = [(cell, *whole) for cell in find_cells(place) if (whole := examined(cell))]  # None: just started again
-    settings = _varying_settings([record for _, record, _ in found])
-    table = _of_one_kind(pandas.DataFrame([wide_row(record, cell.folder) for cell, record, _ in found]))
-    long: list[pandas.DataFrame] = []
-    batch: list[pandas.DataFrame] = []
-    for number in range(len(found)):
-        # Of thousands of cells, what many small tables take beside their numbers counts: they are let go on the way.
-        curves, found[number] = found[number][2], None
-        if len(curves):
-            batch.append(curves.assign(**{key: values[number] for key, values in settings.items()}))
-        if batch and (len(batch) == BATCH or number + 1 == len(found)):
-            long.append(pandas.concat(batch, ignore_index=True))
-            batch = []
-    return table.assign(**settings), pandas.concat(long, ignore_index=True) if long else long_frame([])
+    rows: list[dict[str, Any]] = []
+    settings, long = _Settings(), _Long()
+    for cell in find_cells(place):
+        if whole := examined(cell):  # None: just started again
+            record, measured = whole
+            rows.append(wide_row(record, cell.folder))
+            settings.add(record)
+            long.add(measured)
+    varying = settings.varying()
+    return _of_one_kind(pandas.DataFrame(rows)).assign(**varying), long.frame(varying)
 
 
-def _varying_settings(records: Sequence[CellRecord]) -> dict[str, list[Any]]:
-    """Dotted key -> one value a record."""
-    views = [variants.dotted(record.settings) for record in records]
-    groups: dict[Any, list[dict[str, Any]]] = {}
-    for record, view in zip(records, views, strict=True):
-        groups.setdefault((record.profile, record.task, record.reward), []).append(view)
-    return {key: variants.column([view.get(key) for view in views]) for key in variants.columns(groups)}
+class _Settings:
+    """The settings of all cells. Most cells of a grid differ in the seed alone: their settings are held once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, Any]] = {}
+        self._views: list[dict[str, Any]] = []
+        self._groups: dict[Any, dict[int, dict[str, Any]]] = {}
+
+    def add(self, record: CellRecord) -> None:
+        text = json.dumps(record.settings)
+        if (view := self._known.get(text)) is None:
+            view = self._known[text] = variants.dotted(record.settings)
+        self._views.append(view)
+        self._groups.setdefault((record.profile, record.task, record.reward), {})[id(view)] = view
+
+    def varying(self) -> dict[str, list[Any]]:
+        """Dotted key -> one value a cell, of those that are not the same in all cells of a task and reward."""
+        keys = variants.columns({place: list(group.values()) for place, group in self._groups.items()})
+        return {key: variants.column([view.get(key) for view in self._views]) for key in keys}
 
 
-def examined(cell: StoredCell) -> tuple[CellRecord, pandas.DataFrame] | None:
-    """A cell's record and curves after a look at all of its files; a record that says what is damaged, without curves,
-    where one of them cannot be used. None where there is no cell any more."""
+class _Long:
+    """The long table as it grows: of thousands of cells, what many small tables take beside their numbers counts."""
+
+    def __init__(self) -> None:
+        self._whole: list[pyarrow.Table] = []
+        self._small: list[pyarrow.Table] = []
+        self._rows: list[int] = []
+
+    def add(self, measured: pyarrow.Table) -> None:
+        """The next cell's."""
+        self._rows.append(len(measured))
+        self._small.append(measured)
+        if len(self._small) == BATCH:
+            self._join()
+
+    def _join(self) -> None:
+        import pyarrow as pa
+
+        if self._small:
+            self._whole.append(pa.concat_tables(self._small).combine_chunks())
+        self._small = []
+
+    def frame(self, settings: Mapping[str, Sequence[Any]]) -> pandas.DataFrame:
+        """All of it as a frame, once, with each cell's values of `settings` in columns."""
+        import pyarrow as pa
+
+        self._join()
+        if not sum(self._rows):
+            return long_frame([])
+        frame = pa.concat_tables(self._whole).to_pandas()
+        self._whole = []
+        return frame.assign(**{key: _repeated(values, self._rows) for key, values in settings.items()})
+
+
+def _repeated(values: Sequence[Any], counts: Sequence[int]) -> pandas.Series:
+    """Each value as often as its count says, as the column that the parts put together have."""
+    import numpy
+    import pandas
+
+    parts = dict.fromkeys((type(value), value) for value, count in zip(values, counts, strict=True) if count)
+    whole = pandas.concat([pandas.DataFrame({"all": [value]}) for _, value in parts])
+    found = numpy.empty(len(values), dtype=object)
+    found[:] = values
+    return pandas.Series(numpy.repeat(found, counts), dtype=whole["all"].dtype)
+
+
+def examined(cell: StoredCell) -> tuple[CellRecord, pyarrow.Table] | None:
+    """A cell's record and measurements after a look at all of its files; a record that says what is damaged, without
+    measurements, where one of them cannot be used. None where there is no cell any more."""
     record = None
+    nothing = long_schema().empty_table()
     try:
         record = cell.read()
         if record is None:
             return None
         if record.status == "done" and (record.headline is None or not math.isfinite(record.headline)):
-            return damaged(cell.folder, "cell.json: done without a headline", record), long_frame([])
+            return damaged(cell.folder, "cell.json: done without a headline", record), nothing
         _take_up(record)
-        curves = cell.curves()
-        if (curves["seed"] != record.seed).any() or (curves["identity"] != record.identity).any():
-            return damaged(cell.folder, "curves.parquet: of another cell", record), long_frame([])
+        measured = cell.measurements()
+        seeds, identities = (measured[name].unique().to_pylist() for name in ("seed", "identity"))
+        if seeds not in ([], [record.seed]) or identities not in ([], [record.identity]):
+            return damaged(cell.folder, "curves.parquet: of another cell", record), nothing
         cell.samples()
         cell.arrays()
         for step, named in cell.files().items():
@@ -114,10 +177,10 @@ def examined(cell: StoredCell) -> tuple[CellRecord, pandas.DataFrame] | None:
                     with reading(cell.folder / f"step-{step}" / name, cell.folder, "remove it"):
                         check_png(content)
     except DamagedError as error:
-        return damaged(cell.folder, error.what, record), long_frame([])
+        return damaged(cell.folder, error.what, record), nothing
     except HarnessError as error:  # of a newer version
-        return damaged(cell.folder, str(error).replace(f"{cell.folder.parent}/", ""), record), long_frame([])
-    return record, curves
+        return damaged(cell.folder, str(error).replace(f"{cell.folder.parent}/", ""), record), nothing
+    return record, measured
 
 
 def _take_up(record: CellRecord) -> None:
@@ -168,27 +231,9 @@ def _of_one_kind(wide: pandas.DataFrame) -> pandas.DataFrame:
 
 def wide_row(record: CellRecord, folder: Path) -> dict[str, Any]:
     """The wide table's row of one cell."""
-    row: dict[str, Any] = record.model_dump(
-        include={
-            "profile",
-            "task",
-            "reward",
-            "variant",
-            "seed",
-            "identity",
-            "status",
-            "reason",
-            "measure",
-            "unit",
-            "direction",
-            "headline",
-            "floor",
-            "ceiling",
-            "steps_done",
-            "rollouts",
-            "zero_spread",
-        }
-    )
+    names = [*KEY_COLUMNS, "status", "reason", "measure", "unit", "direction", "headline", "floor", "ceiling"]
+    names += ["steps_done", "rollouts", "zero_spread"]
+    row: dict[str, Any] = {name: getattr(record, name) for name in names}
     for phase in ("load", "generation", "reward", "update", "validation", "total"):
         row[f"seconds_{phase}"] = record.seconds.get(phase, math.nan)
     for phase in ("generation", "reward", "update", "validation"):

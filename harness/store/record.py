@@ -21,19 +21,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from harness.contracts import HarnessError
-from harness.machine.files import read_bytes, read_json, read_table
+from harness.machine.files import read_arrow, read_bytes, read_json, read_table
 from harness.registry import DEFINITION
 from harness.settings.schema import Settings, identity_view
 from harness.store.arrays import StepArrays, StepFiles, arrays_frame, arrays_of
@@ -44,6 +46,7 @@ from harness.store.plain import plain_text
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 SCHEMA_VERSION = 3
 IDENTITY_VERSION = 2
@@ -229,6 +232,8 @@ class StoredCell(Protocol):
 
     def curves(self) -> pandas.DataFrame: ...
 
+    def measurements(self) -> pyarrow.Table: ...
+
     def samples(self) -> list[dict[str, Any]]: ...
 
     def rollouts(self) -> pandas.DataFrame: ...
@@ -278,6 +283,14 @@ class CellStore:
         except FileNotFoundError:  # not yet, or just started again by another process
             return long_frame([])
 
+    def measurements(self) -> pyarrow.Table:
+        """The same in `long_schema`: what the tables of thousands of cells are put together from."""
+        try:
+            with self._reading("curves.parquet") as path:
+                return long_table(read_arrow(path))
+        except FileNotFoundError:
+            return long_schema().empty_table()
+
     def samples(self) -> list[dict[str, Any]]:
         """Sampled texts in their order: step, index, text and the task's labels."""
 
@@ -313,7 +326,8 @@ class CellStore:
 
     def files(self) -> StepFiles:
         """Step -> name -> content, of every evaluation that gave files."""
-        paths = [path for path in self.folder.glob("step-*/*") if re.fullmatch("[0-9]{1,18}", path.parent.name[5:])]
+        steps = [path for path in _listed(self.folder) if re.fullmatch("step-[0-9]{1,18}", path.name)]
+        paths = [path for step in steps for path in _listed(step)]
         found: dict[int, dict[str, bytes]] = {}
         for path in sorted(paths, key=lambda path: (int(path.parent.name[5:]), path.name)):
             if not path.name.startswith("."):
@@ -375,6 +389,14 @@ class CellStore:
         write_atomic(self.folder / f"step-{step}" / plain_text(name), bytes(content))
 
 
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it is none, not there any more, or not to be read."""
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
+
+
 def samples_frame(samples: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
     """Sampled texts as a table, SAMPLE_COLUMNS."""
     import pandas
@@ -392,6 +414,29 @@ def samples_of(frame: pandas.DataFrame) -> list[dict[str, Any]]:
         {"step": int(row.step), "index": int(row.index_), "text": row.text} | json.loads(row.labels)
         for row in frame[SAMPLE_COLUMNS].rename(columns={"index": "index_"}).itertuples(index=False)
     ]
+
+
+@cache
+def long_schema() -> pyarrow.Schema:
+    """LONG_COLUMNS and what each holds."""
+    import pyarrow as pa
+
+    kinds = {"seed": pa.int64(), "step": pa.int64(), "value": pa.float64()}
+    return pa.schema([(name, kinds.get(name, pa.large_string())) for name in LONG_COLUMNS])
+
+
+def long_table(table: pyarrow.Table) -> pyarrow.Table:
+    """A long table as it was read, in `long_schema`. Raises KeyError, TypeError or ValueError where it is none."""
+    import pyarrow as pa
+
+    schema = long_schema()
+    if table.schema.equals(schema) and not table["seed"].null_count and not table["step"].null_count:
+        try:
+            table.validate(full=True)  # texts are UTF-8
+            return table.replace_schema_metadata(None)
+        except pa.ArrowInvalid:
+            pass  # the check of frames says what is wrong
+    return pa.Table.from_pandas(check_long(table.to_pandas(), LONG_COLUMNS), schema, preserve_index=False)
 
 
 def long_frame(rows: list[dict[str, Any]]) -> pandas.DataFrame:

@@ -36,6 +36,7 @@ from harness.store.record import (
     StoredCell,
     key_of,
     long_frame,
+    long_schema,
     parsed,
     place_of,
     samples_frame,
@@ -44,6 +45,7 @@ from harness.store.record import (
 
 if TYPE_CHECKING:
     import pandas
+    import pyarrow
 
 CELLS = "cells.jsonl"
 CURVES = "curves.parquet"
@@ -77,6 +79,11 @@ class PackedCell:
     def curves(self) -> pandas.DataFrame:
         found = self._rows(CURVES)
         return long_frame([]) if found is None else found
+
+    def measurements(self) -> pyarrow.Table:
+        import pyarrow as pa
+
+        return pa.Table.from_pandas(self.curves(), long_schema(), preserve_index=False)
 
     def samples(self) -> list[dict[str, Any]]:
         rows = self._rows(SAMPLES)
@@ -124,6 +131,9 @@ class DamagedCell:
         raise self.error
 
     def curves(self) -> pandas.DataFrame:
+        raise self.error
+
+    def measurements(self) -> pyarrow.Table:
         raise self.error
 
     def samples(self) -> list[dict[str, Any]]:

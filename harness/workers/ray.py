@@ -720,13 +720,11 @@ def _moved(job: Movable, order: Order, post: Any, tell: Tell) -> Iterator[tuple[
     """The job as it runs in a folder of this node, with what is stored of it, and a `tell` that first sends back what
     has changed. Between events changes are looked for twice a second, so that checkpoints travel while the next step
     is at work."""
-    _sweep_scratch()
-    # Locked before it has the name that is swept.
-    hidden = Path(tempfile.mkdtemp(prefix=f".{SCRATCH}"))
-    scratch = hidden.with_name(hidden.name.removeprefix("."))
     root, folder = job.stores()
+    hidden = _scratch_folder()
+    scratch = hidden.with_name(hidden.name.removeprefix("."))
     try:
-        with locks.owned(hidden, wait=False):
+        with locks.owned(hidden, wait=False):  # before it has the name that is swept
             hidden.rename(scratch)
             own = scratch / "runs"
             mirror = Mirror(own / folder.relative_to(root), order, post)
@@ -748,7 +746,21 @@ def _moved(job: Movable, order: Order, post: Any, tell: Tell) -> Iterator[tuple[
                 sender.join()
                 mirror.send()
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        for each in (scratch, hidden):
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def _scratch_folder() -> Path:
+    """A new folder of this worker's. Raises StorageError where the node has no room for one."""
+    try:
+        _sweep_scratch()
+        return Path(tempfile.mkdtemp(prefix=f".{SCRATCH}"))
+    except OSError as error:  # Python finds no temporary folder at all where a disk is full
+        place, why = os.environ.get("TMPDIR", "/tmp"), error.strerror or error
+        raise StorageError(
+            f"Cannot write {place}: {why}; make room there, or start Ray there with another TMPDIR, and run it again: "
+            "finished cells are kept, interrupted ones resume."
+        ) from error
 
 
 def _sweep_scratch() -> None:

@@ -60,6 +60,13 @@ def test_the_import_is_light():
         harness.rum  # noqa: B018
 
 
+def test_the_tables_of_a_run_are_those_that_are_stored(results):
+    """They are kept from when the run stored them, not read again."""
+    stored = api.Results(results.place, frozenset(results.wide["identity"]))
+    pandas.testing.assert_frame_equal(results.wide, stored.wide)
+    pandas.testing.assert_frame_equal(results.long, stored.long)
+
+
 def test_results_are_tables_texts_and_html(results):
     assert len(results.wide) == 4 and set(results.wide["status"]) == {"done"} and not results.failed
     assert set(results.long["reward"]) == {"naive", "shorter"} and set(results.long["seed"]) == {0, 1}

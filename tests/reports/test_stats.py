@@ -9,7 +9,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from harness.store.frames import load
-from reports import stats, summary
+from reports import aggregate, stats, summary
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]
 # name -> (draw, true mean); gamma(9) and gamma(4) have skewness 0.67 and 1
@@ -38,6 +38,28 @@ def coverage(draw: Draw, mean: float, n: int, experiments: int = 8000) -> float:
 def test_95_percent_intervals_cover_92_to_98_percent(name: str, n: int) -> None:
     draw, mean = MODERATE[name]
     assert 0.92 <= coverage(draw, mean, n, 8000 if n < 10 else 2000) <= 0.98
+
+
+@pytest.mark.parametrize("at_a_time", [100, 700])
+def test_resamples_in_parts_are_those_drawn_at_once(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of seeds are drawn in parts; the numbers are the same to the last bit."""
+    draw = np.random.default_rng(1)
+    values, other = draw.normal(0.3, size=41), draw.normal(size=17)
+
+    def found() -> list[object]:
+        interval = stats.mean_interval(values)
+        scores = [
+            aggregate.estimate(aggregate.pooled(each), [values, other]) for each in (aggregate.iqm, aggregate.middle)
+        ]
+        bounds = stats.bootstrap_bounds(np.stack([values, -values]), np.random.default_rng(3), resamples=99)
+        return [interval, *scores, *(side.tolist() for side in bounds)]
+
+    whole = found()
+    drawn = values[np.random.default_rng(0).integers(0, 41, (stats.RESAMPLES, 41))]
+    reach = np.abs(drawn.mean(-1) - values.mean()) / (drawn.std(-1, ddof=1) / math.sqrt(41))
+    assert np.array_equal(reach, stats.bootstrap_statistics(values, np.random.default_rng(0)))
+    monkeypatch.setattr(stats, "AT_A_TIME", at_a_time)
+    assert found() == whole
 
 
 def test_strongly_skewed_data_is_where_few_seeds_fall_short() -> None:

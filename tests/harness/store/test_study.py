@@ -8,11 +8,13 @@ import os
 import shutil
 
 import numpy as np
+import pandas
 import pytest
 from pandas.testing import assert_frame_equal
 
 from harness.cli.app import main
 from harness.contracts import HarnessError
+from harness.store import frames
 from harness.store import study as studies
 from harness.store.arrays import arrays_frame, arrays_of
 from harness.store.frames import cell_at, find_cells, load
@@ -99,6 +101,33 @@ def test_tables_of_a_study_are_those_of_the_folder(runs, study):
     (wide, long), (packed_wide, packed_long) = load(runs), load(study)
     assert_frame_equal(relative(wide, runs), relative(packed_wide, study), check_exact=True)
     assert_frame_equal(long, packed_long, check_exact=True)
+
+
+def test_the_long_table_is_the_curves_of_all_cells_one_after_the_other(runs, monkeypatch):
+    """As frames that are put together, whatever wrote the files and however many are joined at a time."""
+    settings = [{"a": None, "b": 1, "c": "x"}, {"a": 2, "b": 0.5, "c": "y"}, {"a": "z", "b": 1, "c": "x"}]
+    for seed, given in enumerate(settings):
+        cell(runs, "v", seed, settings=given)
+    cell(runs, "w", 0, settings={"d": True})
+    cell(runs, "w", 1, parts=False, settings={"d": False})
+    cell(runs, "w", 2, settings={"d": None})
+    other = runs / "tiny" / "t" / "r" / "seed1-abc" / "curves.parquet"
+    frame = pandas.read_parquet(other).astype({"step": "int32", "seed": "float64"})
+    frame.loc[2, ["value", "unit"]] = None
+    frame[[*reversed(frame.columns)]].to_parquet(other)
+    wide, _ = load(runs)
+    varying = [name for name in wide if name in ("a", "b", "c", "d")]
+    assert len(varying) == 4 and "damaged" not in set(wide["status"])
+    parts = [
+        found.curves().assign(
+            **{name: wide[name].astype(object).where(wide[name].notna(), None)[row] for name in varying}
+        )
+        for row, found in enumerate(find_cells(runs))
+    ]
+    expected = pandas.concat([part for part in parts if len(part)], ignore_index=True)
+    for joined in (1, 2, 256):
+        monkeypatch.setattr(frames, "BATCH", joined)
+        assert_frame_equal(load(runs)[1], expected, check_exact=True)
 
 
 def test_the_same_cells_make_the_same_bytes(runs, study, tmp_path):

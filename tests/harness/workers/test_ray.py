@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import resource
 import signal
 import socket
 from importlib.util import find_spec
@@ -17,6 +19,7 @@ from harness.contracts import HarnessError
 from harness.machine.stopping import Interrupted, stop_signal, stoppable
 from harness.registry import REWARDS
 from harness.store import locks
+from harness.store.atomic import StorageError
 from harness.store.record import CellStore
 from harness.workers import ray as place
 from harness.workers.grid import CellJob, run_grid
@@ -102,6 +105,41 @@ def test_cells_that_nodes_store_themselves_give_the_same_table(two_cpus, quick, 
     assert contract.numbers(tmp_path / "here") == contract.numbers(tmp_path / "there")
     files = {path.name for path in (tmp_path / "there").rglob("*") if path.name.startswith(".")}
     assert files == {place.PLACE}
+
+
+def test_the_other_commands_find_on_ray_what_they_find_here(two_cpus, quick, tmp_path):
+    """`paper`, `evaluate` of its cell, `tune` and `fidelity`, as small as they get."""
+    check = {"part": "norm", "task": "norm", "reward": "naive", "kind": "value", "at_least": 1e6, "exists": True}
+    suite = {
+        "name": "mine",
+        "summary": "",
+        "parts": [{"name": "norm", "task": "norm", "reward": "naive"}],
+        "claims": [{"id": "much", "says": "it moves a lot", "check": check}],
+    }
+    (tmp_path / "mine.yaml").write_text(json.dumps(suite))
+
+    def found(folder: Path, **where: object) -> list[object]:
+        given = quick(grpo__steps=1, validation__prompts=8)
+        runs, common = folder / "runs", {"progress": False, **where}
+        claims = harness.paper(suite=str(tmp_path / "mine.yaml"), set=given, out=runs, **common)
+        worth = harness.evaluate(
+            "norm", "naive", set=given | {"evaluation.multiples": [1]}, runs=runs, out=runs, targets="own", **common
+        )
+        tuned = harness.tune(
+            "norm", "naive", set=given, trials=2, out=folder / "tuning", file=folder / "tuned.yaml", **common
+        )
+        judged = harness.fidelity("norm", "naive", set=given, pool=16, subsets=10, out=runs, **common)
+        assert not claims.results.failed and not worth.failed and not tuned.results.failed and not judged.failed
+        return [
+            [(each.claim.id, each.verdict) for each in claims.found],
+            [(row.name, row.status, tuple(row.values)) for row in worth.rows],
+            tuned.choices,
+            judged.long[judged.long["measure"] != "s / 1,000"].to_dict("records"),
+        ]
+
+    here, there = found(tmp_path / "here", workers=0), found(tmp_path / "there", executor="ray")
+    for one, other in zip(here, there, strict=True):
+        assert repr(one) == repr(other)  # as texts: a number that is none equals itself
 
 
 def kill_workers() -> None:
@@ -269,6 +307,37 @@ def test_only_folders_of_dead_workers_are_swept(tmp_path, monkeypatch):
     with locks.owned(tmp_path / f"{place.SCRATCH}alive", wait=False):
         place._sweep_scratch()
         assert [path.name for path in tmp_path.iterdir()] == [f"{place.SCRATCH}alive"]
+
+
+def test_a_full_disk_on_a_node_is_a_sentence_and_leaves_nothing(post, make_cell, quick, tmp_path, monkeypatch):
+    """What was stored before does not fit; then Python does not even find a temporary folder."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(place.tempfile, "tempdir", str(scratch))
+    job = CellJob(make_cell("norm", "naive", quick()), tmp_path / "runs")
+    _, home = job.stores()
+    home.mkdir(parents=True)
+    (home / "generator").write_bytes(bytes(2**16))
+    assert post.begin.remote(3, 0, str(home))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, limits[1]))
+        with (
+            pytest.raises(StorageError, match="Cannot write .*generator: File too large; make room and run it again"),
+            place._moved(job, order(3, 0), post, ignore),
+        ):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(scratch.iterdir()) == []
+
+    def full():
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(place.tempfile, "gettempdir", full)
+    with pytest.raises(StorageError, match="No usable temporary directory found; make room there, or start Ray there"):
+        place._scratch_folder()
+    post.end.remote()
 
 
 @pytest.mark.parametrize("name", ["../cell.json", "/etc/passwd", "a/../../b", ".lock", ""])
