@@ -29,7 +29,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from harness.contracts import HarnessError
 from harness.machine.libraries import quiet
-from harness.machine.stopping import Interrupted, ParentGone, stoppable
+from harness.machine.stopping import Interrupted, ParentGone, noted, stoppable
 from harness.machine.trust import trusted
 from harness.store import locks
 from harness.store.atomic import StorageError, cannot_write, write_atomic
@@ -142,7 +142,7 @@ class Cluster(Executor):
                     f"{job.name} needs a results folder that every node sees, and not all do; name one with --out."
                 )
         quiet()
-        with self._signals_noted():
+        with noted() as self.signals:  # an exception inside one of Ray's calls is lost
             self.post = _new_post()
             self.letters = self.post.take.remote(POLL)
             try:
@@ -189,22 +189,6 @@ class Cluster(Executor):
         for reference in left:
             ray.cancel(reference, force=True)
         self.running.clear()
-
-    @contextmanager
-    def _signals_noted(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run at the next look: an exception inside one of Ray's calls is lost. Only the
-        main thread may say what signals do."""
-        self.signals: list[int] = []
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {each: signal.signal(each, lambda number, frame: self.signals.append(number)) for each in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _end_post(self) -> None:
         import ray
