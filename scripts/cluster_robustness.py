@@ -42,7 +42,7 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # all nodes on 127.0.0.1 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would put its workers behind everything else on the machine
 
-from kill_and_resume import GRID, outcome
+from kill_and_resume import GRID, outcome, small_cells
 
 NODES = 3
 DISTURBANCES = ("worker", "node", "ctrl-c", "driver")
@@ -84,26 +84,7 @@ def main() -> int:
 
 
 def cells(seeds: int, steps: int) -> list[Any]:
-    from harness.planning.cells import Cell
-    from harness.settings.profiles import load_profile, resolve
-
-    settings = {
-        "grpo.steps": steps,
-        "grpo.prompts_per_step": 2,
-        "grpo.rollouts_per_prompt": 2,
-        "grpo.updates_per_step": 1,
-        "grpo.checkpoint_every": 1,
-        "generator.max_completion_tokens": 8,
-        "validation.prompts": 4,
-        "validation.every": 2,
-        "data.article_count": 32,
-    }
-    found = []
-    for task, reward in GRID:
-        more = {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
-        resolved = resolve(load_profile("tiny"), task, reward, settings | more)
-        found += [Cell("tiny", task, reward, seed, resolved) for seed in range(seeds)]
-    return found
+    return small_cells(GRID, steps, range(seeds))
 
 
 def drive(options: argparse.Namespace) -> int:

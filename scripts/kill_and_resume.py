@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,34 +63,41 @@ def main() -> int:
     return 1 if found["lost"] else 0
 
 
+def small_cells(grid: Sequence[tuple[str, str]], steps: int, seeds: Sequence[int] = (0,)) -> list[Any]:
+    """Cells of `tiny` for each (task, reward) that take a second or two and store all that a cell stores."""
+    from harness.planning.cells import Cell
+    from harness.settings.profiles import load_profile, resolve
+
+    settings = {
+        "grpo.steps": steps,
+        "grpo.prompts_per_step": 2,
+        "grpo.rollouts_per_prompt": 2,
+        "grpo.updates_per_step": 1,
+        "grpo.checkpoint_every": 1,
+        "generator.max_completion_tokens": 8,
+        "validation.prompts": 4,
+        "validation.every": 2,
+        "data.article_count": 32,
+    }
+    found = []
+    for task, reward in grid:
+        more = {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
+        resolved = resolve(load_profile("tiny"), task, reward, settings | more)
+        found += [Cell("tiny", task, reward, seed, resolved) for seed in seeds]
+    return found
+
+
 class Trial:
     """One undisturbed run in `folder`/whole, then disturbed ones in `folder`/cut."""
 
     def __init__(self, folder: Path, steps: int, seed: int) -> None:
-        from harness.grid import Cell
         from harness.machine.libraries import quiet
-        from harness.settings.profiles import load_profile, resolve
 
         self.whole, self.cut = folder / "whole", folder / "cut"
         self.random = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.lost: list[str] = []
-        settings = {
-            "grpo.steps": steps,
-            "grpo.prompts_per_step": 2,
-            "grpo.rollouts_per_prompt": 2,
-            "grpo.updates_per_step": 1,
-            "grpo.checkpoint_every": 1,
-            "generator.max_completion_tokens": 8,
-            "validation.prompts": 4,
-            "validation.every": 2,
-            "data.article_count": 32,
-        }
-        self.cells = []
-        for task, reward in GRID:
-            more = {"task.options.metric_examples": 4} if task.startswith("lambada") else {}
-            resolved = resolve(load_profile("tiny"), task, reward, settings | more)
-            self.cells.append(Cell("tiny", task, reward, 0, resolved))
+        self.cells = small_cells(GRID, steps)
         import harness.training.grpo  # noqa: F401  the slow imports, once
         import rewards.metagradient  # noqa: F401
         from harness.planning.preflight import preflight
