@@ -57,6 +57,21 @@ def read_lines(path: Path, *, strict: bool = False) -> list[Any]:
     return found
 
 
+def new_lines(path: Path, start: int) -> tuple[list[Any], int]:
+    """(values of the whole lines from byte `start` on, the byte behind the last of them) of a file that another process
+    writes. What it is at, and lines that were cut where a process was killed, have no value and are left out; nothing
+    is there yet: ([], start)."""
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            new = file.read()
+    except OSError:
+        return [], start
+    whole = new[: new.rfind(b"\n") + 1]
+    values = [_value(line, number) for number, line in enumerate(whole.split(b"\n")[:-1], start=1)]
+    return [value for value in values if not isinstance(value, LineError)], start + len(whole)
+
+
 def as_lines(values: Iterable[Any]) -> str:
     """The content of a file that `read_lines` gives back."""
     return "".join(json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n" for value in values)

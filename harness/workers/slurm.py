@@ -49,6 +49,7 @@ from harness.registry import TASKS, Made, made_task
 from harness.settings.reading import explained, read_yaml_file
 from harness.store import locks
 from harness.store.atomic import StorageError, cannot_write, write_json
+from harness.store.lines import as_lines, new_lines
 from harness.store.record import digest
 from harness.workers.executor import Event, Executor, Job, Observer, prepare, work
 from harness.workers.local import PATIENCE
@@ -300,21 +301,8 @@ class Sent:
 
     def news(self) -> Iterator[Event]:
         """What its worker has told since, whole lines alone."""
-        try:
-            with self.letters.open("rb") as file:
-                file.seek(self.read)
-                new = file.read()
-        except OSError:
-            return  # it has not begun
-        whole = new[: new.rfind(b"\n") + 1]
-        self.read += len(whole)
-        for line in whole.splitlines():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # cut where its worker was killed
-            if isinstance(event, dict):
-                yield event
+        values, self.read = new_lines(self.letters, self.read)
+        yield from (event for event in values if isinstance(event, dict))
 
 
 class Slurm(Executor):
@@ -463,8 +451,8 @@ class Slurm(Executor):
         for (number, _), sent, slurm in zip(sending, pieces, numbers, strict=True):
             sent.slurm = slurm
             self.running[number] = sent
-        lines = [json.dumps({"key": sent.key, "attempt": sent.attempt, "slurm": sent.slurm}) + "\n" for sent in pieces]
-        _append(self.folder / "sent.jsonl", "".join(lines))
+        told = ({"key": sent.key, "attempt": sent.attempt, "slurm": sent.slurm} for sent in pieces)
+        _append(self.folder / "sent.jsonl", as_lines(told))
 
     def _open(self) -> None:
         """Makes this command's folder and finds what others have sent."""
@@ -606,17 +594,12 @@ def _lives(state: State | None) -> bool:
 
 def _sent(folder: Path) -> list[Sent]:
     """What a command has sent, the last attempt of each."""
-    try:
-        lines = (folder / "sent.jsonl").read_text().splitlines()
-    except OSError:
-        return []
     found = {}
-    for line in lines:
+    for known in new_lines(folder / "sent.jsonl", 0)[0]:
         try:
-            known = json.loads(line)
             found[known["key"]] = Sent(known["key"], known["attempt"], known["slurm"], folder)
-        except (ValueError, KeyError, TypeError):
-            continue  # cut where its command was killed
+        except (KeyError, TypeError):
+            continue  # no line of ours
     return list(found.values())
 
 
@@ -729,7 +712,7 @@ def run_order(path: str) -> None:
     def tell(event: Event) -> None:
         nonlocal stepped
         stepped = stepped or bool(event.get("step"))
-        _append(letters, json.dumps(event) + "\n")
+        _append(letters, as_lines([event]))
 
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, request_save)

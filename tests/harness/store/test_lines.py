@@ -9,7 +9,7 @@ import pytest
 from harness import assets
 from harness.assets.rows import read_rows
 from harness.contracts import HarnessError
-from harness.store.lines import LineError, as_lines, each_line, read_lines
+from harness.store.lines import LineError, as_lines, each_line, new_lines, read_lines
 from tests.helpers.command import ROOT
 
 TEXTS = ["one\u2028line", "\x85\x0b\x0c\x1c", "a\nb\r\nc", "", "Ünïcode \U0001f600"]
@@ -57,6 +57,17 @@ def test_what_the_harness_wrote_has_neither_empty_lines_nor_a_byte_order_mark(tm
     assert found[::2] == [(1, 1), (3, {"a": 2})] and str(found[1][1]) == "line 2: not UTF-8"
 
 
+def test_what_another_process_writes_is_read_line_by_line(tmp_path):
+    path = tmp_path / "letters.jsonl"
+    assert new_lines(path, 0) == ([], 0)
+    path.write_bytes(b'{"a":1}\n{"cut\n\n[2]\n{"b"')
+    values, end = new_lines(path, 0)
+    assert values == [{"a": 1}, [2]] and end == len(b'{"a":1}\n{"cut\n\n[2]\n')
+    with path.open("ab") as file:
+        file.write(b":3}\n")
+    assert new_lines(path, end) == ([{"b": 3}], path.stat().st_size)
+
+
 def test_there_is_one_reader_and_one_writer():
     """Nobody else cuts a file into lines and reads JSON in them, or puts JSON and a newline together."""
     folders = [ROOT / name for name in ("harness", "rewards", "tasks", "reports", "scripts")]
@@ -64,5 +75,6 @@ def test_there_is_one_reader_and_one_writer():
     cuts = re.compile(r"json\.loads\((line|row)\)|dumps\([^\n]*\\n[^\n]* for ")
     found = {path.name for path, text in sources.items() if cuts.search(text)}
     found |= {path.name for path, text in sources.items() if ".jsonl" in text and ".splitlines()" in text}
-    # One of these scripts writes what is to be refused, the others read what commands print.
-    assert found - {"odd_input.py", "first_hour.py", "cluster_robustness.py"} == {"lines.py"}
+    # One of these writes what is to be refused, the others read what commands print.
+    printed = {"first_hour.py", "cluster_robustness.py", "slurm_check.py", "slurm.py"}
+    assert found - {"odd_input.py"} - printed == {"lines.py"}
