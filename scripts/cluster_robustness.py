@@ -33,7 +33,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -85,6 +85,26 @@ def main() -> int:
 
 def cells(seeds: int, steps: int) -> list[Any]:
     return small_cells(GRID, steps, range(seeds))
+
+
+class Undisturbed(NamedTuple):
+    """Of a grid that was left alone, in one process."""
+
+    cells: int
+    steps: int
+    seconds: float
+    outcome: dict[str, Any]
+
+
+def undisturbed(grid: list[Any], runs: Path) -> Undisturbed:
+    from harness.machine.libraries import quiet
+    from harness.workers.grid import run_grid
+    from harness.workers.local import InProcess
+
+    quiet()
+    records = run_grid(grid, runs, lambda cell, event: None, InProcess())
+    steps, seconds = (sum(each) for each in zip(*((r.steps_done, r.seconds["total"]) for r in records), strict=True))
+    return Undisturbed(len(grid), steps, seconds, outcome(runs))
 
 
 def drive(options: argparse.Namespace) -> int:
@@ -140,16 +160,9 @@ class Trial:
         }
 
     def _quiet(self) -> None:
-        from harness.machine.libraries import quiet
-        from harness.workers.grid import run_grid
-        from harness.workers.local import InProcess
-
-        quiet()
-        grid = cells(self.options.seeds, self.options.steps)
-        records = run_grid(grid, self.whole, lambda cell, event: None, InProcess())
-        self.counts["cells"], self.counts["steps"] = len(grid), sum(record.steps_done for record in records)
-        self.quiet_seconds = sum(record.seconds["total"] for record in records)
-        self.expected = outcome(self.whole)
+        found = undisturbed(cells(self.options.seeds, self.options.steps), self.whole)
+        self.counts.update(cells=found.cells, steps=found.steps)
+        self.quiet_seconds, self.expected = found.seconds, found.outcome
 
     def _disturbed(self, nodes: Any) -> None:
         """The command again and again until it reaches its end; one disturbance after the other while it runs."""

@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster_robustness import cells
+from cluster_robustness import cells, undisturbed
 from kill_and_resume import outcome
 
 NODES = 2
@@ -247,16 +247,9 @@ class Trial:
         }
 
     def _quiet(self) -> None:
-        from harness.machine.libraries import quiet
-        from harness.workers.grid import run_grid
-        from harness.workers.local import InProcess
-
-        quiet()
-        grid = cells(self.options.seeds, self.options.steps)
-        records = run_grid(grid, self.whole, lambda cell, event: None, InProcess())
-        self.counts["cells"], self.counts["steps"] = len(grid), sum(record.steps_done for record in records)
-        self.quiet_seconds = sum(record.seconds["total"] for record in records)
-        self.expected = outcome(self.whole)
+        found = undisturbed(cells(self.options.seeds, self.options.steps), self.whole)
+        self.counts.update(cells=found.cells, steps=found.steps)
+        self.quiet_seconds, self.expected = found.seconds, found.outcome
 
     def _disturbed(self) -> None:
         """The command again and again until it reaches its end, one disturbance after the other while it runs; then

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from harness.cell import run_cell
+from harness.machine import devices
 from harness.registry import REWARDS, TASKS
 from harness.store.frames import load
 from harness.store.record import CellStore
@@ -90,6 +91,17 @@ def test_an_interrupted_cell_resumes_where_it_was(dtype, quick, tmp_path):
         load(tmp_path / name)[1].query("measure == 'reward_raw_mean'")["value"].tolist() for name in ("whole", "cut")
     ]
     assert values[1] == pytest.approx(values[0], rel=1e-3)
+
+
+def test_the_plan_on_the_device_at_hand_knows_what_a_launch_takes(monkeypatch):
+    monkeypatch.setattr(devices, "launch_seconds", lambda: 5e-5)
+    devices.measured_device.cache_clear()
+    assert devices.measured_device().call == pytest.approx(45 * 5e-5)
+    devices.measured_device.cache_clear()
+
+
+def test_launches_are_timed_one_by_one():
+    assert 0 < devices.launch_seconds() < 0.01
 
 
 def test_a_device_without_room_is_a_row_with_advice(quick, tmp_path, monkeypatch):
