@@ -95,9 +95,9 @@ class Evidence:
     slopes: Mapping[str, Sequence[Slope]] = field(default_factory=dict)
     """Part -> slopes of the theorem's bias."""
 
-    def of(self, claim: Claim) -> Cells:
-        """The cells that a claim is about."""
-        mine, task = self.parts.get(claim.check.part, ()), getattr(claim.check, "task", "")
+    def of(self, claim: Claim, part: str | None = None) -> Cells:
+        """The cells that a claim is about; those of another part on its task."""
+        mine, task = self.parts.get(part or claim.check.part, ()), getattr(claim.check, "task", "")
         return [(cell, record) for cell, record in self.cells if record.identity in mine and record.task == task]
 
 
@@ -138,9 +138,11 @@ def _ahead(claim: Claim, evidence: Evidence) -> Found:
     check, cells = claim.check, evidence.of(claim)
     assert isinstance(check, Ahead)
 
+    others = evidence.of(claim, check.over_part)
+
     def seeds(name: str) -> _Seeds | None:
         reward, _, variant = name.partition("/")
-        return _row(cells, reward, variant or check.variant, check.measure)
+        return _row(others, reward, variant or check.variant, check.measure)
 
     ours = _row(cells, check.reward, check.variant, check.measure)
     found = ours and _paired(claim, ours, check.over, seeds)
@@ -199,7 +201,7 @@ def _paired(claim: Claim, ours: _Seeds, over: Sequence[str], seeds: Callable[[st
             continue
         differences = np.array([summary.improvement(ours.values[k], theirs.values[k], ours.direction) for k in common])
         interval = stats.mean_interval(differences)
-        verdicts.append(_sided(interval, 0.0))
+        verdicts.append(_sided(interval, 0.0) if differences.any() else "not decided")
         words.append(f"{name}: {_shown(interval, ours.unit, signed=True)}")
         least = interval if least is None or interval.mean < least.mean else least
     if all(verdict == "not run" for verdict in verdicts):

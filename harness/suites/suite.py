@@ -130,6 +130,8 @@ class Ahead(_Check):
 
     kind: Literal["ahead"]
     over: tuple[str, ...] = Field(min_length=1)
+    over_part: Name | None = None
+    """The part whose cells `over` names, where it is another than the claim's: the same pair without something."""
 
 
 class Still(_Check):
@@ -182,6 +184,12 @@ class Claim(_Data):
     check: Check
     known: dict[str, str] = Field(default_factory=dict)
     """Profile, or `any` -> why it does not hold there, as far as that is known."""
+
+    @property
+    def about(self) -> set[str]:
+        """The parts that decide it."""
+        other = self.check.over_part if isinstance(self.check, Ahead) else None
+        return {self.check.part, other or self.check.part}
 
 
 class Grid(_Data):
@@ -244,8 +252,9 @@ class Suite(_Data):
                 raise ValueError(f"the {what} '{sorted(twice)[0]}' stands twice")
         parts = [part.name for part in self.parts]
         for claim in self.claims:
-            if claim.check.part not in parts:
-                raise ValueError(f"the claim '{claim.id}' is about the part '{claim.check.part}', which is not there")
+            for name in claim.about:
+                if name not in parts:
+                    raise ValueError(f"the claim '{claim.id}' is about the part '{name}', which is not there")
         before: list[str] = []
         for part in self.parts:
             if isinstance(part, CellPart):
@@ -339,5 +348,5 @@ def selected(suite: Suite, names: Sequence[str]) -> Suite:
     if not names:
         return suite
     wanted = {*names, *(part.of for part in suite.parts if isinstance(part, WorthPart) and part.name in names)}
-    claims = tuple(claim for claim in suite.claims if claim.check.part in wanted)
+    claims = tuple(claim for claim in suite.claims if claim.about <= wanted)
     return suite.model_copy(update={"parts": tuple(p for p in suite.parts if p.name in wanted), "claims": claims})
