@@ -170,6 +170,8 @@ def _notes(each: Choice) -> str:
     reasons = list(dict.fromkeys(why for one in each.tried for why in one.unfinished.values()))
     parts = [f"{failed} of {len(each.tried)} points did not finish ({'; '.join(reasons[:2])})"] if failed else []
     parts += ["the choice lies at the edge of what was tried"] if each.at_edge else []
+    if each.by_key_measure and each.key_measure:
+        parts.append(f"no value gained anything; chosen by {each.key_measure.name}")
     return "; ".join(parts)
 
 

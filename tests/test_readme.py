@@ -108,8 +108,8 @@ SENTENCES = {
         f"`sgd_metagrad` depends on the seed ({bare(seeds(TUNED, 'lambada_es', 'sgd_metagrad'))} %)"
     ),
     "similarity and variety": lambda: (
-        "on one seed of the ten ({}); `levenshtein` then repeats itself (entropy {}, distinct word pairs {}), the other "
-        "two hardly do at the rate that was chosen for them ({}; {} %)"
+        "on one seed of the ten ({}); `levenshtein` then repeats itself (entropy {}, distinct word pairs {}), the "
+        "other two hardly do at the rate that was chosen for them ({}; {} %)"
     ).format(
         percent(min(seeds(TUNED, "lambada_es", "embedding")))[0],
         *percent(*varied("levenshtein")),

@@ -3,7 +3,8 @@ and the file that keeps both.
 
 The rule is the same for every reward: the point whose median headline over the tuning seeds, at the last validation, is
 best. Where several are equally good, as at the ceiling, the middle one of them, so that no choice lies at the edge of
-what works. A point with a seed that did not finish cannot be chosen.
+what works. Where the best is no better than the untuned generator, as with a headline that counts whole successes, the
+task's first key measure decides in the headline's place. A point with a seed that did not finish cannot be chosen.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from harness.contracts import Measure
+from harness.registry import TASKS
 from harness.store.atomic import write_atomic
 from harness.store.record import CellRecord
 from harness.tuning.trials import Trial
@@ -36,6 +39,13 @@ class Tried:
     """Seed -> final headline, of finished cells."""
     unfinished: Mapping[int, str]
     """Seed -> how the cell ended and why, of the others."""
+    key: Mapping[int, float] = field(default_factory=dict)
+    """Seed -> the task's first key measure, of finished cells."""
+
+    @property
+    def key_median(self) -> float:
+        """As `median`, of the key measure."""
+        return statistics.median(self.key.values()) if self.key and not self.unfinished else math.nan
 
     @property
     def median(self) -> float:
@@ -55,11 +65,26 @@ class Choice:
     """Median over the cells' untuned generators."""
     tried: tuple[Tried, ...]
     """In the order of the space."""
+    key_measure: Measure | None = None
 
     @property
     def chosen(self) -> int | None:
         """Place in `tried`; None where no point finished."""
-        return choose([each.median for each in self.tried], self.direction)
+        place = choose([each.median for each in self.tried], self.direction)
+        if not self.by_key_measure:
+            return place
+        assert self.key_measure is not None
+        by_key = choose([each.key_median for each in self.tried], self.key_measure.direction or "")
+        return place if by_key is None else by_key
+
+    @property
+    def by_key_measure(self) -> bool:
+        """Whether no point gained anything by the headline, so that the key measure decides."""
+        place = choose([each.median for each in self.tried], self.direction)
+        if place is None or self.key_measure is None or not math.isfinite(self.floor):
+            return False
+        gain = self.tried[place].median - self.floor
+        return (-gain if self.direction == "lower" else gain) <= 0
 
     @property
     def at_edge(self) -> bool:
@@ -112,15 +137,20 @@ def usable_range(
     return values[low], values[high]
 
 
-def tried(point: Mapping[str, Any], records: Sequence[CellRecord]) -> Tried:
-    """One point from the records of its cells."""
+def tried(point: Mapping[str, Any], records: Sequence[CellRecord], key: str = "") -> Tried:
+    """One point from the records of its cells. `key`: the key measure's name."""
     done = {record.seed: record.headline for record in records if record.status == "done"}
     others = {
         record.seed: f"{record.status}: {record.reason}" if record.reason else record.status
         for record in records
         if record.status != "done"
     }
-    return Tried(point, {seed: value for seed, value in done.items() if value is not None}, others)
+    keys = {record.seed: record.final.get(key) for record in records if record.status == "done"} if key else {}
+    return Tried(point, _there(done), others, _there(keys))
+
+
+def _there(values: Mapping[int, float | None]) -> dict[int, float]:
+    return {seed: value for seed, value in values.items() if value is not None}
 
 
 def choices(trials: Sequence[Trial], records: Sequence[CellRecord]) -> list[Choice]:
@@ -137,14 +167,23 @@ def choice(task: str, reward: str, found: Sequence[tuple[Mapping[str, Any], Sequ
     """The outcome of a reward's trials: (point, its cells' records) in the order of the space."""
     records = [record for _, cells in found for record in cells]
     floors = [record.floor for record in records if record.floor is not None and math.isfinite(record.floor)]
+    key = _key_measure(task)
     return Choice(
         task,
         reward,
         records[0].measure,
         records[0].direction,
         statistics.median(floors) if floors else math.nan,
-        tuple(tried(point, cells) for point, cells in found),
+        tuple(tried(point, cells, key.name if key else "") for point, cells in found),
+        key,
     )
+
+
+def _key_measure(task: str) -> Measure | None:
+    """The first of the task's key measures; None where it names none, or is not at hand."""
+    entry = TASKS.find(task)
+    names = (entry.declares.key_measures or ()) if entry else ()
+    return next((each for each in entry.factory.measures if each.name == names[0]), None) if entry and names else None
 
 
 # ------------------------------------------------------------------------------------------------------------ the file
@@ -176,9 +215,10 @@ def _copied(tree: Any) -> dict[str, dict[str, Any]]:
 
 
 def _entry(each: Choice, commit: str) -> dict[str, Any]:
-    curve = []
+    curve, key = [], each.key_measure if each.by_key_measure else None
     for one in each.tried:
         said: dict[str, Any] = {"values": dict(one.point), "headline": dict(one.headline)}
+        said |= {key.name: dict(one.key)} if key else {}
         curve.append(said | ({"unfinished": dict(one.unfinished)} if one.unfinished else {}))
     seeds = sorted({seed for one in each.tried for seed in (*one.headline, *one.unfinished)})
     usable = {"usable": list(each.usable), "decades": round(each.decades, 3)} if each.usable else {}
@@ -190,5 +230,6 @@ def _entry(each: Choice, commit: str) -> dict[str, Any]:
         "commit": commit,
         **usable,
         **({"at_edge": True} if each.at_edge else {}),
+        **({"chosen_by": key.name} if key else {}),
         "curve": curve,
     }

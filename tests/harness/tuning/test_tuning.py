@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness import api
 from harness.contracts import HarnessError
 from harness.settings.profiles import load_profile, origins, resolve, tuned_data, with_tuned
+from harness.store.record import CellRecord
 from harness.tuning import outcome
 from harness.tuning.outcome import Choice, Tried, choose, usable_range
 from harness.tuning.space import default_axis, parse_axis, points
@@ -111,6 +112,26 @@ def test_usable_range_stops_at_the_first_gap() -> None:
     assert found.decades == pytest.approx(2)
     assert choice([0.0, -0.1]).usable is None
     assert choice([5.0, 1.0, 1.2], "lower", floor=3.0).usable == (10.0, 100.0)
+
+
+def test_where_nothing_is_gained_the_key_measure_decides() -> None:
+    """A UUID is there or not: rates that find some of it are told apart by how much."""
+
+    def found(headlines: list[float]) -> Choice:
+        cells = [
+            CellRecord(
+                profile="tiny", task="uuid", reward="naive", seed=100, identity=str(place), status="done",
+                measure="uuid_exact", unit="fraction", direction="higher", headline=headline, floor=0.0,
+                final={"longest_piece_max": characters},
+            )
+            for place, (headline, characters) in enumerate(zip(headlines, (2.0, 5.0, 3.0), strict=True))
+        ]  # fmt: skip
+        return outcome.choice("uuid", "naive", [({"grpo.lr": 10.0**k}, [cell]) for k, cell in enumerate(cells)])
+
+    nothing, something = found([0.0, 0.0, 0.0]), found([0.0, 0.0, 0.1])
+    assert (nothing.chosen, nothing.by_key_measure, nothing.usable) == (1, True, None)
+    assert (something.chosen, something.by_key_measure) == (2, False)
+    assert choice([0.0, 0.0, 0.0]).chosen == 1  # a task without key measures: the middle, as ever
 
 
 @given(
