@@ -456,6 +456,9 @@ class TaskDeclarations:
     """Two-letter code of the language of its texts."""
     greedy_validation: bool = False
     """Validation rollouts are decoded at temperature 0."""
+    follows_rate: bool = False
+    """Its headline grows with the inner training's learning rate whatever the texts are, so that values at different
+    rates do not compare: `tune` then varies the generator's."""
     metric_cost: Callable[[Mapping[str, Any]], MetricCost | None] = _no_cost
     """A static or class method: the metric's cost with these `task.options`. None: it costs nothing worth counting."""
     contacts: Callable[[Mapping[str, Any]], Sequence[Contact]] = no_contacts

@@ -34,6 +34,7 @@ class Norm:
         *TEXT_MEASURES,
     )
 
+    follows_rate = True
     key_measures = ("norm_change_relative", *TEXT_KEYS)
     figure = PIXELS_AND_NORM
 

@@ -37,7 +37,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
                 metavar="KEY=START..END:xN",
                 help="An axis for all rewards, each value N times the last (repeatable: all combinations); default: "
                 "the learning rate of each, doubling around what the profile sets: the inner training's where the "
-                "reward trains a target, else the generator's.",
+                "reward trains a target, else, and where the headline grows with that by itself, the generator's.",
             ),
         ] = None,
         assignments: Annotated[

@@ -1,8 +1,8 @@
 """What is tried: for every reward as many trials over a range as wide, so that no signal is tuned better than another.
 
 By default the axis is the learning rate that a signal's strength depends on: the inner training's where the reward
-trains a target, the generator's where it does not. The values double from one trial to the next, as in the paper
-(Appendix E), with what the profile sets in their middle.
+trains a target, the generator's where it does not, and where the task's headline grows with the inner rate by itself.
+The values double from one trial to the next, as in the paper (Appendix E), with what the profile sets in their middle.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 from harness.contracts import HarnessError, unknown
-from harness.registry import REWARDS
+from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import RATE, TOTAL_RATE
 from harness.settings.schema import Settings, known_keys
 
@@ -55,12 +55,11 @@ def parse_axis(text: str) -> Axis:
     return Axis(key, tuple(_rounded(start * factor**place) for place in range(count)))
 
 
-def default_axis(reward: str, settings: Settings, trials: int) -> Axis:
-    """The learning rate of this reward: `trials` values that double, the settings' own one among them, in the
-    middle."""
+def default_axis(task: str, reward: str, settings: Settings, trials: int) -> Axis:
+    """The learning rate of this pair: `trials` values that double, the settings' own one among them, in the middle."""
     optimizer = settings.inner.optimizer
     key, now = GENERATOR_RATE, settings.grpo.lr
-    if REWARDS.get(reward).training:
+    if REWARDS.get(reward).training and not TASKS.get(task).declares.follows_rate:
         key, now = (RATE, optimizer.lr) if optimizer.total_lr is None else (TOTAL_RATE, optimizer.total_lr)
     first = -((trials - 1) // 2)
     return Axis(key, tuple(_rounded(now * DOUBLING**place) for place in range(first, first + trials)))
@@ -74,6 +73,16 @@ def points(axes: Sequence[Axis], settings: Settings) -> list[dict[str, Any]]:
         if point not in found:
             found.append(point)
     return found
+
+
+def check_comparable(axes: Sequence[Axis], task: str) -> None:
+    """Raises HarnessError for an axis along which the task's headlines do not compare."""
+    for axis in axes:
+        if axis.key in (RATE, TOTAL_RATE) and TASKS.get(task).declares.follows_rate:
+            raise HarnessError(
+                f"--space names {axis.key}, with which {task}'s headline grows whatever the texts are; tune "
+                f"{GENERATOR_RATE} instead, which is the default there."
+            )
 
 
 def check_trials(axes: Sequence[Axis], trials: int) -> None:

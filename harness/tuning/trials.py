@@ -13,7 +13,7 @@ from harness.registry import REWARDS, TASKS, unsupported
 from harness.settings.options import check_options
 from harness.settings.profiles import Profile, resolve
 from harness.settings.variants import name_of
-from harness.tuning.space import check_trials, default_axis, parse_axis, points
+from harness.tuning.space import check_comparable, check_trials, default_axis, parse_axis, points
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ def planned(
     given = {"keep.generator": "none"} | dict(given)  # a choice needs no generator of every trial
     found = []
     for task in tasks:
+        check_comparable(axes, task)
         for reward in rewards:
             if unsupported(TASKS.get(task), REWARDS.get(reward)):
                 continue
             settings = resolve(profile, task, reward, given)
-            for point in points(axes or [default_axis(reward, settings, trials)], settings):
+            for point in points(axes or [default_axis(task, reward, settings, trials)], settings):
                 cells = cross_product(profile, [task], [reward], seeds, {**given, **point})
                 labelled = tuple(_labelled(cell, point) for cell in cells)
                 found.append(Trial(task, reward, point, labelled))

@@ -54,7 +54,7 @@ def test_a_bad_axis_is_one_sentence(text: str) -> None:
 def test_each_reward_is_tuned_by_the_rate_that_its_strength_depends_on() -> None:
     def axis(task: str, reward: str) -> tuple[str, float]:
         settings = resolve(TINY, task, reward)
-        found = default_axis(reward, settings, 14)
+        found = default_axis(task, reward, settings, 14)
         assert len(found.values) == 14
         assert all(b == pytest.approx(2 * a, rel=1e-4) for a, b in zip(found.values, found.values[1:], strict=False))
         return found.key, found.values[6]
@@ -63,6 +63,15 @@ def test_each_reward_is_tuned_by_the_rate_that_its_strength_depends_on() -> None
     assert axis("lambada_es", "naive") == ("inner.optimizer.lr", 1e-5)
     assert axis("lambada_es", "embedding") == ("grpo.lr", 4e-4)
     assert axis("67", "sgd_metagrad")[0] == "inner.optimizer.total_lr"
+    assert axis("norm", "sgd_metagrad") == axis("norm", "naive") == ("grpo.lr", 3e-4)
+
+
+@pytest.mark.parametrize("key", ["inner.optimizer.lr", "inner.optimizer.total_lr"])
+def test_a_headline_that_grows_with_the_rate_is_not_tuned_by_it(key: str) -> None:
+    """A norm changes by as much more as the rate is larger: the largest would win and mean nothing."""
+    with pytest.raises(HarnessError, match=r"norm's headline grows whatever the texts are; tune grpo\.lr instead"):
+        planned(TINY, ["67", "norm"], ["naive"], [100], 2, [f"{key}=1e-4..2e-4"], {})
+    assert len(planned(TINY, ["67"], ["naive"], [100], 2, [f"{key}=1e-4..2e-4"], {})) == 2
 
 
 def test_all_rewards_get_as_many_trials() -> None:
@@ -80,7 +89,7 @@ def test_whole_numbers_stay_whole_and_are_tried_once() -> None:
 
 def test_more_combinations_than_trials_are_refused() -> None:
     with pytest.raises(HarnessError, match="4 combinations, more than --trials 3"):
-        planned(TINY, ["norm"], ["naive"], [100], 3, ["grpo.lr=1e-4..2e-4", "inner.optimizer.lr=1..2"], {})
+        planned(TINY, ["norm"], ["naive"], [100], 3, ["grpo.lr=1e-4..2e-4", "grpo.clip_low=0.1..0.2"], {})
 
 
 # ---------------------------------------------------------------------------------------------------------- the choice
@@ -240,13 +249,13 @@ def test_trials_are_cells_and_the_choice_is_reported_on_the_test_split(tmp_path,
 
     results = api.run("norm", "naive", tuned=found.file, set=LITTLE, workers=0, out="out", progress=False)
     settings = results.cells[0].read().settings
-    assert settings["inner"]["optimizer"]["lr"] == one.tried[one.chosen].point["inner.optimizer.lr"]
+    assert settings["grpo"]["lr"] == one.tried[one.chosen].point["grpo.lr"]
     assert settings["data"]["held_out"] == "test"
     articles = {cell.samples()[0]["article"] for cell in (results.cells[0], found.results.cells[0])}
     assert len(articles) == 2
 
     page = api.report("tuning", "site").read_text()
-    assert "Sensitivity" in page and "inner.optimizer.lr, powers of ten" in page
+    assert "Sensitivity" in page and "grpo.lr, powers of ten" in page
     assert "## Sensitivity" in (tmp_path / "site" / "report.md").read_text()
 
 
