@@ -30,7 +30,8 @@ PAIRS = [("lambada_es", reward) for reward in REWARDS.names()] + [(task, "adam_m
 
 @pytest.mark.parametrize(("task", "reward"), sorted(set(PAIRS)))
 def test_every_task_and_reward_runs_to_the_end(task, reward, quick, tmp_path):
-    extra = {} if TASKS.get(task).name.startswith("lambada") else {"target.model": "embedded:target"}
+    few = {"task.options.metric_examples": 16, "task.options.validation_examples": 16}
+    extra = few if TASKS.get(task).name.startswith("lambada") else {"target.model": "embedded:target"}
     record = run_cell(make_cell(task, reward, quick() | extra), tmp_path, ignore)
     assert record.status == "done", record.reason
     assert record.steps_done == 2 and record.rollouts == 8

@@ -67,8 +67,8 @@ def launch(ranks: int, *command: str) -> subprocess.Popen[str]:
     return start([*launcher, *command], ROOT)
 
 
-def finish(process: subprocess.Popen[str]) -> None:
-    out, errors = process.communicate(timeout=600)
+def finish(process: subprocess.Popen[str], timeout: float = 600) -> None:
+    out, errors = process.communicate(timeout=timeout)
     assert process.returncode == 0, out[-2000:] + errors[-4000:]
 
 
@@ -100,7 +100,7 @@ def launched(tmp_path_factory) -> Path:
         for name, (task, reward, more) in CELLS.items()
     ]
     orders.append([str(folder / "undisturbed"), "norm", "adam_metagrad", CUT])
-    finish(launch(2, str(script), json.dumps(orders)))
+    finish(launch(2, str(script), json.dumps(orders)), timeout=1800)
     return folder
 
 
