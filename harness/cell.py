@@ -17,6 +17,7 @@ from harness import assets
 from harness.contracts import HarnessError, Measure, Resumable, SignalError
 from harness.machine import processes
 from harness.machine.devices import Device, measured_device, peak_memory, reset_peak_memory, to_device
+from harness.machine.libraries import importing
 from harness.machine.stopping import (
     Interrupted,
     PeerLost,
@@ -204,7 +205,8 @@ class _Run:
         from transformers import set_seed
 
         with self._phase("load"):
-            from harness.training.grpo import make_trainer  # seconds, and TRL's
+            with importing():
+                from harness.training.grpo import make_trainer  # seconds, and TRL's
 
             device = measured_device()  # first: what it measures with is no part of the cell's memory
             reset_peak_memory()

@@ -171,7 +171,7 @@ def main_steps(visit: Visit) -> list[Step]:
     words += ["--quick"] if visit.cpu else ["--workers", "3"]
     if visit.tiny:
         words[words.index("all")] = "embedding"
-        words += ["--set", "grpo.steps=1"]
+        words += ["--set", "grpo.steps=1", "--set", "task.options.validation_examples=16"]
     return [Step("run", visit.python(*words), (0, 1))]
 
 
@@ -314,6 +314,7 @@ def cell_steps(visit: Visit) -> list[Step]:
         given |= {"task.options.metric_examples": 16}
     if visit.tiny:
         given |= {"grpo.steps": 1, "generator.max_completion_tokens": 8, "generator.max_prompt_tokens": 96}
+        given |= {"task.options.metric_examples": 8, "task.options.validation_examples": 8}
     words = ["-m", "harness", "run", "--profile", "small", "--task", "lambada_es", "--reward", "adam_metagrad"]
     words += ["--seeds", "0", "--out", str(visit.work / "small"), "--retry-failed"]
     words += [word for key, value in given.items() for word in ("--set", f"{key}={value}")]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import json
 import os
 import random
@@ -104,6 +105,8 @@ class Trial:
 
         quiet()
         preflight(self.cells, folder)
+        gc.collect()
+        gc.freeze()  # else a child's collections copy and go through all that was imported
 
     # ------------------------------------------------------------------------------------------------------- one run
 

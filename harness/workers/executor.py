@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from harness.contracts import HarnessError
-from harness.machine.libraries import quiet
+from harness.machine.libraries import importing, quiet
 from harness.machine.trust import trust_remote_code
 
 Event = dict[str, Any]
@@ -86,10 +86,11 @@ def prepare(threads: int, trust: bool) -> None:
     quiet()
     if trust:
         trust_remote_code()
-    import torch
+    with importing():
+        import torch
 
-    from harness.machine.devices import cuda_devices
-    from rewards.metagradient import keep_freed_memory
+        from harness.machine.devices import cuda_devices
+        from rewards.metagradient import keep_freed_memory
 
     torch.set_num_threads(threads)
     if not cuda_devices():

@@ -22,7 +22,7 @@ from harness.store.frames import load
 from harness.store.record import CellStore
 from harness.workers.grid import run_grid
 from harness.workers.local import InProcess
-from tests.helpers.cells import cut_after, ignore, make_cell
+from tests.helpers.cells import cut_after, ignore, make_cell, settings_of_task
 from tests.helpers.command import flags, run_harness
 
 PAIRS = [("lambada_es", reward) for reward in REWARDS.names()] + [(task, "adam_metagrad") for task in TASKS.names()]
@@ -30,8 +30,7 @@ PAIRS = [("lambada_es", reward) for reward in REWARDS.names()] + [(task, "adam_m
 
 @pytest.mark.parametrize(("task", "reward"), sorted(set(PAIRS)))
 def test_every_task_and_reward_runs_to_the_end(task, reward, quick, tmp_path):
-    extra = {} if TASKS.get(task).name.startswith("lambada") else {"target.model": "embedded:target"}
-    record = run_cell(make_cell(task, reward, quick() | extra), tmp_path, ignore)
+    record = run_cell(make_cell(task, reward, quick() | settings_of_task(task)), tmp_path, ignore)
     assert record.status == "done", record.reason
     assert record.steps_done == 2 and record.rollouts == 8
     assert record.headline is not None and record.floor is not None

@@ -60,6 +60,14 @@ def quick_settings(model: Path, articles: Path, **more: Any) -> dict[str, Any]:
     } | keys(more)
 
 
+def settings_of_task(task: str) -> dict[str, Any]:
+    """What such a run also sets: few of the hundreds of passages of `lambada_*`, and a target that has what the other
+    tasks are about."""
+    if task.startswith("lambada"):
+        return {"task.options.metric_examples": 16, "task.options.validation_examples": 16}
+    return {"target.model": "embedded:target"}
+
+
 def make_cell(task: str, reward: str, assignments: dict[str, Any], seed: int = 0) -> Cell:
     """A cell of the tiny profile with these assignments on top, as the command line makes it."""
     settings = resolve(load_profile("tiny"), task, reward, assignments)

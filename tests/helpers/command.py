@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import multiprocessing.context
 import os
 import signal
 import subprocess
@@ -64,6 +66,14 @@ def start(command: Sequence[str], cwd: Path, **more: str) -> subprocess.Popen[st
 def start_harness(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     """`python -m harness ARGUMENTS` in `cwd` as a process."""
     return start(["-m", "harness", *arguments], cwd)
+
+
+def forked() -> multiprocessing.context.ForkServerContext:
+    """Makes processes as copies of one that has imported what trains, which takes longer than what they then do. It
+    starts with the first of them. At their end nothing is called that `atexit` registered."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["harness.training.grpo", "rewards.metagradient.testing"])
+    return context
 
 
 def python(code: str, *arguments: str) -> str:

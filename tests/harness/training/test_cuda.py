@@ -13,7 +13,7 @@ from harness.store.record import CellStore
 from harness.training import generation
 from harness.training.grpo import GeneratorTrainer
 from harness.training.inner import InnerTrainer
-from tests.helpers.cells import cut_after, ignore, make_cell
+from tests.helpers.cells import cut_after, ignore, make_cell, settings_of_task
 from tests.helpers.pretend_cuda import pretended
 
 pytestmark = pytest.mark.cuda
@@ -49,8 +49,7 @@ def looked_at(monkeypatch):
 
 @pytest.mark.parametrize(("task", "reward"), sorted(set(PAIRS)))
 def test_every_reward_and_task_runs_on_the_device(task, reward, quick, tmp_path, looked_at):
-    extra = {} if task.startswith("lambada") else {"target.model": "embedded:target"}
-    record = done(task, reward, quick(**SHORT) | extra, tmp_path)
+    record = done(task, reward, quick(**SHORT) | settings_of_task(task), tmp_path)
     assert set(looked_at) == {"cuda"} and len(looked_at) >= 4
     assert record.steps_done == 1 and record.headline is not None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.contracts import HarnessError
+from harness.machine.libraries import importing
 from harness.machine.stopping import Interrupted
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile
@@ -299,3 +301,15 @@ def test_a_comparison_that_loses_its_worker_keeps_what_was_through(quick, tmp_pa
     assert '"status": "done"' in path.read_text()
     next(path.parent.glob("truth-*.json")).unlink()
     assert FidelityJob(whole, tmp_path).lost("it fell over")[0].status == "failed"
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_collector_of_garbage_rests_while_libraries_are_imported_and_is_left_as_it_was(on):
+    try:
+        (gc.enable if on else gc.disable)()
+        with pytest.raises(ImportError), importing():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == on
+    finally:
+        gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import signal
 import subprocess
@@ -34,36 +35,81 @@ SMALL = {
 }
 
 
-def run(out: Path, processes: int, task: str, reward: str, **more) -> pd.DataFrame:
-    given = [f"--set={key}={value}" for key, value in (SMALL | more).items()]
-    command = ["run", "--task", task, "--reward", reward, "--out", str(out), "--workers", "0", *given]
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--rdzv-backend=c10d", "--standalone"]
-    if processes == 1:
-        code, out_text, errors = run_harness(*command, cwd=ROOT)
-    else:
-        process = start([*launcher, "-m", "harness", *command], ROOT)
-        out_text, errors = process.communicate(timeout=600)
-        code = process.returncode
-    assert code == 0, out_text[-2000:] + errors[-4000:]
-    curves = pd.read_parquet(next(out.rglob("curves.parquet")))
-    return curves[~curves["measure"].str.startswith("seconds")].set_index(["step", "phase", "measure"])["value"]
+CUT = SMALL | {"grpo.steps": 4, "grpo.checkpoint_every": 1, "validation.every": 2, "keep.rollouts": "all"}
+CELLS = {  # name -> (task, reward, settings)
+    "a sharded inner batch": ("lambada_es", "adam_metagrad", {"task.options.metric_examples": 16}),
+    # Sharded training, two steps, sets of ranks.
+    "two steps": ("67", "naive", {"inner.steps": 2, "validation.inner_steps": 2}),
+    # Weights and states of the target divided among the processes.
+    "divided": (
+        "lambada_es",
+        "adam_metagrad",
+        {"task.options.metric_examples": 8, "inner.steps": 2, "inner.sharded": True},
+    ),
+    # The last step after a warm-up.
+    "credit by token": (
+        "uuid",
+        "adam_metagrad",
+        {"inner.steps": 2, "inner.warmup_after": 1, "inner.warmup_steps": 2},
+    ),
+}
+ALL_CELLS = """
+import json, sys
+import harness
+
+for out, task, reward, given in json.loads(sys.argv[1]):
+    harness.run(task, reward, set=given, out=out, workers=0, progress=False)
+"""
 
 
-@pytest.mark.parametrize(
-    ("task", "reward", "more"),
-    [
-        ("lambada_es", "adam_metagrad", {"task.options.metric_examples": 16}),  # a sharded inner batch
-        ("67", "naive", {"inner.steps": 2, "validation.inner_steps": 2}),  # sharded training, two steps, sets of ranks
-        # Weights and states of the target divided among the processes.
-        ("lambada_es", "adam_metagrad", {"task.options.metric_examples": 8, "inner.steps": 2, "inner.sharded": True}),
-        # Credit by token, the last step after a warm-up.
-        ("uuid", "adam_metagrad", {"inner.steps": 2, "inner.warmup_after": 1, "inner.warmup_steps": 2}),
-    ],
-)
-def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
-    more |= {"keep.rollouts": "all"}
-    alone = {key: value for key, value in more.items() if key != "inner.sharded"}
-    one, two = run(tmp_path / "1", 1, task, reward, **alone), run(tmp_path / "2", 2, task, reward, **more)
+def launch(ranks: int, *command: str) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d", "--standalone"]
+    return start([*launcher, *command], ROOT)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 600) -> None:
+    out, errors = process.communicate(timeout=timeout)
+    assert process.returncode == 0, out[-2000:] + errors[-4000:]
+
+
+def grid(task: str, reward: str, out: Path, settings: dict[str, Any]) -> list[str]:
+    """The command `run`."""
+    given = [f"--set={key}={value}" for key, value in settings.items()]
+    return ["run", "--task", task, "--reward", reward, "--out", str(out), "--workers", "0", *given]
+
+
+def run_alone(task: str, reward: str, out: Path, settings: dict[str, Any]) -> None:
+    code, said, errors = run_harness(*grid(task, reward, out, settings), cwd=ROOT)
+    assert code == 0, said[-2000:] + errors[-4000:]
+
+
+def curves(out: Path) -> pd.Series:
+    found = pd.read_parquet(next(out.rglob("curves.parquet")))
+    return found[~found["measure"].str.startswith("seconds")].set_index(["step", "phase", "measure"])["value"]
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory) -> Path:
+    """Folder of folders, `name` -> results of two processes, which have done one cell after the other: `CELLS`, and
+    what is cut short elsewhere, undisturbed."""
+    folder = tmp_path_factory.mktemp("launched")
+    script = folder / "cells.py"
+    script.write_text(ALL_CELLS)
+    orders = [
+        [str(folder / name), task, reward, SMALL | more | {"keep.rollouts": "all"}]
+        for name, (task, reward, more) in CELLS.items()
+    ]
+    orders.append([str(folder / "undisturbed"), "norm", "adam_metagrad", CUT])
+    finish(launch(2, str(script), json.dumps(orders)), timeout=1800)
+    return folder
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_two_processes_give_what_one_gives(name, launched, tmp_path):
+    task, reward, more = CELLS[name]
+    alone = {key: value for key, value in more.items() if key != "inner.sharded"} | {"keep.rollouts": "all"}
+    run_alone(task, reward, tmp_path, SMALL | alone)
+    one, two = curves(tmp_path), curves(launched / name)
     assert set(one.index) == set(two.index)
     exact = [
         key
@@ -71,7 +117,7 @@ def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
         if key[2] in ("zero_spread", "empty_fraction", "distinct_fraction", "completion_tokens")
     ]
     assert (one[exact] == two[exact]).all()  # the same texts
-    assert len(list((tmp_path / "2").rglob("cell.json"))) == 1
+    assert len(list((launched / name).rglob("cell.json"))) == 1
     # TRL's entropy is a mean of microbatches' means, which hold other rows, of other lengths, with two processes.
     of_rows = one.index.get_level_values("measure") == "entropy"
     for keys, tolerance in ((one.index[~of_rows], 2e-3), (one.index[of_rows], 1e-2)):
@@ -79,42 +125,23 @@ def test_two_processes_give_what_one_gives(task, reward, more, tmp_path):
     rewards = [key for key in one.index if key[0] == 1 and key[2].startswith("reward_raw")]
     rounding = 1e-6 * one[rewards].abs().max()  # standardised rewards have a mean of 0
     pd.testing.assert_series_equal(one[rewards], two[rewards], rtol=1e-4, atol=rounding)
-    first = [find_cells(tmp_path / n)[0].rollouts().query("step == 1") for n in ("1", "2")]
+    first = [find_cells(runs)[0].rollouts().query("step == 1") for runs in (tmp_path, launched / name)]
     a, b = (rows.sort_values("index").reset_index(drop=True) for rows in first)
     assert list(a["text"]) == list(b["text"])
     assert a["reward_value"].corr(b["reward_value"]) >= 1 - 1e-6
 
 
-CUT = SMALL | {"grpo.steps": 4, "grpo.checkpoint_every": 1, "validation.every": 2, "keep.rollouts": "all"}
-
-
-def launch(out: Path, ranks: int) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d", "--standalone"]
-    given = [f"--set={key}={value}" for key, value in CUT.items()]
-    grid = ["run", "--task", "norm", "--reward", "adam_metagrad", "--out", str(out), "--workers", "0"]
-    return start([*(launcher if ranks > 1 else []), "-m", "harness", *grid, *given], ROOT)
-
-
 def outcome(out: Path) -> tuple[CellRecord, dict[str, Any]]:
     """The cell's record, and its content without times."""
     (cell,) = find_cells(out)
-    curves = cell.curves()
-    kept = {"curves": curves[~curves["measure"].str.startswith("seconds")].to_csv(), "samples": cell.samples()}
+    measured = cell.curves()
+    kept = {"curves": measured[~measured["measure"].str.startswith("seconds")].to_csv(), "samples": cell.samples()}
     return cell.read(), kept | {"rollouts": cell.rollouts().to_csv(), "generator": cell.read().generator_sha256}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict[str, Any]:
-    folder = tmp_path_factory.mktemp("whole")
-    process = launch(folder, 2)
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors[-3000:]
-    return outcome(folder)[1]
 
 
 def cut_short(out: Path) -> str:
     """A launch of two whose launcher gets SIGTERM after the first checkpoint, and passes it on; what it said."""
-    process = launch(out, 2)
+    process = launch(2, "-m", "harness", *grid("norm", "adam_metagrad", out, CUT))
     while not list(out.rglob("step-*.safetensors")):
         assert process.poll() is None, process.communicate()[1][-3000:]
         time.sleep(0.05)
@@ -124,7 +151,7 @@ def cut_short(out: Path) -> str:
     return errors
 
 
-def test_a_cut_cell_resumes_with_as_many_processes_to_the_same_bits_and_with_others_too(undisturbed, tmp_path):
+def test_a_cut_cell_resumes_with_as_many_processes_to_the_same_bits_and_with_others_too(launched, tmp_path):
     """`scripts/kill_ranks.py` does it with SIGKILL as well, over and over."""
     two, one = tmp_path / "two", tmp_path / "one"
     errors = cut_short(two)
@@ -133,10 +160,9 @@ def test_a_cut_cell_resumes_with_as_many_processes_to_the_same_bits_and_with_oth
     newest = max(path.name for path in two.rglob("step-*.safetensors"))
     assert newest.startswith(f"step-{cut.steps_done:08d}"), "it saves before it ends"
     shutil.copytree(two, one)
-    for out, ranks in ((two, 2), (one, 1)):
-        process = launch(out, ranks)
-        _, errors = process.communicate(timeout=600)
-        assert process.returncode == 0, errors[-3000:]
+    finish(launch(2, "-m", "harness", *grid("norm", "adam_metagrad", two, CUT)))
+    run_alone("norm", "adam_metagrad", one, CUT)
+    _, undisturbed = outcome(launched / "undisturbed")
     record, found = outcome(two)
     assert [entry["step"] for entry in record.provenance["resumed"]] == [cut.steps_done]
     assert not record.provenance["resumed"][0]["differs"] and found == undisturbed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from harness.store.frames import load
 from harness.workers.grid import CellJob, run_grid
 from harness.workers.local import InProcess, _worker
 from reports.store import store_tables
-from tests.helpers.command import ROOT, start
+from tests.helpers.command import ROOT, forked, start
 
 
 def hold(folder: str) -> subprocess.Popen:
@@ -62,7 +61,7 @@ def work(cells, runs, queue) -> None:
 
 def test_two_processes_run_each_cell_once(quick, make_cell, tmp_path):
     cells = [make_cell("norm", reward, quick(), seed) for seed in (0, 1) for reward in ("naive", "adam_metagrad")]
-    context = multiprocessing.get_context("spawn")
+    context = forked()
     queue = context.Queue()
     processes = [context.Process(target=work, args=(cells, tmp_path, queue)) for _ in range(2)]
     for process in processes:

@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 
 from rewards.metagradient import InnerOptimizer, NoScoredTokensError, metagradient, train
 from rewards.metagradient.testing import build, lm_metric, make_batches
+from tests.helpers.command import forked
 
 OPTIMIZER = InnerOptimizer("adamw", lr=1e-2, eps_root=1e-4)
 SHARES = [(0, 3), (3, 4)]
@@ -45,7 +46,7 @@ def worker(rank: int, folder: str) -> None:
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 def test_two_processes_equal_one(tmp_path):
-    mp.spawn(worker, (str(tmp_path),), nprocs=2)
+    mp.start_processes(worker, (str(tmp_path),), nprocs=2, start_method=forked().get_start_method())
     outs = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     model, batches = build("gpt2").float(), make_batches(3, (4,))
     expected = metagradient(model, batches, lm_metric(model), OPTIMIZER)

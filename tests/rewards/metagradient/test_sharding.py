@@ -30,6 +30,7 @@ from rewards.metagradient import (
     train,
 )
 from rewards.metagradient.testing import COMMON, Double, build, lm_metric, make_batches, oracle, patch_metric, relative
+from tests.helpers.command import forked
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 
@@ -258,7 +259,7 @@ def worker(rank: int, folder: str) -> None:
 def outs(tmp_path_factory) -> dict[int, list[dict[str, Any]]]:
     """Ranks -> what each of them found."""
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(worker, (str(folder),), nprocs=3)
+    mp.start_processes(worker, (str(folder),), nprocs=3, start_method=forked().get_start_method())
     load = lambda ranks, rank: torch.load(folder / f"{ranks}-{rank}.pt", weights_only=True)
     return {ranks: [load(ranks, rank) for rank in range(ranks)] for ranks in (2, 3)}
 
