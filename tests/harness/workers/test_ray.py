@@ -22,6 +22,8 @@ from harness.store import locks
 from harness.store.atomic import StorageError
 from harness.store.record import CellStore
 from harness.workers import ray as place
+from harness.workers import ray_nodes as nodes
+from harness.workers import ray_worker as worker
 from harness.workers.grid import CellJob, run_grid
 from harness.workers.local import InProcess
 from tests.harness.workers import test_executor as contract
@@ -104,7 +106,7 @@ def test_cells_that_nodes_store_themselves_give_the_same_table(two_cpus, quick, 
     assert [entry["step"] for entry in record.provenance["resumed"]] in ([1], [2])
     assert contract.numbers(tmp_path / "here") == contract.numbers(tmp_path / "there")
     files = {path.name for path in (tmp_path / "there").rglob("*") if path.name.startswith(".")}
-    assert files == {place.PLACE}
+    assert files == {nodes.PLACE}
 
 
 def test_the_other_commands_find_on_ray_what_they_find_here(two_cpus, quick, tmp_path):
@@ -163,12 +165,12 @@ def parent(process: Path) -> Path:
 
 def test_what_a_node_lacks_is_said():
     here = {"torch": "2.13.0", "trl": "1.16.0", "harness": "abc"}
-    assert place.unlike(here, here) == ""
-    assert "does not have this harness" in place.unlike(here, {"torch": "2.13.0"})
-    assert "another version of this harness" in place.unlike(here, here | {"harness": "abd"})
-    assert place.unlike(here, here | {"torch": "2.12.0"}).startswith("has torch 2.12.0, and this machine 2.13.0")
-    assert place.unlike(here, {"torch": "2.13.0", "harness": "abc"}).startswith("has trl not at all")
-    found = place.versions()
+    assert nodes.unlike(here, here) == ""
+    assert "does not have this harness" in nodes.unlike(here, {"torch": "2.13.0"})
+    assert "another version of this harness" in nodes.unlike(here, here | {"harness": "abd"})
+    assert nodes.unlike(here, here | {"torch": "2.12.0"}).startswith("has torch 2.12.0, and this machine 2.13.0")
+    assert nodes.unlike(here, {"torch": "2.13.0", "harness": "abc"}).startswith("has trl not at all")
+    found = nodes.versions()
     assert found["torch"] and len(found["harness"]) == 64
 
 
@@ -181,7 +183,7 @@ def test_what_a_node_lacks_is_said():
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(options, said, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(place, "find_spec", lambda name: None)
+    monkeypatch.setattr(nodes, "find_spec", lambda name: None)
     with pytest.raises(HarnessError, match=said):
         harness.run("norm", "naive", set=quick(), out=tmp_path, progress=False, **options)
     assert not list(tmp_path.rglob("cell.json"))
@@ -196,36 +198,36 @@ def test_a_task_of_this_session_alone_does_not_go_to_other_machines(quick, tmp_p
 def test_a_bad_address_is_one_sentence():
     for address in ("nowhere", "host:port", "ray://host:10001", ":"):
         with pytest.raises(HarnessError, match="--address takes HOST:PORT"):
-            place._check_address(address)
+            nodes._check_address(address)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
         with pytest.raises(HarnessError, match=f"No Ray cluster answers at {address}"):
-            place._check_address(address)
-    place._check_address("auto")
+            nodes._check_address(address)
+    nodes._check_address("auto")
 
 
 def test_a_job_that_no_node_could_take_is_refused(monkeypatch):
     node = {"NodeManagerHostname": "one", "NodeManagerAddress": "10.0.0.1", "NodeID": "abcdef12"}
     node["Resources"] = {"CPU": 4.0, "memory": 8.0 * 2**30}
-    monkeypatch.setattr(place, "_nodes", lambda: [node])
-    place._check_room("a cell", {"num_cpus": 4, "num_gpus": 0, "memory": 2**30})
+    monkeypatch.setattr(nodes, "living", lambda: [node])
+    nodes.check_room("a cell", {"num_cpus": 4, "num_gpus": 0, "memory": 2**30})
     for needs in ({"num_cpus": 5}, {"num_gpus": 1}, {"memory": 2**34}):
         with pytest.raises(HarnessError, match=r"No node .* one \(10.0.0.1, abcdef\) has 4, 0 and 8.0 GiB"):
-            place._check_room("a cell", {"num_cpus": 1, "num_gpus": 0, "memory": 1} | needs)
+            nodes.check_room("a cell", {"num_cpus": 1, "num_gpus": 0, "memory": 1} | needs)
 
 
 class Here:
     """A post in this process, as an actor's handle shows it: every call is answered at once."""
 
     def __init__(self):
-        self.post = place.Post()
+        self.post = worker.Post()
 
     def __getattr__(self, name):
         def remote(*arguments):
             try:
                 return asyncio.run(getattr(self.post, name)(*arguments))
-            except place.StaleError as error:
+            except worker.StaleError as error:
                 return error
 
         return SimpleNamespace(remote=remote)
@@ -234,11 +236,11 @@ class Here:
 @pytest.fixture
 def post(monkeypatch):
     def asked(answer):
-        if isinstance(answer, place.StaleError):
-            raise place.ParentGone from answer
+        if isinstance(answer, worker.StaleError):
+            raise worker.ParentGone from answer
         return answer
 
-    monkeypatch.setattr(place, "_asked", asked)
+    monkeypatch.setattr(worker, "_asked", asked)
     return Here()
 
 
@@ -248,7 +250,7 @@ def order(number: int, attempt: int):
 
 def test_what_a_node_stores_comes_back_and_goes_to_the_next(post, tmp_path, monkeypatch):
     """Whole files alone, in pieces; what the node removes is removed; a lost worker is not heard any more."""
-    monkeypatch.setattr(place, "PIECE", 4)
+    monkeypatch.setattr(worker, "PIECE", 4)
     home, first, second = tmp_path / "home", tmp_path / "first", tmp_path / "second"
     assert post.begin.remote(7, 0, str(home))
     with locks.owned(home, wait=False) as ours:
@@ -256,21 +258,21 @@ def test_what_a_node_stores_comes_back_and_goes_to_the_next(post, tmp_path, monk
     (first / "checkpoints").mkdir(parents=True)
     for name, content in (("cell.json", b"{}"), ("checkpoints/a", b"0123456789"), ("empty", b""), (".lock", b"x")):
         (first / name).write_bytes(content)
-    mirror = place.Mirror(first, order(7, 0), post)
+    mirror = worker.Mirror(first, order(7, 0), post)
     mirror.send()
-    kept = {name: path.read_bytes() for name, path in place.stored(home).items()}
+    kept = {name: path.read_bytes() for name, path in worker.stored(home).items()}
     assert kept == {"cell.json": b"{}", "checkpoints/a": b"0123456789", "empty": b""}
     (first / "checkpoints" / "a").rename(first / "checkpoints" / "b")
     mirror.send()
-    assert set(place.stored(home)) == {"cell.json", "checkpoints/b", "empty"}
+    assert set(worker.stored(home)) == {"cell.json", "checkpoints/b", "empty"}
 
     assert post.begin.remote(7, 1, str(home))
     (first / "cell.json").write_bytes(b"late")
-    with pytest.raises(place.ParentGone):
+    with pytest.raises(worker.ParentGone):
         mirror.send()
-    other = place.Mirror(second, order(7, 1), post)
+    other = worker.Mirror(second, order(7, 1), post)
     other.fetch()
-    assert {name: path.read_bytes() for name, path in place.stored(second).items()} == {
+    assert {name: path.read_bytes() for name, path in worker.stored(second).items()} == {
         "cell.json": b"{}",
         "checkpoints/b": b"0123456789",
         "empty": b"",
@@ -295,25 +297,25 @@ def test_the_record_is_sent_after_all_that_it_speaks_of(post, tmp_path):
         await write(number, attempt, name, *rest)
 
     post.post.write = noting
-    place.Mirror(folder, order(1, 0), post).send()
+    worker.Mirror(folder, order(1, 0), post).send()
     assert sent == ["curves.parquet", "generator", "checkpoints/step", "cell.json"]
     post.end.remote()
 
 
 def test_only_folders_of_dead_workers_are_swept(tmp_path, monkeypatch):
-    monkeypatch.setattr(place.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(worker.tempfile, "gettempdir", lambda: str(tmp_path))
     for name in ("dead", "alive"):
-        (tmp_path / f"{place.SCRATCH}{name}" / "runs").mkdir(parents=True)
-    with locks.owned(tmp_path / f"{place.SCRATCH}alive", wait=False):
-        place._sweep_scratch()
-        assert [path.name for path in tmp_path.iterdir()] == [f"{place.SCRATCH}alive"]
+        (tmp_path / f"{worker.SCRATCH}{name}" / "runs").mkdir(parents=True)
+    with locks.owned(tmp_path / f"{worker.SCRATCH}alive", wait=False):
+        worker._sweep_scratch()
+        assert [path.name for path in tmp_path.iterdir()] == [f"{worker.SCRATCH}alive"]
 
 
 def test_a_full_disk_on_a_node_is_a_sentence_and_leaves_nothing(post, make_cell, quick, tmp_path, monkeypatch):
     """What was stored before does not fit; then Python does not even find a temporary folder."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    monkeypatch.setattr(place.tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(worker.tempfile, "tempdir", str(scratch))
     job = CellJob(make_cell("norm", "naive", quick()), tmp_path / "runs")
     _, home = job.stores()
     home.mkdir(parents=True)
@@ -324,7 +326,7 @@ def test_a_full_disk_on_a_node_is_a_sentence_and_leaves_nothing(post, make_cell,
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, limits[1]))
         with (
             pytest.raises(StorageError, match="Cannot write .*generator: File too large; make room and run it again"),
-            place._moved(job, order(3, 0), post, ignore),
+            worker._moved(job, order(3, 0), post, ignore),
         ):
             pass
     finally:
@@ -334,22 +336,22 @@ def test_a_full_disk_on_a_node_is_a_sentence_and_leaves_nothing(post, make_cell,
     def full():
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr(place.tempfile, "gettempdir", full)
+    monkeypatch.setattr(worker.tempfile, "gettempdir", full)
     with pytest.raises(StorageError, match="No usable temporary directory found; make room there, or start Ray there"):
-        place._scratch_folder()
+        worker._scratch_folder()
     post.end.remote()
 
 
 @pytest.mark.parametrize("name", ["../cell.json", "/etc/passwd", "a/../../b", ".lock", ""])
 def test_a_node_writes_in_the_jobs_folder_alone(name, tmp_path):
     with pytest.raises(ValueError, match="no file of a cell"):
-        place.inside(tmp_path, name)
+        worker.inside(tmp_path, name)
 
 
 def test_a_cell_moves_to_another_results_folder(make_cell, quick, tmp_path):
     job = CellJob(make_cell("norm", "naive", quick()), tmp_path / "here")
     root, folder = job.stores()
-    assert isinstance(job, place.Movable) and root == tmp_path / "here"
+    assert isinstance(job, worker.Movable) and root == tmp_path / "here"
     moved = job.at(tmp_path / "there")
     assert moved.stores()[1] == CellStore.of(tmp_path / "there", job.cell.record()).folder
     assert folder.relative_to(root) == moved.stores()[1].relative_to(tmp_path / "there")
