@@ -5,13 +5,19 @@ from its last checkpoint. Where every node sees the results folder, workers stor
 does not, workers store in a folder of their own node, and what a job stores comes back file by file while it runs, to
 an actor on this machine, which owns the job's folder here and writes whole files alone. Ray's own ports are the only
 ones. Without an address they listen on 127.0.0.1 alone, and there is no dashboard.
+
+A cell may be shared by several processes, each with a GPU where there are any. They are a placement group, on one node
+where one is large enough, and talk to one another as those of a launcher do (torch's ports). They are lost and stopped
+together: where one of them ends otherwise than well, so do the others, and the cell goes on in new ones.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +28,18 @@ from harness.machine.trust import trusted
 from harness.store.atomic import StorageError
 from harness.workers.executor import Event, Executor, Job, Observer, prepare
 from harness.workers.local import PATIENCE
-from harness.workers.ray_nodes import check_installed, check_room, connect, examine, first_line, living, versions
-from harness.workers.ray_worker import Movable, Order, new_post, remote_work
+from harness.workers.ray_nodes import (
+    RESOURCE,
+    check_installed,
+    check_room,
+    connect,
+    examine,
+    first_line,
+    living,
+    rooms,
+    versions,
+)
+from harness.workers.ray_worker import Luggage, Movable, Order, luggage_of, new_post, remote_work
 
 LOSSES = 3
 """Workers that a job may lose one after the other without getting any further; then it has failed."""
@@ -33,6 +49,39 @@ POLL = 1.0
 """Seconds between looks at what nobody tells: nodes that come and go, folders that another process owns."""
 
 
+@dataclass
+class Group:
+    """The processes that share a job."""
+
+    place: Any
+    """Their placement group."""
+    running: dict[Any, int] = field(default_factory=dict)
+    """Reference of a task -> its rank."""
+    ends: dict[int, tuple[int, Event]] = field(default_factory=dict)
+    """Rank -> how many events it told, and how it ended."""
+    deadline: float | None = None
+    """When those that are left are killed (monotonic seconds); None: none has ended before its time."""
+
+    def outcome(self) -> tuple[int, int, Event]:
+        """(rank, events that were told, how the job ended), when all have ended. The first decides where it came to an
+        end; else the one whose end explains those of the others."""
+        said, first = self.ends[0]
+        if first["event"] in ("end", "elsewhere"):
+            return 0, said, first
+        for kind in ("error", "lost", "gone", "end", "stopped"):
+            for rank, (_, event) in sorted(self.ends.items()):
+                if event["event"] != kind or _is_done(event):
+                    continue
+                if kind == "end":  # the first one only knows that this one is gone
+                    event = {"event": "lost", "reason": f"process {rank}: {event['record'].reason}"}
+                return rank, said, event
+        return 0, said, first
+
+
+def _is_done(event: Event) -> bool:
+    return event["event"] == "end" and event["record"].status != "failed"
+
+
 class Cluster(Executor):
     """Jobs on a Ray cluster. Raises HarnessError, one sentence, where it cannot be reached or a node does not fit.
 
@@ -40,7 +89,8 @@ class Cluster(Executor):
               here and ends with `close`
     place     the results folder
     most      jobs at a time; None: as many as the nodes have room for
-    gpus      GPUs of a job; None: one where the cluster has any
+    gpus      GPUs of a process; None: one where the cluster has any
+    ranks     processes of a job that several can share (a cell)
     shared    whether all nodes see `place`; None: it is found out
     """
 
@@ -52,11 +102,12 @@ class Cluster(Executor):
         *,
         most: int | None = None,
         gpus: int | None = None,
+        ranks: int = 1,
         shared: bool | None = None,
         prepare: Callable[[int, bool], None] = prepare,
     ) -> None:
         check_installed()
-        self.threads, self.most, self.prepare = threads, most, prepare
+        self.threads, self.most, self.ranks, self.prepare = threads, most, ranks, prepare
         self.ours = connect(address)
         try:
             self.gpus = gpus if gpus is not None else int(any(node["Resources"].get("GPU") for node in living()))
@@ -67,7 +118,7 @@ class Cluster(Executor):
             self.close()
             raise
         self.stream = not (sees if shared is None else shared)
-        self.send = remote_work()
+        self.send = remote_work(fresh=bool(self.gpus) or ranks > 1)
         self.post: Any = None
         self._forget()
 
@@ -78,7 +129,8 @@ class Cluster(Executor):
         self.heard: Counter[int] = Counter()
         self.losses: Counter[int] = Counter()
         self.furthest: Counter[int] = Counter()  # the last step that a job told
-        self.where: dict[int, str] = {}
+        self.where: dict[tuple[int, int], str] = {}  # (job, rank) -> node
+        self.groups: dict[int, Group] = {}
         self.waits: dict[int, bool] = {}
         self.held: list[int] = []
         """Jobs whose folder here belongs to another process."""
@@ -122,6 +174,7 @@ class Cluster(Executor):
         if self.signals:
             raise Interrupted(self.signals[0])
         self._send_held(tell)
+        self._end_late()
         ready, _ = ray.wait([self.letters, *self.running], num_returns=1, timeout=POLL)
         for reference in ready:
             if reference == self.letters:
@@ -133,14 +186,20 @@ class Cluster(Executor):
         """Every worker stores its job as interrupted; after `PATIENCE` seconds it is killed."""
         import ray
 
-        for reference in self.running:
-            ray.cancel(reference)
+        self._stop_workers(self.running)
         left = list(self.running)
         if left:
             _, left = ray.wait(left, num_returns=len(left), timeout=PATIENCE)
-        for reference in left:
-            ray.cancel(reference, force=True)
+        self._stop_workers(left, force=True)
+        for number in list(self.groups):
+            self._dissolve(number)
         self.running.clear()
+
+    def _stop_workers(self, references: Iterable[Any], *, force: bool = False) -> None:
+        import ray
+
+        for reference in references:
+            ray.cancel(reference, force=force)
 
     def _end_post(self) -> None:
         import ray
@@ -167,35 +226,65 @@ class Cluster(Executor):
 
         held, self.held = self.held, []
         for number in held:
-            job = self.jobs[number]
+            job, luggage = self.jobs[number], None
             if self.stream:
-                folder = str(job.stores()[1].absolute())
-                if not ray.get(self.post.begin.remote(number, self.attempts[number], folder)):
+                luggage = luggage_of(number, self.attempts[number], job)
+                if not ray.get(self.post.begin.remote(luggage)):
                     if tell is None or self.waits[number]:
                         self.held.append(number)
                     else:
                         tell(number, {"event": "elsewhere"})
                     continue
-            self._send(number, job)
+            self._send(number, job, luggage)
 
-    def _send(self, number: int, job: Job) -> None:
+    def _send(self, number: int, job: Job, luggage: Luggage | None) -> None:
+        ranks = self.ranks if hasattr(job, "together") else 1
         needs = {"num_cpus": self.threads, "num_gpus": self.gpus, "memory": self._memory(job)}
-        if tuple(needs.values()) not in self.fitting:  # asking for the nodes takes longer than sending a job
-            check_room(job.name, needs)
-            self.fitting.add(tuple(needs.values()))
+        asked = (ranks, *needs.values())
+        if asked not in self.fitting:  # asking for the nodes takes longer than sending a job
+            self.fitting[asked] = check_room(job.name, needs, ranks)
         order = Order(
             number,
             self.attempts[number],
             self.waits[number],
-            self.stream,
+            luggage,
             self.threads,
             trusted(),
             os.getcwd(),
             self.known,
             self.prepare,
+            ranks,
         )
         self.heard[number] = 0
-        self.running[self.send.options(**needs).remote(job, order, self.post)] = number
+        if ranks == 1:
+            self.running[self.send.options(**needs).remote(job, order, self.post)] = number
+        else:
+            self._send_group(job, order, needs, one_node=self.fitting[asked])
+
+    def _send_group(self, job: Job, order: Order, needs: dict[str, float], *, one_node: bool) -> None:
+        from ray.util.placement_group import placement_group
+        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+        bundle = {RESOURCE[key]: need for key, need in needs.items() if need}
+        place = placement_group([bundle] * order.ranks, strategy="STRICT_PACK" if one_node else "PACK")
+        group = self.groups[order.number] = Group(place)
+        for rank in range(order.ranks):
+            there = PlacementGroupSchedulingStrategy(place, placement_group_bundle_index=rank)
+            send = self.send.options(**needs, scheduling_strategy=there)
+            reference = send.remote(job, order, self.post, rank)
+            group.running[reference], self.running[reference] = rank, order.number
+
+    def _dissolve(self, number: int) -> None:
+        """Gives back what a group's processes had; those that still run are killed."""
+        from ray.util.placement_group import remove_placement_group
+
+        remove_placement_group(self.groups.pop(number).place)
+
+    def _end_late(self) -> None:
+        """Kills processes whose group has broken up, and that have not ended since."""
+        for group in self.groups.values():
+            if group.deadline is not None and time.monotonic() > group.deadline:
+                self._stop_workers(group.running, force=True)
 
     def _memory(self, job: Job) -> int:
         """Bytes of the node's memory: on a GPU, what the plan counts is on the device."""
@@ -214,7 +303,7 @@ class Cluster(Executor):
             if attempt != self.attempts[number] or number not in self.jobs:
                 continue
             if event["event"] == "at":
-                self.where[number] = event["node"]
+                self.where[number, event["rank"]] = event["node"]
                 continue
             self.heard[number] += 1
             if event.get("step", 0) > self.furthest[number]:
@@ -223,28 +312,51 @@ class Cluster(Executor):
 
     def _finished(self, reference: Any, tell: Callable[[int, Event], None]) -> None:
         """A task is over: all that it said is told before how it ended."""
-        import ray
-        from ray.exceptions import RayError, RayTaskError
-
         number = self.running.pop(reference)
-        try:
-            said, event = ray.get(reference)
-        except RayTaskError as error:  # nothing of a job itself: what it takes to begin one is missing there
-            return self._ended(number, {"event": "lost", "reason": f"{self._at(number)}: {first_line(error)}"}, tell)
-        except RayError as error:
-            return self._lost(number, first_line(error), tell)
+        rank, (said, event) = 0, self._result(reference)
+        if group := self.groups.get(number):
+            group.ends[group.running.pop(reference)] = said, event
+            if group.running:
+                if group.deadline is None and not (_is_done(event) and 0 not in group.ends):
+                    group.deadline = time.monotonic() + PATIENCE
+                    if not _is_done(event):
+                        self._stop_workers(group.running)
+                return
+            rank, said, event = group.outcome()
+            self._dissolve(number)
         while self.heard[number] < said:
             self._read_letters(tell)
-        if event["event"] == "stopped":
-            return self._lost(number, "it was told to stop", tell)
-        if event["event"] == "error" and type(event["error"]) is StorageError:
-            event["error"] = StorageError(f"On {self._at(number)}: {event['error']}")
+        kind = event["event"]
+        if kind in ("gone", "stopped"):
+            return self._lost(number, rank, event.get("reason", "it was told to stop"), tell)
+        if kind == "lost":
+            event = {"event": "lost", "reason": f"{self._at(number, rank)}: {event['reason']}"}
+        if kind == "error" and type(event["error"]) is StorageError:
+            event["error"] = StorageError(f"On {self._at(number, rank)}: {event['error']}")
         self._ended(number, event, tell)
 
-    def _lost(self, number: int, reason: str, tell: Callable[[int, Event], None]) -> None:
+    def _result(self, reference: Any) -> tuple[int, Event]:
+        """How many events a task told, and how it ended; of one that did not come to an end itself:
+
+        lost      nothing of the job: what it takes to begin one is missing there
+        gone      its process or node is
+        stopped   it was told to, which is the same to Ray whether it did or was killed"""
+        import ray
+        from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+
+        try:
+            return ray.get(reference)
+        except TaskCancelledError:
+            return 0, {"event": "stopped"}
+        except RayTaskError as error:
+            return 0, {"event": "lost", "reason": first_line(error)}
+        except RayError as error:
+            return 0, {"event": "gone", "reason": first_line(error)}
+
+    def _lost(self, number: int, rank: int, reason: str, tell: Callable[[int, Event], None]) -> None:
         """Its worker is gone: again, elsewhere, unless it loses one after the other."""
         self.losses[number] += 1
-        text = f"its worker on {self._at(number)} was lost ({reason})"
+        text = f"its worker on {self._at(number, rank)} was lost ({reason})"
         if self.losses[number] >= LOSSES:
             return self._ended(number, {"event": "lost", "reason": text}, tell)
         self.attempts[number] += 1
@@ -259,18 +371,15 @@ class Cluster(Executor):
             del self.jobs[number]
         tell(number, event)
 
-    def _at(self, number: int) -> str:
-        return f"node {self.where.get(number, 'unknown')}"
+    def _at(self, number: int, rank: int) -> str:
+        return f"node {self.where.get((number, rank), 'unknown')}"
 
     # ----------------------------------------------------------------------------------------------------- the nodes
 
     def _count(self) -> None:
         """Jobs that the nodes of now have room for."""
-        self.fitting: set[tuple[float, ...]] = set()
-        """Needs that some node can meet."""
-        room = 0
-        for node in living():
-            has = node["Resources"]
-            fits = int(has.get("CPU", 0) // self.threads)
-            room += min(fits, int(has.get("GPU", 0) // self.gpus)) if self.gpus else fits
+        self.fitting: dict[tuple[float, ...], bool] = {}
+        """(processes, needs of each) that the nodes can meet -> whether one of them can."""
+        each = rooms({"num_cpus": self.threads, "num_gpus": self.gpus})
+        room = sum(fits // self.ranks for fits in each) or sum(each) // self.ranks
         self.slots = max(1, min(room, self.most) if self.most else room)

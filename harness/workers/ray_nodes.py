@@ -20,6 +20,8 @@ from harness.store.provenance import PACKAGES
 
 ANSWER, CONNECT = 180, 5
 """Seconds that a node has to say what it is, and an address to take a connection."""
+RESOURCE = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+"""What a task asks for -> what nodes and bundles call it."""
 PLACE = ".place"
 """The file in a results folder by which a node shows that it sees the same one."""
 
@@ -86,21 +88,32 @@ def node_name(node: Mapping[str, Any]) -> str:
     return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']}, {node['NodeID'][:6]})"
 
 
-def check_room(name: str, needs: Mapping[str, float]) -> None:
-    """Raises HarnessError where no node, were it empty, could take the job: Ray would wait for one for ever."""
-    what = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
-    nodes = living()
-    if any(all(node["Resources"].get(what[key], 0) >= need for key, need in needs.items()) for node in nodes):
-        return
+def rooms(needs: Mapping[str, float]) -> list[int]:
+    """How many processes with such needs each node could take, were it empty."""
+    asked = {RESOURCE[key]: need for key, need in needs.items() if need}
+    return [int(min(node["Resources"].get(name, 0) // need for name, need in asked.items())) for node in living()]
+
+
+def check_room(name: str, needs: Mapping[str, float], ranks: int = 1) -> bool:
+    """Whether one node could take all `ranks` processes of a job. Raises HarnessError where no nodes could, were they
+    empty: Ray would wait for them for ever."""
+    found = rooms(needs)
+    if max(found, default=0) >= ranks:
+        return True
+    if sum(found) >= ranks:
+        return False
     offers = []
-    for node in nodes:
+    for node in living():
         has = node["Resources"]
         memory = has.get("memory", 0) / 2**30
         offers.append(f"{node_name(node)} has {has.get('CPU', 0):g}, {has.get('GPU', 0):g} and {memory:.1f} GiB")
-    raise HarnessError(
-        f"No node of the cluster has room for {name}, which needs {needs['num_cpus']:g} CPUs, {needs['num_gpus']:g} "
-        f"GPUs and {needs['memory'] / 2**30:.1f} GiB of memory: {'; '.join(offers)}."
-    )
+    each = f"{needs['num_cpus']:g} CPUs, {needs['num_gpus']:g} GPUs and {needs['memory'] / 2**30:.1f} GiB of memory"
+    if ranks > 1:
+        raise HarnessError(
+            f"The cluster has no room for the {ranks} processes of {name}, each of which needs {each}: "
+            f"{'; '.join(offers)}; ask for fewer with --processes."
+        )
+    raise HarnessError(f"No node of the cluster has room for {name}, which needs {each}: {'; '.join(offers)}.")
 
 
 def examine(known: Mapping[str, str], place: Path) -> bool:

@@ -1,10 +1,15 @@
 """What a node of a Ray cluster does with a job, and what comes back of it: the post on the command's machine, which
 takes what workers say and owns the folders of jobs that store elsewhere, and the mirror on the node.
+
+A cell that several processes share is as many tasks. Each finds the first one through the post, joins its process
+group and does a rank's part of the job, as under a launcher: the first tells and stores, the others store in a scratch
+folder.
 """
 
 from __future__ import annotations
 
 import asyncio
+import glob
 import os
 import shutil
 import socket
@@ -12,31 +17,58 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 from harness.contracts import HarnessError
-from harness.machine.stopping import Interrupted, ParentGone, stoppable
+from harness.machine import processes
+from harness.machine.stopping import Interrupted, ParentGone, PeerLost, stoppable
 from harness.store import locks
 from harness.store.atomic import StorageError, cannot_write
 from harness.workers.executor import Event, Job, Tell, work
+from harness.workers.launcher import SharedJob
 from harness.workers.ray_nodes import unlike, versions
 
 PIECE = 2**25
 """Bytes of a file that travel at a time."""
 SCRATCH = "dpg-ray-"
+LAST = ("cell.json", "config.json")
+"""Files of a job's folder that say of a cell how far it is, of a model that it is there."""
 
 
 @runtime_checkable
 class Movable(Protocol):
-    """A job that can run without the results folder: all it reads and stores there is in one folder of its own."""
+    """A job that can run without the results folder: all it stores there is in one folder. That is its own, but for a
+    job with a method `prefix`: others store there too, and the names of its files begin so. What it reads that others
+    have stored is what a method `reads` says: name below the new results folder -> folder here."""
 
     def stores(self) -> tuple[Path, Path]:
         """(results folder, the job's own folder in it)."""
 
     def at(self, root: Path) -> Job:
         """The same job with another results folder."""
+
+
+@dataclass(frozen=True)
+class Luggage:
+    """The files of a job that stores elsewhere (`Movable`), by where they lie on the command's machine."""
+
+    number: int
+    attempt: int
+    folder: Path
+    within: str
+    """The folder below the results folder."""
+    prefix: str = ""
+    reads: Mapping[str, Path] = field(default_factory=dict)
+
+
+def luggage_of(number: int, attempt: int, job: Movable) -> Luggage:
+    root, folder = job.stores()
+    prefix, reads = getattr(job, "prefix", str)(), getattr(job, "reads", dict)()
+    within = folder.relative_to(root).as_posix()
+    found = {name: path.absolute() for name, path in reads.items()}
+    return Luggage(number, attempt, folder.absolute(), within, prefix, found)
 
 
 @dataclass(frozen=True)
@@ -47,7 +79,8 @@ class Order:
     attempt: int
     """How often the job was sent before. What an earlier attempt still says is not heard."""
     wait: bool
-    stream: bool
+    luggage: Luggage | None
+    """None: the node sees the results folder."""
     threads: int
     trust: bool
     folder: str
@@ -55,6 +88,8 @@ class Order:
     known: Mapping[str, str]
     """What this machine runs: package -> version, and the harness's own code."""
     prepare: Callable[[int, bool], None]
+    ranks: int = 1
+    """Processes that share the job."""
 
 
 # ------------------------------------------------------------------------------------------------------------ the post
@@ -66,8 +101,9 @@ class Post:
     def __init__(self) -> None:
         self.letters: list[tuple[int, int, Event]] = []
         self.came = asyncio.Event()
-        self.folders: dict[int, tuple[int, Path]] = {}  # job -> (attempt, its folder here)
+        self.folders: dict[int, Luggage] = {}
         self.owned: dict[int, ExitStack] = {}
+        self.hosts: dict[tuple[int, int], asyncio.Future[str]] = {}
 
     async def tell(self, number: int, attempt: int, event: Event) -> None:
         self.letters.append((number, attempt, event))
@@ -84,15 +120,27 @@ class Post:
         self.came.clear()
         return letters
 
-    async def begin(self, number: int, attempt: int, folder: str) -> bool:
+    async def host(self, number: int, attempt: int, address: str) -> None:
+        """The job's first process waits for the others at HOST:PORT; "": it does not, another command has the job."""
+        self._host(number, attempt).set_result(address)
+
+    async def hosted(self, number: int, attempt: int) -> str:
+        """What the job's first process said; waits for it."""
+        return await asyncio.shield(self._host(number, attempt))
+
+    def _host(self, number: int, attempt: int) -> asyncio.Future[str]:
+        return self.hosts.setdefault((number, attempt), asyncio.get_running_loop().create_future())
+
+    async def begin(self, luggage: Luggage) -> bool:
         """From now on this attempt stores in the folder. False: another process owns it."""
+        number = luggage.number
         if number not in self.owned:
             stack = ExitStack()
-            if not stack.enter_context(locks.owned(Path(folder), wait=False)):
+            if not luggage.prefix and not stack.enter_context(locks.owned(luggage.folder, wait=False)):
                 return False
             self.owned[number] = stack
-        locks.sweep(Path(folder))  # what a worker had half sent
-        self.folders[number] = attempt, Path(folder)
+        locks.sweep(luggage.folder, luggage.prefix)  # what a worker had half sent
+        self.folders[number] = luggage
         return True
 
     async def end(self, number: int | None = None) -> None:
@@ -102,18 +150,22 @@ class Post:
             if stack := self.owned.pop(each, None):
                 stack.close()
 
-    async def files(self, number: int, attempt: int) -> dict[str, int]:
-        """File of the job's folder -> bytes. Raises StaleError where the attempt is not the last."""
-        return {name: path.stat().st_size for name, path in stored(self._folder(number, attempt)).items()}
+    async def files(self, number: int, attempt: int, read: str = "") -> dict[str, int]:
+        """File of the job's folder, or of one that it reads -> bytes. Raises StaleError where the attempt is not the
+        last."""
+        luggage = self._luggage(number, attempt)
+        found = stored(luggage.reads[read]) if read else stored(luggage.folder, luggage.prefix)
+        return {name: path.stat().st_size for name, path in found.items()}
 
-    async def read(self, number: int, attempt: int, name: str, start: int) -> bytes:
-        with inside(self._folder(number, attempt), name).open("rb") as file:
+    async def read(self, number: int, attempt: int, name: str, start: int, read: str = "") -> bytes:
+        luggage = self._luggage(number, attempt)
+        with inside(luggage.reads[read] if read else luggage.folder, name).open("rb") as file:
             file.seek(start)
             return file.read(PIECE)
 
     async def write(self, number: int, attempt: int, name: str, start: int, piece: bytes, last: bool) -> None:
         """One piece of a file. It takes its name with the last one, when all of it is on the disk."""
-        path = inside(self._folder(number, attempt), name)
+        path = inside(self._luggage(number, attempt).folder, name)
         temporary = path.with_name(f".{path.name}.{attempt}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,13 +182,13 @@ class Post:
 
     async def remove(self, number: int, attempt: int, names: Sequence[str]) -> None:
         for name in names:
-            inside(self._folder(number, attempt), name).unlink(missing_ok=True)
+            inside(self._luggage(number, attempt).folder, name).unlink(missing_ok=True)
 
-    def _folder(self, number: int, attempt: int) -> Path:
-        current, folder = self.folders.get(number, (None, None))
-        if folder is None or current != attempt:
+    def _luggage(self, number: int, attempt: int) -> Luggage:
+        luggage = self.folders.get(number)
+        if luggage is None or luggage.attempt != attempt:
             raise StaleError(f"attempt {attempt} of job {number} is over")
-        return folder
+        return luggage
 
 
 class HomeStorageError(StorageError):
@@ -155,10 +207,10 @@ def new_post() -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here, max_restarts=0)(Post).remote()
 
 
-def stored(folder: Path) -> dict[str, Path]:
-    """Name below the folder -> file, without locks and what is being written."""
+def stored(folder: Path, prefix: str = "") -> dict[str, Path]:
+    """Name below the folder -> file, without locks and what is being written; those whose own name begins so."""
     found = {}
-    for path in sorted(folder.rglob("*")) if folder.exists() else ():
+    for path in sorted(folder.rglob(f"{glob.escape(prefix)}*")) if folder.exists() else ():
         name = path.relative_to(folder)
         if not any(part.startswith(".") for part in name.parts) and path.is_file() and not path.is_symlink():
             found[name.as_posix()] = path
@@ -176,21 +228,22 @@ def inside(folder: Path, name: str) -> Path:
 # ----------------------------------------------------------------------------------------------------------- the worker
 
 
-def remote_work() -> Any:
+def remote_work(*, fresh: bool) -> Any:
+    """`fresh`: each job gets a process of its own, which keeps no GPU and no process group of the one before."""
     import ray
 
-    return ray.remote(max_retries=0)(_work)
+    return ray.remote(max_retries=0, max_calls=int(fresh))(_work)
 
 
-def _work(job: Job, order: Order, post: Any) -> tuple[int, Event]:
-    """All that a node does with a job: (how many events it told, the last one)."""
+def _work(job: Job, order: Order, post: Any, rank: int = 0) -> tuple[int, Event]:
+    """All that a node does with a job, or with a rank's part of it: (how many events it told, the last one)."""
     told, final = 0, {"event": "stopped"}
 
     def tell(event: Event) -> None:
         nonlocal told, final
         if event["event"] in ("end", "elsewhere", "error"):
             final = event
-        else:
+        elif rank == 0:
             told += 1
             _asked(post.tell.remote(order.number, order.attempt, event))
 
@@ -198,23 +251,102 @@ def _work(job: Job, order: Order, post: Any) -> tuple[int, Event]:
 
     here = ray.get_runtime_context().get_node_id()
     node = f"{socket.gethostname()} ({ray.util.get_node_ip_address()}, {here[:6]})"
-    post.tell.remote(order.number, order.attempt, {"event": "at", "node": node})
+    post.tell.remote(order.number, order.attempt, {"event": "at", "node": node, "rank": rank})
     if wrong := _unfit(order):
         return told, {"event": "error", "error": HarnessError(f"Node {node} {wrong}.")}
     if os.path.isdir(order.folder):
         os.chdir(order.folder)
     try:
-        with stoppable():
-            if order.stream:
-                with _moved(job, order, post, tell) as (moved, mirrored):
-                    work(moved, mirrored, wait=True)
+        with stoppable(), ExitStack() as stack:
+            if order.ranks > 1:
+                _share(job, order, post, rank, tell, stack)
+            elif order.luggage:
+                moved, mirrored = stack.enter_context(_moved(job, order, post, tell))
+                work(moved, mirrored, wait=True)
             else:
                 work(job, tell, wait=order.wait)
+    except PeerLost as error:
+        final = {"event": "stopped", "reason": str(error) or "another of its processes was lost"}
     except Interrupted:
         pass
     except HarnessError as error:  # of sending files: the disk there or here
         final = {"event": "error", "error": error}
     return told, final
+
+
+def _share(job: SharedJob, order: Order, post: Any, rank: int, tell: Tell, stack: ExitStack) -> None:
+    """A rank's part of a job. Raises PeerLost where another rank is gone."""
+    if rank > 0:
+        job = job.together(stack.enter_context(_scratch()))
+    elif order.luggage:
+        job, tell = stack.enter_context(_moved(job, order, post, tell))
+    elif not _is_free(job, order.wait):
+        _asked(post.host.remote(order.number, order.attempt, ""))
+        return tell({"event": "elsewhere"})
+    if not _join(order, post, rank):
+        return tell({"event": "elsewhere"})
+    try:
+        work(job if rank else job.together(None), tell, wait=True)
+        processes.leave_group()
+    except Exception as error:
+        if processes.is_lost_peer(error):  # before the cell's steps, where nobody else asks
+            raise PeerLost from error
+        raise
+
+
+def _is_free(job: SharedJob, wait: bool) -> bool:
+    """Whether no other process has the job's folder; the other ranks do not wait for it in their first exchange, which
+    has a time limit."""
+    with locks.owned(job.stores()[1], wait=wait) as ours:
+        return ours
+
+
+def _join(order: Order, post: Any, rank: int) -> bool:
+    """Makes this process a rank of the job's, in the way that torchrun does. False: the job is not to be done here."""
+    import ray
+    import torch.distributed as dist
+
+    here = ray.util.get_node_ip_address()
+    if rank == 0:
+        listening = socket.create_server((here, 0))
+        port = listening.getsockname()[1]
+        _kept.append(
+            dist.TCPStore(here, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+        )
+        _asked(post.host.remote(order.number, order.attempt, f"{here}:{port}"))
+    address = _asked(post.hosted.remote(order.number, order.attempt))
+    if not address:
+        return False
+    host, _, port = address.rpartition(":")
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": "0",  # Ray shows each process its own GPU alone
+        "WORLD_SIZE": str(order.ranks),
+        "MASTER_ADDR": host,
+        "MASTER_PORT": port,
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the port is listened at already
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+    if name := _interface(here):  # else the one that the host's name leads to, on many machines 127.0.1.1
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+    try:
+        processes.join_group()
+    except RuntimeError as error:
+        raise PeerLost(f"rank {rank} could not join: {error}".partition("\n")[0]) from error
+    return True
+
+
+_kept: list[Any] = []
+"""What has to live as long as the process. Written by `_join` alone."""
+
+
+def _interface(address: str) -> str:
+    """The network interface of this machine that has the address; "" where none is found."""
+    import psutil
+
+    found = psutil.net_if_addrs().items()
+    return next((name for name, held in found if any(each.address == address for each in held)), "")
 
 
 _fit: dict[str, bool] = {}
@@ -257,31 +389,40 @@ def _moved(job: Movable, order: Order, post: Any, tell: Tell) -> Iterator[tuple[
     """The job as it runs in a folder of this node, with what is stored of it, and a `tell` that first sends back what
     has changed. Between events changes are looked for twice a second, so that checkpoints travel while the next step
     is at work."""
-    root, folder = job.stores()
+    luggage = order.luggage
+    with _scratch() as scratch:
+        own = scratch / "runs"
+        mirror = Mirror(own / luggage.within, luggage, post)
+        mirror.fetch()
+        for name in luggage.reads:
+            mirror.fetch_read(name, own / name)
+        ended = threading.Event()
+        sender = threading.Thread(target=mirror.watch, args=(ended,), daemon=True)
+        sender.start()
+
+        def mirrored(event: Event) -> None:
+            if event["event"] in ("end", "elsewhere", "error"):
+                ended.set()
+            mirror.send()
+            tell(event)
+
+        try:
+            yield job.at(own), mirrored
+        finally:
+            ended.set()
+            sender.join()
+            mirror.send()
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder of this worker's, swept by the next one where this one is killed."""
     hidden = _scratch_folder()
     scratch = hidden.with_name(hidden.name.removeprefix("."))
     try:
         with locks.owned(hidden, wait=False):  # before it has the name that is swept
             hidden.rename(scratch)
-            own = scratch / "runs"
-            mirror = Mirror(own / folder.relative_to(root), order, post)
-            mirror.fetch()
-            ended = threading.Event()
-            sender = threading.Thread(target=mirror.watch, args=(ended,), daemon=True)
-            sender.start()
-
-            def mirrored(event: Event) -> None:
-                if event["event"] in ("end", "elsewhere", "error"):
-                    ended.set()
-                mirror.send()
-                tell(event)
-
-            try:
-                yield job.at(own), mirrored
-            finally:
-                ended.set()
-                sender.join()
-                mirror.send()
+            yield scratch
     finally:
         for each in (scratch, hidden):
             shutil.rmtree(each, ignore_errors=True)
@@ -314,23 +455,33 @@ def _sweep_scratch() -> None:
 class Mirror:
     """A job's folder on this node, and what of it the post has."""
 
-    def __init__(self, folder: Path, order: Order, post: Any) -> None:
-        self.folder, self.post, self.key = folder, post, (order.number, order.attempt)
+    def __init__(self, folder: Path, luggage: Luggage, post: Any) -> None:
+        self.folder, self.post, self.prefix = folder, post, luggage.prefix
+        self.key = luggage.number, luggage.attempt
         self.sent: dict[str, tuple[int, int]] = {}
         self.turn = threading.Lock()
 
     def fetch(self) -> None:
         """What was stored of the job before, checkpoints included."""
-        for name, size in _asked(self.post.files.remote(*self.key)).items():
-            path = inside(self.folder, name)
+        for name, path in self._fetched(self.folder):
+            self.sent[name] = _state(path)
+
+    def fetch_read(self, name: str, folder: Path) -> None:
+        """What the job reads under that name."""
+        for _ in self._fetched(folder, name):
+            pass
+
+    def _fetched(self, folder: Path, read: str = "") -> Iterator[tuple[str, Path]]:
+        for name, size in _asked(self.post.files.remote(*self.key, read)).items():
+            path = inside(folder, name)
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("wb") as file:
                     for start in range(0, size, PIECE):
-                        file.write(_asked(self.post.read.remote(*self.key, name, start)))
+                        file.write(_asked(self.post.read.remote(*self.key, name, start, read)))
             except OSError as error:
                 raise cannot_write(path, error) from error
-            self.sent[name] = _state(path)
+            yield name, path
 
     def watch(self, ended: threading.Event) -> None:
         """Sends what changes until it is over. What cannot be sent is met again by the next event's own try."""
@@ -341,10 +492,11 @@ class Mirror:
                 return
 
     def send(self) -> None:
-        """What has changed, a checkpoint after what it counts on, the record last; then what is gone is removed."""
+        """What has changed, a checkpoint after what it counts on, and last what says that all is there; then what is
+        gone is removed."""
         with self.turn:
-            files = stored(self.folder)
-            for name in sorted(files, key=lambda name: (name == "cell.json", name.startswith("checkpoints/"), name)):
+            files = stored(self.folder, self.prefix)
+            for name in sorted(files, key=lambda name: (name in LAST, name.startswith("checkpoints/"), name)):
                 self._send_file(name, files[name])
             if gone := [name for name in self.sent if name not in files]:
                 _asked(self.post.remove.remote(*self.key, gone))

@@ -244,21 +244,21 @@ def post(monkeypatch):
     return Here()
 
 
-def order(number: int, attempt: int):
-    return SimpleNamespace(number=number, attempt=attempt)
+def luggage(number: int, attempt: int, folder: Path, **more) -> worker.Luggage:
+    return worker.Luggage(number, attempt, folder, folder.name, **more)
 
 
 def test_what_a_node_stores_comes_back_and_goes_to_the_next(post, tmp_path, monkeypatch):
     """Whole files alone, in pieces; what the node removes is removed; a lost worker is not heard any more."""
     monkeypatch.setattr(worker, "PIECE", 4)
     home, first, second = tmp_path / "home", tmp_path / "first", tmp_path / "second"
-    assert post.begin.remote(7, 0, str(home))
+    assert post.begin.remote(luggage(7, 0, home))
     with locks.owned(home, wait=False) as ours:
         assert not ours
     (first / "checkpoints").mkdir(parents=True)
     for name, content in (("cell.json", b"{}"), ("checkpoints/a", b"0123456789"), ("empty", b""), (".lock", b"x")):
         (first / name).write_bytes(content)
-    mirror = worker.Mirror(first, order(7, 0), post)
+    mirror = worker.Mirror(first, luggage(7, 0, home), post)
     mirror.send()
     kept = {name: path.read_bytes() for name, path in worker.stored(home).items()}
     assert kept == {"cell.json": b"{}", "checkpoints/a": b"0123456789", "empty": b""}
@@ -266,11 +266,11 @@ def test_what_a_node_stores_comes_back_and_goes_to_the_next(post, tmp_path, monk
     mirror.send()
     assert set(worker.stored(home)) == {"cell.json", "checkpoints/b", "empty"}
 
-    assert post.begin.remote(7, 1, str(home))
+    assert post.begin.remote(luggage(7, 1, home))
     (first / "cell.json").write_bytes(b"late")
     with pytest.raises(worker.ParentGone):
         mirror.send()
-    other = worker.Mirror(second, order(7, 1), post)
+    other = worker.Mirror(second, luggage(7, 1, home), post)
     other.fetch()
     assert {name: path.read_bytes() for name, path in worker.stored(second).items()} == {
         "cell.json": b"{}",
@@ -289,7 +289,7 @@ def test_the_record_is_sent_after_all_that_it_speaks_of(post, tmp_path):
     (folder / "checkpoints").mkdir(parents=True)
     for name in ("cell.json", "checkpoints/step", "curves.parquet", "generator"):
         (folder / name).write_text(name)
-    post.begin.remote(1, 0, str(home))
+    post.begin.remote(luggage(1, 0, home))
     sent, write = [], post.post.write
 
     async def noting(number, attempt, name, *rest):
@@ -297,7 +297,7 @@ def test_the_record_is_sent_after_all_that_it_speaks_of(post, tmp_path):
         await write(number, attempt, name, *rest)
 
     post.post.write = noting
-    worker.Mirror(folder, order(1, 0), post).send()
+    worker.Mirror(folder, luggage(1, 0, home), post).send()
     assert sent == ["curves.parquet", "generator", "checkpoints/step", "cell.json"]
     post.end.remote()
 
@@ -320,13 +320,14 @@ def test_a_full_disk_on_a_node_is_a_sentence_and_leaves_nothing(post, make_cell,
     _, home = job.stores()
     home.mkdir(parents=True)
     (home / "generator").write_bytes(bytes(2**16))
-    assert post.begin.remote(3, 0, str(home))
+    sent = SimpleNamespace(luggage=worker.luggage_of(3, 0, job))
+    assert post.begin.remote(sent.luggage)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**12, limits[1]))
         with (
             pytest.raises(StorageError, match="Cannot write .*generator: File too large; make room and run it again"),
-            worker._moved(job, order(3, 0), post, ignore),
+            worker._moved(job, sent, post, ignore),
         ):
             pass
     finally:
