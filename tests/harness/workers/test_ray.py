@@ -8,6 +8,8 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +18,9 @@ import pytest
 
 import harness
 from harness.contracts import HarnessError
+from harness.machine.processes import planned_for
 from harness.machine.stopping import Interrupted, stop_signal, stoppable
+from harness.planning.preflight import preflight
 from harness.registry import REWARDS
 from harness.store import locks
 from harness.store.atomic import StorageError
@@ -32,8 +36,8 @@ from tests.helpers.cells import ignore
 # ------------------------------------------------------------------------------------------------------ on a real Ray
 
 
-@pytest.fixture(scope="module")
-def two_cpus():
+@contextmanager
+def ray_here(**has: int) -> Iterator[None]:
     """A Ray of two CPUs on this machine. It listens on 127.0.0.1 alone, as the command's own does."""
     if find_spec("ray") is None:
         pytest.skip("needs the extra ray")
@@ -41,11 +45,17 @@ def two_cpus():
     os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     import ray
 
-    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False, **has)
     ray.cloudpickle.register_pickle_by_value(contract)  # its imports take seconds, and its jobs need none of them
     yield
     ray.cloudpickle.unregister_pickle_by_value(contract)
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def two_cpus():
+    with ray_here():
+        yield
 
 
 def test_what_the_queue_promises_holds_on_ray(two_cpus, tmp_path, monkeypatch):
@@ -144,14 +154,17 @@ def test_the_other_commands_find_on_ray_what_they_find_here(two_cpus, quick, tmp
         assert repr(one) == repr(other)  # as texts: a number that is none equals itself
 
 
-def kill_workers() -> None:
-    """SIGKILL to every process of this Ray that is at a cell: Ray names them after the function, and they are children
-    of a child of this process."""
+def kill_workers(most: int = 100) -> None:
+    """SIGKILL to processes of this Ray that are at a cell: Ray names them after the function, and they are children of
+    a child of this process."""
     for path in Path("/proc").glob("[0-9]*"):
+        if most == 0:
+            return
         try:
             raylet = parent(path)
             if b"ray::_work" in (path / "cmdline").read_bytes() and parent(raylet).name == str(os.getpid()):
                 os.kill(int(path.name), signal.SIGKILL)
+                most -= 1
         except (OSError, IndexError):
             continue  # it has ended
 
@@ -179,6 +192,8 @@ def test_what_a_node_lacks_is_said():
     [
         ({"executor": "rya"}, "--executor takes local, ray or slurm, not 'rya'"),
         ({"address": "10.0.0.1:6379"}, "--address goes with --executor ray"),
+        ({"processes": 2}, "--processes goes with --executor ray; on one machine start the command with torchrun"),
+        ({"executor": "ray", "processes": 0}, "--processes takes 1 to 1024, not 0"),
         ({"executor": "ray"}, "needs the package ray; install it with `pip install 'dpg-harness.ray.'`"),
     ],
 )
@@ -217,6 +232,60 @@ def test_a_job_that_no_node_could_take_is_refused(monkeypatch):
             nodes.check_room("a cell", {"num_cpus": 1, "num_gpus": 0, "memory": 1} | needs)
 
 
+def test_processes_that_share_a_cell_need_one_node_or_several(monkeypatch):
+    def node(name: str, gpus: int) -> dict:
+        has = {"CPU": 64.0, "GPU": float(gpus), "memory": 2.0**40}
+        return {"NodeManagerHostname": name, "NodeManagerAddress": name, "NodeID": name * 6, "Resources": has}
+
+    monkeypatch.setattr(nodes, "living", lambda: [node("a", 2), node("b", 4), node("c", 0)])
+    needs = {"num_cpus": 1, "num_gpus": 1, "memory": 2**30}
+    assert nodes.rooms(needs) == [2, 4, 0] and nodes.rooms(needs | {"num_gpus": 0}) == [64, 64, 64]
+    assert nodes.check_room("a cell", needs, 4) and not nodes.check_room("a cell", needs, 6)
+    said = r"no room for the 7 processes of a cell, each of which needs 1 CPUs, 1 GPUs and 1.0 GiB.*b \(b, .* has 64, 4"
+    with pytest.raises(HarnessError, match=said):
+        nodes.check_room("a cell", needs, 7)
+
+
+def ended(status: str, reason: str = "") -> dict:
+    return {"event": "end", "record": SimpleNamespace(status=status, reason=reason)}
+
+
+GONE, STOPPED, REFUSED = {"event": "gone", "reason": "x"}, {"event": "stopped"}, {"event": "error", "error": None}
+
+
+@pytest.mark.parametrize(
+    ("ends", "rank", "kind"),
+    [
+        ([ended("done"), ended("done")], 0, "end"),
+        ([ended("done"), GONE], 0, "end"),  # all is stored, whatever became of the others
+        ([ended("failed"), ended("failed")], 0, "end"),
+        ([STOPPED, GONE], 1, "gone"),  # which the first noticed
+        ([GONE, ended("done")], 0, "gone"),
+        ([STOPPED, ended("failed", "no luck")], 1, "lost"),
+        ([STOPPED, STOPPED], 0, "stopped"),
+        ([STOPPED, REFUSED], 1, "error"),
+        ([{"event": "elsewhere"}, STOPPED], 0, "elsewhere"),
+    ],
+)
+def test_how_a_cell_of_several_processes_ended_is_what_explains_all_of_them(ends, rank, kind):
+    group = place.Group(None, ends={number: (number + 3, event) for number, event in enumerate(ends)})
+    found, said, event = group.outcome()
+    assert (found, said, event["event"]) == (rank, 3, kind)
+    if kind == "lost":
+        assert event["reason"] == "process 1: no luck"
+
+
+def test_a_sharded_cell_is_planned_for_the_processes_that_are_asked_for(make_cell, quick, tmp_path):
+    job = CellJob(make_cell("norm", "adam_metagrad", quick(inner__sharded=True)), tmp_path)
+    with pytest.raises(HarnessError, match="start it with torchrun"):
+        preflight([job.cell], tmp_path)
+    with planned_for(2):
+        assert preflight([job.cell], tmp_path) == [job.cell]
+        two = job.memory()
+    with planned_for(4):
+        assert job.memory() < two
+
+
 class Here:
     """A post in this process, as an actor's handle shows it: every call is answered at once."""
 
@@ -233,8 +302,7 @@ class Here:
         return SimpleNamespace(remote=remote)
 
 
-@pytest.fixture
-def post(monkeypatch):
+def post_here(monkeypatch) -> Here:
     def asked(answer):
         if isinstance(answer, worker.StaleError):
             raise worker.ParentGone from answer
@@ -242,6 +310,11 @@ def post(monkeypatch):
 
     monkeypatch.setattr(worker, "_asked", asked)
     return Here()
+
+
+@pytest.fixture
+def post(monkeypatch):
+    return post_here(monkeypatch)
 
 
 def luggage(number: int, attempt: int, folder: Path, **more) -> worker.Luggage:
