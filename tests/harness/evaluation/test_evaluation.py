@@ -454,7 +454,9 @@ class Moving(Executor):
 def test_jobs_that_move_find_what_they_read(finished, given, tmp_path, monkeypatch):
     """Data sets of a kept generator, a target that is made, and rows that store into one folder."""
     few = given | {"evaluation.rates": [1e-3]}
-    recipe = training.Recipe(documents=40, width=16, layers=1, heads=2)
+    recipe = training.Recipe(documents=24, width=32, layers=1)
+    like = lambda place, tokenizer_from, recipe: training.make_other_target(place, "embedded:target", recipe)
+    monkeypatch.setattr(running, "make_other_target", like)  # a random model's tokenizer has no context
 
     def found(out, executor):
         (plan,) = plans(load_profile("tiny"), ["lambada_es"], ["levenshtein"], [0], ["own"], few, finished, out)
