@@ -51,7 +51,7 @@ def test_two_processes_share_a_cell_as_under_a_launcher_stopped_and_killed(two_g
     (cell,) = find_cells(tmp_path / "there")
     cut = cell.read()
     assert cut.status == "interrupted" and 1 <= cut.steps_done < 8
-    assert max(path.name for path in cell.folder.rglob("step-*")).startswith(f"step-{cut.steps_done:08d}")
+    assert max(path.name for path in cell.folder.rglob("step-*.safetensors")).startswith(f"step-{cut.steps_done:08d}")
 
     def killing(cell, event):
         if "step" in event and "again" not in told:
