@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from harness.contracts import HarnessError, RewardFunction
-from harness.machine import processes
+from harness.machine.processes import MOST_THREADS, launched_count, planned_for, rank
 from harness.registry import REWARDS, TASKS, Registry, TaskEntry, task_of
 from harness.results import Claims as Claims
 from harness.results import Evaluations as Evaluations
@@ -60,6 +60,7 @@ def run(
     executor: str = "local",
     address: str = "",
     slurm: str | Path = "",
+    processes: int = 1,
     policy: Policy = "continue",
     track: str = "none",
     quick: bool = False,
@@ -78,6 +79,8 @@ def run(
                   time as there is room for; "slurm": as jobs of a Slurm cluster (harness/workers/slurm.py)
     address       the Ray cluster's, HOST:PORT of its head or "auto"; default: a Ray of its own on this machine
     slurm         a YAML file of what the Slurm cluster wants to know (`Site` of harness/workers/slurm.py)
+    processes     on Ray, that share a cell, as those that torchrun starts do: each has `threads` CPU threads, and a GPU
+                  where there are any
     policy        what happens to cells that have results (harness/planning/policy.py); "fresh" starts them again, as
                   after a change of a reward's code, which identities do not know
     quick         a few small steps, to see that everything works; labelled as such everywhere
@@ -89,7 +92,8 @@ def run(
     """
     chosen = cells(task, reward, profile, seeds, set, inner_steps, quick, tuned, tuning_seeds)
     _check_tracker(track)
-    return _run_cells(chosen, Path(out), Where(executor, address, workers, threads, slurm), policy, track, progress)[0]
+    where = Where(executor, address, workers, threads, slurm, processes)
+    return _run_cells(chosen, Path(out), where, policy, track, progress)[0]
 
 
 def tune(
@@ -108,6 +112,7 @@ def tune(
     executor: str = "local",
     address: str = "",
     slurm: str | Path = "",
+    processes: int = 1,
     policy: Policy = "continue",
     progress: Console | bool = True,
 ) -> Tuned:
@@ -140,13 +145,13 @@ def tune(
     results, stored = _run_cells(
         [cell for trial in plan for cell in trial.cells],
         Path(out),
-        Where(executor, address, workers, threads, slurm),
+        Where(executor, address, workers, threads, slurm, processes),
         policy,
         "none",
         progress,
     )
     choices = outcome.choices(plan, stored)
-    if processes.rank() == 0:
+    if rank() == 0:
         commit = str(provenance().get("commit") or "")
         outcome.write(path, loaded.name, choices, commit, f"python -m harness tune --task {','.join(names[0])}", kept)
     return Tuned(choices, path, results, untunable(*names))
@@ -166,6 +171,7 @@ def paper(
     executor: str = "local",
     address: str = "",
     slurm: str | Path = "",
+    processes: int = 1,
     policy: Policy = "continue",
     run: bool = True,
     tuned: str | Path = "",
@@ -191,7 +197,7 @@ def paper(
 
     chosen, given = selected(load_suite(suite), only), dict(set or {})
     parts = suite_cells(chosen, profile, seeds, given, tuned)
-    place, say, where = Path(out), _say(progress), Where(executor, address, workers, threads, slurm)
+    place, say, where = Path(out), _say(progress), Where(executor, address, workers, threads, slurm, processes)
     folder = place / load_profile(profile).name
     slots = default_workers(sum(map(len, parts.values()))) if workers is None else max(1, workers)
     hours = {name: part_hours(found, place, policy) / slots for name, found in parts.items()} if budget else {}
@@ -212,8 +218,9 @@ def paper(
     for part in chosen.parts:
         if isinstance(part, WorthPart):
             asked = _worth_of(chosen, part, profile, seeds, given, place, tuned)
-            if asked and wanted(part.of) and processes.rank() == 0:
-                evaluate(**asked, **where._asdict(), out=place, progress=progress)
+            if asked and wanted(part.of) and rank() == 0:
+                shared = {name: value for name, value in where._asdict().items() if name != "processes"}
+                evaluate(**asked, **shared, out=place, progress=progress)
             evidence["worth"][part.name] = _worth_rows(asked, folder) if asked else []
         elif isinstance(part, TheoremPart):
             evidence["slopes"][part.name] = _slopes(folder, part.worlds, run)
@@ -221,7 +228,7 @@ def paper(
     identities = {name: frozenset(cell.record().identity for cell in found) for name, found in parts.items()}
     found = claims.Evidence(stored, identities, **evidence)
     decided = claims.decide(chosen, found, folder.name)
-    if processes.rank() == 0:
+    if rank() == 0:
         write_json(folder / claims.FILE, claims.as_data(decided, chosen, folder.name, found))
         write_atomic(folder / "claims.md", claims.markdown(decided))
     everyone = frozenset().union(*identities.values())
@@ -317,9 +324,11 @@ def _run_cells(
     from reports.store import store_tables
 
     _check_choice("policy", policy, get_args(Policy))
-    chosen = preflight(chosen, place, _say(progress))
+    with planned_for(where.processes):
+        chosen = preflight(chosen, place, _say(progress))
     try:
         with (
+            planned_for(where.processes),
             closing(_executor(where, chosen, place, len(chosen))) as executor,
             _observer(chosen, progress, executor.slots) as observe,
         ):
@@ -327,7 +336,7 @@ def _run_cells(
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     folder = place / chosen[0].profile
-    tables = store_tables(folder.absolute()) if processes.rank() == 0 else None
+    tables = store_tables(folder.absolute()) if rank() == 0 else None
     blocked = any(cell.blocked for cell in chosen)
     identities = frozenset(cell.record().identity for cell in chosen)
     return Results(folder, identities, blocked=blocked, tables=tables), list(records)
@@ -761,6 +770,7 @@ class Where(NamedTuple):
     workers: int | None
     threads: int
     slurm: str | Path = ""
+    processes: int = 1
 
 
 EXECUTORS = ("local", "ray", "slurm")
@@ -776,12 +786,12 @@ def _executor(where: Where, chosen: Sequence[Cell], place: Path, jobs: int, rank
         TASKS.everywhere(cell.task) and (not cell.reward or REWARDS.everywhere(cell.reward)) for cell in chosen
     )
     if where.executor != "local":
-        if processes.launched_count() > 1:
+        if launched_count() > 1:
             raise HarnessError(f"Under a launcher all ranks work on one cell; leave --executor {where.executor} out.")
         if not everywhere:
             raise HarnessError("Other machines lack a task or reward of this session alone; register it in a package.")
         return _cluster(where, place)
-    if ranks and processes.launched_count() > 1:
+    if ranks and launched_count() > 1:
         from harness.machine.libraries import quiet
         from harness.workers.launcher import Ranks
 
@@ -798,6 +808,12 @@ def _check_where(where: Where) -> None:
     for option, given, of in (("address", where.address, "ray"), ("slurm", where.slurm, "slurm")):
         if given and where.executor != of:
             raise HarnessError(f"--{option} goes with --executor {of}; add it, or leave --{option} out.")
+    if where.processes != 1 and where.executor != "ray":
+        raise HarnessError(
+            "--processes goes with --executor ray; on one machine start the command with torchrun --nproc-per-node N."
+        )
+    if not 1 <= where.processes <= MOST_THREADS:
+        raise HarnessError(f"--processes takes 1 to {MOST_THREADS}, not {where.processes}.")
 
 
 def _cluster(where: Where, place: Path) -> Executor:
@@ -805,7 +821,7 @@ def _cluster(where: Where, place: Path) -> Executor:
     if where.executor == "ray":
         from harness.workers.ray import Cluster
 
-        return Cluster(where.address, place, where.threads, most=most)
+        return Cluster(where.address, place, where.threads, most=most, ranks=where.processes)
     from harness.workers.slurm import Slurm, read_site
 
     return Slurm(place, where.threads, most=most, site=read_site(where.slurm))
@@ -834,7 +850,7 @@ def _observer(
     from harness.machine.terminal import Terminal
     from harness.workers.progress import Progress
 
-    if progress is False or processes.rank() > 0:
+    if progress is False or rank() > 0:
         return nullcontext(lambda cell, event: None)
     return Progress(chosen, Terminal() if progress is True else progress, slots)
 
@@ -843,6 +859,6 @@ def _say(progress: Console | bool) -> Callable[[str], None]:
     """Where remarks go: standard error, or the notebook."""
     from harness.machine.terminal import Terminal
 
-    if progress is False or processes.rank() > 0:
+    if progress is False or rank() > 0:
         return lambda line: None
     return lambda line: Terminal(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True, style="dim")

@@ -229,7 +229,7 @@ class Trial:
             self.lost.append(f"after SIGINT the cells are {states}")
 
     def _compare(self) -> None:
-        from harness.workers.ray import PLACE
+        from harness.workers.ray_nodes import PLACE
 
         found = outcome(self.cut)
         found.pop(PLACE, None)

@@ -18,8 +18,7 @@ from rich.markup import escape
 from harness import api
 from harness.cli import assets, evaluate, generate, kit, listing, studies, suites, tuning, where
 from harness.contracts import HarnessError
-from harness.machine import processes
-from harness.machine.processes import MOST_THREADS
+from harness.machine.processes import MOST_THREADS, planned_for, rank
 from harness.machine.terminal import Terminal, open_streams, standard_output
 from harness.settings.profiles import parse_assignment
 
@@ -66,6 +65,7 @@ def run(
     executor: where.Executor = "local",
     address: where.Address = "",
     slurm: where.Slurm = "",
+    processes: where.Processes = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show cells, work, memory, hours and downloads, and stop.")
     ] = False,
@@ -126,7 +126,8 @@ def run(
         from harness.planning.view import show
 
         chosen = api.cells(*asked)
-        show(chosen, console, on, out, policy)
+        with planned_for(processes):
+            show(chosen, console, on, out, policy)
         if executor == "slurm":
             for script in api.slurm_scripts(chosen, api.Where(executor, address, workers, threads, slurm), out, policy):
                 console.print(f"\n{script}", markup=False, highlight=False, soft_wrap=True)
@@ -145,6 +146,7 @@ def run(
         executor=executor,
         address=address,
         slurm=slurm,
+        processes=processes,
         policy=policy,
         track=track,
         quick=quick,
@@ -152,7 +154,7 @@ def run(
         tuning_seeds=tuning_seeds,
         progress=console,
     )
-    if processes.rank() > 0:
+    if rank() > 0:
         return  # of a launcher's ranks the first shows the results
     console.print(results)
     if spent := results.spent:

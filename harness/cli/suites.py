@@ -43,6 +43,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         executor: where.Executor = "local",
         address: where.Address = "",
         slurm: where.Slurm = "",
+        processes: where.Processes = 1,
         stored: Annotated[bool, typer.Option("--stored", help="Run nothing; decide from what is there.")] = False,
         retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Go on with failed cells too.")] = False,
         dry_run: Annotated[
@@ -90,6 +91,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             executor=executor,
             address=address,
             slurm=slurm,
+            processes=processes,
             policy="retry-failed" if retry_failed else "continue",
             run=not stored,
             tuned=tuned or "",

@@ -56,6 +56,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         executor: where.Executor = "local",
         address: where.Address = "",
         slurm: where.Slurm = "",
+        processes: where.Processes = 1,
         retry_failed: Annotated[
             bool, typer.Option("--retry-failed", help="Go on with failed trials too, from their last checkpoint.")
         ] = False,
@@ -89,6 +90,7 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             executor=executor,
             address=address,
             slurm=slurm,
+            processes=processes,
             policy="retry-failed" if retry_failed else "continue",
             progress=console,
         )

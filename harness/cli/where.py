@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from harness.machine.processes import MOST_THREADS
+
 Executor = Annotated[
     str,
     typer.Option(
@@ -30,5 +32,14 @@ Slurm = Annotated[
         metavar="FILE",
         help="With --executor slurm: YAML with partition, account, gpus, gpu (the kind), hours, memory_gib, options "
         "(any of sbatch) and setup (lines of shell); default: what the plan says, on the default partition.",
+    ),
+]
+Processes = Annotated[
+    int,
+    typer.Option(
+        "--processes",
+        min=1,
+        max=MOST_THREADS,
+        help="With --executor ray: that share a cell, each with a GPU where there are any, as under torchrun.",
     ),
 ]

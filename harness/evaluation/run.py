@@ -59,10 +59,14 @@ if TYPE_CHECKING:
     from harness.evaluation.training import Mixture
 
 Say = Callable[[str], None]
+DATA = "data"
+"""Folder of the data sets below a profile's evaluations."""
 OWN, OTHER = "own", "other"
 TARGETS = (OWN, OTHER)
 CHARACTERS = 8
 """More than a token has: as many times a training's tokens are read of a data set that is streamed."""
+KEPT = "generator"
+"""Folder of a kept generator that has moved with a job."""
 LM_EVAL = "lm_eval"
 """Folder, beside the trials, of what EleutherAI's harness says of them."""
 CHOICE = ("rates", "multiples", "microbatch", "other_target")
@@ -74,7 +78,7 @@ class Data:
     """What a row trains on, with one seed."""
 
     folder: str = ""
-    """A generated data set; "" for rows that have none."""
+    """Name of a generated data set's folder; "" for rows that have none."""
     content: Mapping[str, Any] = field(default_factory=dict)
     """What it is, by content."""
     lacks: str = ""
@@ -93,6 +97,10 @@ class Target:
     @cached_property
     def content(self) -> str:
         return assets.fingerprint(self.ref)
+
+    def at(self, root: Path) -> Target:
+        """The same target where evaluations lie in `root`; only one that is made lies there."""
+        return replace(self, ref=str(_made(root, Path(self.ref).name))) if self.recipe else self
 
     @property
     def stable(self) -> str:
@@ -137,13 +145,13 @@ class Plan:
         wanted = self.settings.tokens if self.by_passages else max(self.settings.multiples) * per_step
         plain = untuned(self.base.settings, self.base.profile, self.base.task)
         for seed in self.seeds:
-            yield DataJob(UNTUNED, seed, plain, "", wanted, self.root / "data")
+            yield DataJob(UNTUNED, seed, plain, "", wanted, self.root / DATA)
             for reward, cells in self.rewards.items():
                 try:
                     source, why = _source(cells[seed], self.runs), ""
                 except HarnessError as error:
                     source, why = None, str(error)
-                yield DataJob(reward, seed, source, why, wanted, self.root / "data")
+                yield DataJob(reward, seed, source, why, wanted, self.root / DATA)
 
     def rows(self, data: Mapping[tuple[str, int], Data]) -> list[RowJob]:
         """A job for each row and target."""
@@ -233,7 +241,12 @@ def _target(name: str, settings: Settings, root: Path) -> Target:
         raise HarnessError("The profile names no evaluation.other_target; set it, or leave it out with --targets own.")
     recipe = Recipe()
     key = digest(repr(recipe), settings.target.model, assets.fingerprint(settings.target.model))
-    return Target(OTHER, str((root / "targets" / key).absolute()), recipe)
+    return Target(OTHER, str(_made(root, key)), recipe)
+
+
+def _made(root: Path, key: str) -> Path:
+    """Where a target that is made lies below the evaluations of a profile."""
+    return (root / "targets" / key).absolute()
 
 
 def _source(cell: Cell, runs: Path) -> Source:
@@ -289,10 +302,23 @@ class DataJob:
             raise
         except HarnessError as error:
             return Data(lacks=str(error))
-        return Data(str(self.folder), {"dataset": read_json(self.folder / MANIFEST)["asked"]})
+        return Data(self.folder.name, {"dataset": read_json(self.folder / MANIFEST)["asked"]})
 
     def lost(self, reason: str) -> Data:
         return Data(lacks=f"{reason}; run it again")
+
+    def stores(self) -> tuple[Path, Path]:
+        """The results folder, and the data set's own in it."""
+        return self.place.parents[2], self.folder
+
+    def reads(self) -> dict[str, Path]:
+        """The generator that a cell kept."""
+        return {KEPT: Path(self.source.model)} if self.source and self.source.identity else {}
+
+    def at(self, out: Path) -> DataJob:
+        """The same data set in another results folder, where the generator lies beside the profiles."""
+        source = replace(self.source, model=str(out / KEPT)) if self.source and self.reads() else self.source
+        return replace(self, source=source, place=out / self.place.relative_to(self.place.parents[2]))
 
 
 @dataclass(frozen=True)
@@ -316,6 +342,16 @@ class TargetJob:
 
     def lost(self, reason: str) -> str:
         raise HarnessError(f"The other target was not made: {reason}; run it again.")
+
+    def stores(self) -> tuple[Path, Path]:
+        """The results folder, and the target's own in it."""
+        place = Path(self.target.ref)
+        return place.parents[3], place
+
+    def at(self, out: Path) -> TargetJob:
+        """The same target in another results folder."""
+        root, place = self.stores()
+        return replace(self, target=self.target.at(out / place.parents[1].relative_to(root)))
 
 
 # ---------------------------------------------------------------------------------------------------------- jobs: rows
@@ -341,6 +377,14 @@ class RowJob:
     def settings(self) -> EvaluationSettings:
         return self.cell.settings.evaluation
 
+    @property
+    def root(self) -> Path:
+        return self.out / self.cell.profile / FOLDER
+
+    def texts(self, seed: int) -> Path:
+        """The folder of the seed's generated data set."""
+        return self.root / DATA / self.data[seed].folder
+
     def settled(self) -> None:
         """What is stored is found trial by trial."""
 
@@ -352,6 +396,25 @@ class RowJob:
         record = _Row(self, lambda text: None).blank(self.seeds[0], status="failed")
         record.reason = f"{reason}; what is stored is kept, run it again"
         return [record]
+
+    def stores(self) -> tuple[Path, Path]:
+        """The results folder, and the one in it where this row's trials lie among those of others."""
+        return self.out, self.root / self.cell.task
+
+    def prefix(self) -> str:
+        """Of the names of this row's trials."""
+        return f"{self.target.name}-{self.row}-seed"
+
+    def reads(self) -> dict[str, Path]:
+        """Data sets and a target that was made, under the names that they have in a results folder."""
+        found = [self.texts(seed) for seed, data in self.data.items() if data.folder]
+        if self.target.recipe:
+            found.append(Path(self.target.ref))
+        return {str(path.absolute().relative_to(self.out.absolute())): path for path in found}
+
+    def at(self, out: Path) -> RowJob:
+        """The same row of another results folder."""
+        return replace(self, out=out, target=self.target.at(out / self.cell.profile / FOLDER))
 
 
 class _Row:
@@ -512,7 +575,7 @@ class _Row:
             texts = self.task.references()
             Random(f"evaluation/sft/{seed}").shuffle(texts)
             return _cycled(map(Text, texts))
-        frame = read_texts(Path(self.job.data[seed].folder))
+        frame = read_texts(self.job.texts(seed))
         return (Text(text, how == "stop") for text, how in zip(frame["text"], frame["finish"], strict=True))
 
     def _replay(self, seed: int, tokens: int) -> list[str]:
@@ -541,7 +604,7 @@ class _Row:
         whole = self.settings
         inner: InnerSettings = whole.inner.model_copy(update={"warmup_steps": multiple * whole.inner.warmup_steps})
         steps = multiple * (whole.validation.inner_steps or inner.steps)
-        texts = list(read_texts(Path(self.job.data[seed].folder))["text"])[: multiple * whole.grpo.rollouts_per_step]
+        texts = list(read_texts(self.job.texts(seed))["text"])[: multiple * whole.grpo.rollouts_per_step]
         model = self._model("eager")
         trainer = _Remembering(InnerTrainer(model, self.tokenizer, inner, steps=steps))
         values = dict(self.task.evaluate(texts, trainer).values)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,24 @@ MOST_THREADS = 1024
 def launched_count() -> int:
     """Processes that a launcher started for this job (1: none), from the environment, before torch is imported."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+_planned: ContextVar[int] = ContextVar("planned", default=1)
+
+
+@contextmanager
+def planned_for(count: int) -> Iterator[None]:
+    """In the block, cells are checked and planned for so many processes each, which the command is about to start."""
+    token = _planned.set(count)
+    try:
+        yield
+    finally:
+        _planned.reset(token)
+
+
+def sharing_count() -> int:
+    """Processes that share a cell: a launcher's, or those that it is planned for."""
+    return max(launched_count(), _planned.get())
 
 
 NOT_LAUNCHED = (
@@ -48,7 +68,15 @@ def join_group() -> None:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         # A thread of the group that outlives the interpreter aborts the process (SIGABRT) after all its work is done.
-        atexit.register(dist.destroy_process_group)
+        atexit.register(leave_group)
+
+
+def leave_group() -> None:
+    """Ends this process's part in the group, where it is in one."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def world_size() -> int:

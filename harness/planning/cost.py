@@ -375,7 +375,7 @@ def resident_target(shape: Shape, settings: Settings, device: Device) -> int:
 
 def shards(settings: Settings) -> int:
     """Ranks that a parameter-sized vector of the target's training is divided among."""
-    return processes.launched_count() if settings.inner.sharded else 1
+    return processes.sharing_count() if settings.inner.sharded else 1
 
 
 def gathered_memory(shape: Shape, settings: Settings) -> int:

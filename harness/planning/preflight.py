@@ -58,7 +58,7 @@ def _check_steps(cell: Cell) -> None:
 
 def _check_ranks(settings: Settings) -> None:
     """Raises HarnessError where the target's training is to be divided among processes and there is one."""
-    if settings.inner.sharded and processes.launched_count() == 1:
+    if settings.inner.sharded and processes.sharing_count() == 1:
         raise HarnessError(processes.NOT_LAUNCHED)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -48,9 +49,9 @@ def owned(folder: Path, *, wait: bool) -> Iterator[bool]:
         lock.release()
 
 
-def sweep(folder: Path) -> None:
-    """Removes what a killed owner left half-written. To be called by the folder's owner."""
-    for path in list(folder.rglob(".*.tmp")):
+def sweep(folder: Path, prefix: str = "") -> None:
+    """Removes what a killed owner left half-written, of files whose names begin so. To be called by their owner."""
+    for path in list(folder.rglob(f".{glob.escape(prefix)}*.tmp")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

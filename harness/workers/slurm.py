@@ -53,7 +53,8 @@ from harness.store.lines import as_lines, new_lines
 from harness.store.record import digest
 from harness.workers.executor import Event, Executor, Job, Observer, prepare, work
 from harness.workers.local import PATIENCE
-from harness.workers.ray import LOSSES, unlike, versions
+from harness.workers.ray import LOSSES
+from harness.workers.ray_nodes import unlike, versions
 
 FOLDER = ".slurm"
 ARRAY = 1000

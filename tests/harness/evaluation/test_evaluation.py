@@ -6,8 +6,10 @@ from __future__ import annotations
 import math
 import signal
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,8 +26,13 @@ from harness.registry import TASKS
 from harness.settings.profiles import load_profile
 from harness.settings.schema import EvaluationSettings
 from harness.store.atomic import write_json
+from harness.workers.executor import Executor, work
+from harness.workers.local import InProcess
+from harness.workers.ray_worker import _moved, luggage_of
 from reports import evaluations, tables
 from reports.diff import compare
+from tests.harness.workers.test_ray import post_here
+from tests.helpers.cells import ignore
 from tests.helpers.command import flags, run_harness, start_harness
 
 BOS, EOS = 256, 257
@@ -423,6 +430,50 @@ def test_killed_and_run_again_it_ends_the_same(evaluated, finished, given, tmp_p
     assert run_harness("pack", "out", "study", cwd=tmp_path).code == 0
     assert [path.name for path in (tmp_path / "study").iterdir()] == [PACKED]
     assert run_harness("diff", "out", "study", cwd=tmp_path).code in (0, 2)  # 2: the unsupported seed alone
+
+
+class Moving(Executor):
+    """A job after the other, as a Ray's node does it that does not see the results folder."""
+
+    def __init__(self, post):
+        self.post = post
+
+    def start(self, number, job, *, wait):
+        sent = luggage_of(number, 0, job)
+        assert self.post.begin.remote(sent)
+        self.next = number, job, SimpleNamespace(luggage=sent)
+
+    def attend(self, tell):
+        number, job, order = self.next
+        with _moved(job, order, self.post, lambda event: tell(number, event)) as (moved, mirrored):
+            assert str(job.stores()[0]) not in repr(moved), "all that it reads and writes has moved"
+            work(moved, mirrored, wait=True)
+        self.post.end.remote(number)
+
+
+def test_jobs_that_move_find_what_they_read(finished, given, tmp_path, monkeypatch):
+    """Data sets of a kept generator, a target that is made, and rows that store into one folder."""
+    few = given | {"evaluation.rates": [1e-3]}
+    recipe = training.Recipe(documents=24, width=32, layers=1)
+    like = lambda place, tokenizer_from, recipe: training.make_other_target(place, "embedded:target", recipe)
+    monkeypatch.setattr(running, "make_other_target", like)  # a random model's tokenizer has no context
+
+    def found(out, executor):
+        (plan,) = plans(load_profile("tiny"), ["lambada_es"], ["levenshtein"], [0], ["own"], few, finished, out)
+        target = running.Target("other", str(out / "tiny" / "evaluation" / "targets" / "made"), recipe)
+        plan = replace(plan, targets=(target,))
+        trials = running.run_all([plan], ignore, executor)
+        assert not list(out.rglob(".*")), "no lock and nothing half sent is left"
+        return [(each.row, each.status, each.reason, each.identity, each.test) for each in trials], load(out / "tiny")
+
+    (here, stored), (there, sent) = (
+        found(tmp_path / "a", InProcess()),
+        found(tmp_path / "b", Moving(post_here(monkeypatch))),
+    )
+    assert [status for _, status, *_ in here] == ["done"] * 5
+    assert here == there and [each.identity for each in stored] == [each.identity for each in sent]
+    again, _ = found(tmp_path / "b", Moving(post_here(monkeypatch)))
+    assert again == there
 
 
 def test_the_page_has_a_section_and_a_table_as_csv(evaluated, finished, tmp_path):
