@@ -24,6 +24,8 @@ FOLDER = "generator"
 """Its name in the cell's folder."""
 TENSORS = "best."
 """What names of the best weights begin with in a checkpoint."""
+HOW_LOADED = ("is_local", "local_files_only")
+"""What transformers notes in a tokenizer of how it was read: the same one has another fingerprint offline."""
 
 
 class BestWeights:
@@ -76,6 +78,8 @@ def write_generator(place: Path, model: PreTrainedModel, settings: GeneratorSett
     The tokenizer is read anew: the one in use has been told how to pad and to cut. The generation config draws as the
     rollouts were drawn, since the base model's may say otherwise (Llama's: temperature 0.6, top-p 0.9)."""
     tokenizer = assets.load_tokenizer(settings.model)
+    for name in HOW_LOADED:
+        tokenizer.init_kwargs.pop(name, None)
     bind_template(tokenizer, settings.template_values)
     drawing = copy.deepcopy(model.generation_config)
     drawing.update(

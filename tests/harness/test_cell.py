@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -88,6 +89,8 @@ def test_the_generator_is_kept_as_it_was_trained(
     assert record.status == "done", record.reason
     folder = CellStore.of(tmp_path / "runs", record).folder / "generator"
     assert record.generator_sha256 == fingerprint(str(folder)) and record.generator_step == 2
+    said = json.loads((folder / "tokenizer_config.json").read_text())
+    assert not {"is_local", "local_files_only"} & set(said), "the fingerprint would depend on how it was read"
     kept = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     assert {weight.dtype for weight in kept.parameters()} == {getattr(torch, dtype)}
     assert (kept.get_output_embeddings().weight is kept.get_input_embeddings().weight) == tied
