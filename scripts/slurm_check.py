@@ -67,6 +67,7 @@ def main() -> int:
     if options.study:
         path = options.study / "results.json"
         kept = json.loads(path.read_text()) if path.exists() else {}
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(kept | {"slurm": found}, indent=2) + "\n")
     return 1 if found["lost"] else 0
 
