@@ -315,7 +315,7 @@ def disturb(kind: str, driver: subprocess.Popen[str]) -> bool:
     jobs = at_work()
     if not jobs:
         return False
-    number, pid = sorted(jobs.items())[0]
+    number, pid = max(jobs.items(), key=lambda job: int(job[0]))  # the last one begun is furthest from its end
     if kind == "process":
         os.kill(pid, signal.SIGKILL)
     else:
