@@ -3,7 +3,7 @@
     value     the measure's mean over seeds is at least (at most) a number. `holds` where the 95 % interval lies on that
               side, `does not hold` where it lies on the other
     ahead     the mean paired difference to each of the others is above 0: the whole interval for all of them; `does not
-              hold` where one of them is as surely ahead
+              hold` where one of them is as surely ahead; equal on every seed decides nothing
     still     the mean stays within a distance of the untuned generator's: the whole interval inside, or outside
     scanned   every seed's final picture is read by OpenCV and by zxing as what the target picture says
     worth     as ahead, of targets trained on the generated texts (`evaluate`), on the task's test passages
