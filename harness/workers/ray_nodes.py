@@ -38,8 +38,6 @@ def connect(address: str) -> bool:
         # On 127.0.0.1 alone; Ray reads this when it is imported, and hands it on to what it starts.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         os.environ.setdefault("RAY_worker_niceness", "0")  # Ray would put them behind all else on the machine
-    elif has_token():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # what `ray start` wants, and does not tell those that come
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
@@ -55,20 +53,13 @@ def connect(address: str) -> bool:
     except Exception as error:  # Ray raises plain ones, too: "timed out during startup"
         raise HarnessError(
             f"Ray at {address or 'this machine'} cannot be used: {first_line(error)}; run the command on a machine of "
-            "the cluster, with its versions of Python and Ray, and with its token (RAY_AUTH_TOKEN) where it has one."
+            "the cluster, with its versions of Python and Ray, and RAY_AUTH_MODE=token where `ray start` made a token."
         ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():
                 signal.signal(number, handler)  # Ray sets one of its own
     return True
-
-
-def has_token() -> bool:
-    """Whether Ray would find a token to show, as a cluster that `ray start` begins asks for one."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
-    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _check_address(address: str) -> None:
@@ -128,6 +119,7 @@ def check_room(name: str, needs: Mapping[str, float], ranks: int = 1) -> bool:
 def examine(known: Mapping[str, str], place: Path) -> bool:
     """Whether every node sees the results folder. Raises HarnessError for one that runs other code than `known`."""
     import ray
+    from ray.exceptions import RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     label, look = _label(place), _remote_look()
@@ -142,7 +134,12 @@ def examine(known: Mapping[str, str], place: Path) -> bool:
         )
     sees = []
     for reference in ready:
-        found, seen = ray.get(reference)
+        try:
+            found, seen = ray.get(reference)
+        except RayError as error:  # it may have died since it was listed: then nothing is sent to it
+            if asked[reference] not in map(node_name, living()):
+                continue
+            raise HarnessError(f"Node {asked[reference]} cannot be asked what it runs: {first_line(error)}.") from error
         if wrong := unlike(known, found):
             raise HarnessError(f"Node {asked[reference]} {wrong}.")
         sees.append(seen == label)

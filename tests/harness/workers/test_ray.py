@@ -210,25 +210,6 @@ def test_a_task_of_this_session_alone_does_not_go_to_other_machines(quick, tmp_p
         harness.run("norm", "naive", set=quick(), out=tmp_path, progress=False, executor="ray")
 
 
-@pytest.mark.parametrize("where", ["variable", "file", "home", None])
-def test_a_token_is_shown_where_there_is_one(where, tmp_path, monkeypatch):
-    """`ray start` makes one and lets nobody in without it; without any, Ray fails where it is told to show one."""
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert not nodes.has_token()
-    token = tmp_path / ".ray" / "auth_token"
-    token.parent.mkdir()
-    if where == "variable":
-        monkeypatch.setenv("RAY_AUTH_TOKEN", "x")
-    elif where == "file":
-        (tmp_path / "token").write_text("x")
-        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    elif where == "home":
-        token.write_text("x")
-    assert nodes.has_token() == (where is not None)
-
-
 def test_a_bad_address_is_one_sentence():
     for address in ("nowhere", "host:port", "ray://host:10001", ":"):
         with pytest.raises(HarnessError, match="--address takes HOST:PORT"):
