@@ -291,7 +291,7 @@ def engine_read(visit: Visit) -> tuple[list[Row], str]:
 
 
 SMALL = {"grpo.steps": 2, "validation.every": 2, "validation.prompts": 64, "grpo.checkpoint_every": 1}
-SMALL |= {"inner.memory_budget": 4 * 2**30}
+SMALL |= {"inner.memory_budget": 10 * 2**30}
 """Of a cell of `small` that is to show that it runs: two steps of the profile's own size. The engine takes half of what
 the card has free to save time; on a large card it is held to what it would take on one of 24 GB."""
 
