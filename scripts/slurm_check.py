@@ -1,6 +1,6 @@
 """Runs a grid on a real Slurm and disturbs it: is the table the one of a quiet run, and does no cell run twice?
 
-    python scripts/slurm_check.py [--seeds 2] [--steps 4] [--folder FOLDER] [--study FOLDER]
+    python scripts/slurm_check.py [--seeds 2] [--steps 60] [--folder FOLDER] [--study FOLDER]
 
 Needs Slurm's own programs (Debian: `apt-get install slurm-wlm munge`) and the extra `slurm`. A munged, a slurmctld and
 two slurmd, nodes of one CPU each, are started on this machine for the time of the check: on free ports of 127.0.0.1,
@@ -12,7 +12,8 @@ Three cells a seed on the embedded models, a few steps of a few rollouts, run on
   driver   the command is killed, and started again: it finds its jobs
   scancel  `scancel` of a job: its cell has failed, and `--retry-failed` resumes it
 In the end everything that is stored but times is compared with the quiet run, and the list of files too; and how many
-jobs Slurm was sent. Prints the counts as JSON; exit code 1 where anything was lost. `--study` keeps them.
+jobs Slurm was sent. A job is disturbed while `STEPS_LEFT` of its cell's steps are still to be done, so that none is hit
+that only has to end. Prints the counts as JSON; exit code 1 where anything was lost. `--study` keeps them.
 """
 
 from __future__ import annotations
@@ -40,13 +41,15 @@ NODES = 2
 DISTURBANCES = ("process", "requeue", "driver", "scancel")
 STEPS_BETWEEN = 3
 """Steps of all cells together from one disturbance to the next."""
+STEPS_LEFT = 20
+"""Of a cell whose job is disturbed, at least."""
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2, help="of each of three pairs of a task and a reward")
-    parser.add_argument("--steps", type=int, default=4, help="GRPO steps a cell")
+    parser.add_argument("--steps", type=int, default=60, help="GRPO steps a cell")
     parser.add_argument("--folder", type=Path, help="keep the runs here (default: a temporary folder, removed)")
     parser.add_argument("--study", type=Path, help="write the counts to FOLDER/results.json")
     parser.add_argument("--drive", metavar="POLICY", help=argparse.SUPPRESS)
@@ -199,19 +202,35 @@ def said(*words: str) -> str:
 
 
 def at_work() -> dict[str, int]:
-    """Slurm's number of a running job -> its process."""
-    running = said("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%A").split()
+    """Slurm's number of a running job, ARRAY_TASK -> its process."""
+    running = said("squeue", "-h", "-r", "-t", "RUNNING", "-o", "%i").split()
     found = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:
-            words, variables = ((path / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
+            words, lines = ((path / name).read_bytes().split(b"\0") for name in ("cmdline", "environ"))
         except OSError:
             continue  # it has ended, or is another user's
         if words[0] == sys.executable.encode() and b"submitit.core._submit" in words:
-            number = next((each[13:].decode() for each in variables if each.startswith(b"SLURM_JOB_ID=")), "")
+            variables = dict(line.decode().partition("=")[::2] for line in lines)
+            number = "_".join(variables.get(f"SLURM_ARRAY_{part}_ID", "") for part in ("JOB", "TASK"))
             if number in running:
                 found[number] = int(path.name)
     return found
+
+
+def steps_told(runs: Path, number: str) -> float:
+    """How far a job's cell is by what its worker has written; infinite where it has not begun or is at its end."""
+    from harness.store.lines import new_lines
+    from harness.workers.slurm import FOLDER
+
+    for known in (runs / FOLDER).glob("*/sent.jsonl"):
+        for sent in new_lines(known, 0)[0]:
+            if sent["slurm"] == number:
+                events = new_lines(known.with_name(f"{sent['key']}-{sent['attempt']}.jsonl"), 0)[0]
+                if not events or events[-1]["event"] in ("end", "stopped"):
+                    return float("inf")
+                return max(event.get("step", 0) for event in events)
+    return float("inf")
 
 
 # ----------------------------------------------------------------------------------------------------------- the check
@@ -283,10 +302,25 @@ class Trial:
             elif kind in ("step", "validation") and event["step"]:
                 self.counts["steps_told"] += 1
                 steps += 1
-            if todo and steps >= STEPS_BETWEEN and disturb(todo[0], process):
+            if todo and steps >= STEPS_BETWEEN and self._disturb(todo[0], process):
                 self.counts[todo.pop(0)] += 1
                 steps = 0
         return process.wait()
+
+    def _disturb(self, kind: str, driver: subprocess.Popen[str]) -> bool:
+        """Whether it could be done: a job is disturbed at a moment when one is in the middle of its cell."""
+        if kind == "driver":
+            driver.kill()
+            return True
+        jobs = at_work()
+        number = next((job for job in jobs if steps_told(self.cut, job) + STEPS_LEFT <= self.options.steps), None)
+        if number is None:
+            return False
+        if kind == "process":
+            os.kill(jobs[number], signal.SIGKILL)
+        else:
+            subprocess.run(["scontrol", "requeue", number] if kind == "requeue" else ["scancel", number], check=True)
+        return True
 
     def _compare(self) -> None:
         from harness.store.frames import find_cells
@@ -305,22 +339,6 @@ def told(process: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
         print(line, end="", file=sys.stderr)
         if line.startswith("{"):
             yield json.loads(line)
-
-
-def disturb(kind: str, driver: subprocess.Popen[str]) -> bool:
-    """Whether it could be done: a job is disturbed at a moment when one is at work."""
-    if kind == "driver":
-        driver.kill()
-        return True
-    jobs = at_work()
-    if not jobs:
-        return False
-    number, pid = max(jobs.items(), key=lambda job: int(job[0]))  # the last one begun is furthest from its end
-    if kind == "process":
-        os.kill(pid, signal.SIGKILL)
-    else:
-        subprocess.run(["scontrol", "requeue", number] if kind == "requeue" else ["scancel", number], check=True)
-    return True
 
 
 if __name__ == "__main__":
