@@ -78,7 +78,7 @@ def run(
     executor      "ray": the cells run on the nodes of a Ray cluster (harness/workers/ray.py), by default as many at a
                   time as there is room for; "slurm": as jobs of a Slurm cluster (harness/workers/slurm.py)
     address       the Ray cluster's, HOST:PORT of its head or "auto"; default: a Ray of its own on this machine
-    slurm         a YAML file of what the Slurm cluster wants to know (`Site` of harness/workers/slurm.py)
+    slurm         a YAML file of what the Slurm cluster wants to know (`Site` of harness/workers/slurm_site.py)
     processes     on Ray, that share a cell, as those that torchrun starts do: each has `threads` CPU threads, and a GPU
                   where there are any
     policy        what happens to cells that have results (harness/planning/policy.py); "fresh" starts them again, as
@@ -822,7 +822,8 @@ def _cluster(where: Where, place: Path) -> Executor:
         from harness.workers.ray import Cluster
 
         return Cluster(where.address, place, where.threads, most=most, ranks=where.processes)
-    from harness.workers.slurm import Slurm, read_site
+    from harness.workers.slurm import Slurm
+    from harness.workers.slurm_site import read_site
 
     return Slurm(place, where.threads, most=most, site=read_site(where.slurm))
 
@@ -834,7 +835,7 @@ def slurm_scripts(
     HarnessError."""
     from harness.planning.view import is_kept
     from harness.workers.grid import CellJob, dearest_first
-    from harness.workers.slurm import read_site, scripts
+    from harness.workers.slurm_site import read_site, scripts
 
     _check_where(where)
     runs = Path(place)

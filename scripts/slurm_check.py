@@ -80,6 +80,7 @@ def drive(options: argparse.Namespace) -> int:
     from harness.machine.stopping import Interrupted
     from harness.workers import slurm
     from harness.workers.grid import run_grid
+    from harness.workers.slurm_site import Site
 
     slurm.ASK, slurm.LATE = 1.0, 2.0  # one machine, one file system
 
@@ -89,7 +90,7 @@ def drive(options: argparse.Namespace) -> int:
             told |= {"status": event["record"].status, "why": event["record"].reason}
         print(json.dumps({"cell": cell.name} | told), flush=True)
 
-    place = slurm.Slurm(options.folder, site=slurm.Site(hours=1, memory_gib=1.5))
+    place = slurm.Slurm(options.folder, site=Site(hours=1, memory_gib=1.5))
     try:
         run_grid(cells(options.seeds, options.steps), options.folder, observe, place, policy=options.drive)
     except Interrupted as stop:
@@ -221,7 +222,7 @@ def at_work() -> dict[str, int]:
 def steps_told(runs: Path, number: str) -> float:
     """How far a job's cell is by what its worker has written; infinite where it has not begun or is at its end."""
     from harness.store.lines import new_lines
-    from harness.workers.slurm import FOLDER
+    from harness.workers.slurm_site import FOLDER
 
     for known in (runs / FOLDER).glob("*/sent.jsonl"):
         for sent in new_lines(known, 0)[0]:

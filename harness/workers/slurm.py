@@ -3,7 +3,7 @@
 Each job of the array is one Python process. It gets the path of an order, a JSON file that says what is to be done, and
 writes what happens as lines of JSON beside it, which the command reads. Both lie in the results folder, below `.slurm`:
 every node has to see it, and only its owner may be able to write there, since an order says which code runs, and
-submitit pickles what it sends (here a function of this module and a path).
+submitit pickles what it sends (here `run_order` and a path).
 
     <results>/.slurm/<command>/
         sent.jsonl             which of Slurm's jobs does which work
@@ -18,47 +18,34 @@ gone leaves its jobs at work; the next one on the same results folder finds them
 from __future__ import annotations
 
 import getpass
-import importlib
-import json
-import os
 import re
 import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_type_hints
-
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from typing import Any, NamedTuple
 
 from harness.contracts import HarnessError
-from harness.machine.devices import CPU_CORE, DATASHEETS, GIB
 from harness.machine.libraries import quiet
-from harness.machine.stopping import Interrupted, noted, request_save, request_stop
+from harness.machine.stopping import Interrupted, noted
 from harness.machine.trust import trusted
-from harness.planning.cost import needs_gpu
-from harness.registry import TASKS, Made, made_task
-from harness.settings.reading import explained, read_yaml_file
+from harness.registry import TASKS
 from harness.store import locks
 from harness.store.atomic import StorageError, cannot_write, write_json
 from harness.store.lines import as_lines, new_lines
-from harness.store.record import digest
-from harness.workers.executor import Event, Executor, Job, Observer, prepare, work
+from harness.workers.executor import Event, Executor, Job, Observer, prepare
 from harness.workers.local import PATIENCE
 from harness.workers.ray import LOSSES
-from harness.workers.ray_nodes import unlike, versions
+from harness.workers.ray_nodes import versions
+from harness.workers.slurm_site import ARRAY, FOLDER, Site, check_installed, parameters
+from harness.workers.slurm_worker import append, decoded_record, encoded, key_of, made_data, name_of, run_order
 
-FOLDER = ".slurm"
-ARRAY = 1000
-"""Jobs of one array, as many as Slurm takes where nobody has set another MaxArraySize."""
 POLL, ASK = 1.0, 5.0
 """Seconds between looks at what workers tell, and between questions to Slurm."""
 LATE = 10.0
@@ -66,150 +53,11 @@ LATE = 10.0
 SILENT = 600.0
 """Seconds that Slurm may be out of reach before the command ends. Its jobs go on."""
 
-TIME_FACTOR, TIME_BESIDE = 3.0, 0.25
-"""A job's time limit: the plan's hours so many times, and hours for loading."""
-MEMORY_FACTOR, MEMORY_BESIDE = 1.5, 2 * GIB
-"""A job's memory on a CPU: the plan's so many times, and the libraries."""
-HOST_MEMORY = 8 * GIB
-"""A job's memory beside a GPU, and twice what a checkpoint takes."""
-UNPLANNED_HOURS, UNPLANNED_MEMORY = 12.0, 16 * GIB
-"""Of work that has no plan."""
-LEAST_NOTICE, MOST_NOTICE = 120, 3600
-"""Seconds before its time limit at which a job is warned: three steps of its plan, within these."""
-
 LIVE = frozenset(
     "PENDING CONFIGURING RUNNING COMPLETING SUSPENDED STOPPED SIGNALING STAGE_OUT RESIZING REQUEUED REQUEUE_FED "
     "REQUEUE_HOLD RESV_DEL_HOLD SPECIAL_EXIT".split()
 )
 """States of a job that ends later, by squeue's names."""
-OURS = frozenset({"array", "error", "open-mode", "output", "requeue", "signal", "time", "mem"})
-"""Options of sbatch that are set here."""
-
-
-# --------------------------------------------------------------------------------------------------- what jobs ask for
-
-
-class Site(BaseModel):
-    """What a cluster wants to know beside the plan: the file of `--slurm`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    partition: str = ""
-    account: str = ""
-    gpus: int | None = Field(None, ge=0)
-    """Of a job; None: one where the plan is too large for a CPU."""
-    gpu: Literal[tuple(DATASHEETS)] = "a100"  # type: ignore[valid-type]
-    """The kind, by which the plan's hours are counted."""
-    hours: float | None = Field(None, gt=0, le=8760, strict=False)
-    """The time limit; None: by the plan."""
-    memory_gib: float | None = Field(None, gt=0, le=2**20, strict=False)
-    """None: by the plan."""
-    options: dict[str, str | int | bool] = {}
-    """Any others of sbatch, by their long names."""
-    setup: list[str] = []
-    """Lines of shell before the job, such as `module load cuda`."""
-
-    @field_validator("options")
-    @classmethod
-    def _others(cls, options: dict[str, Any]) -> dict[str, Any]:
-        for name in options:
-            if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-                raise ValueError(f"'{name}' is no long option of sbatch; write it without dashes before it")
-            if name in OURS:
-                raise ValueError(f"--{name} is set by the harness (hours and memory_gib say how much)")
-        return options
-
-    @field_validator("partition", "account", "setup")
-    @classmethod
-    def _one_line(cls, given: Any) -> Any:
-        if any("\n" in line for line in ([given] if isinstance(given, str) else given)):
-            raise ValueError("a line break; give one line an entry")
-        return given
-
-
-def read_site(path: str | Path) -> Site:
-    """The file of `--slurm`; "": nothing is said. Raises HarnessError."""
-    if not str(path):
-        return Site()
-    what = f"The file of --slurm, {path},"
-    try:
-        return Site.model_validate(read_yaml_file(Path(path), what) or {})
-    except ValidationError as error:
-        raise HarnessError(f"{what} is wrong at {explained(error)}.") from error
-
-
-class Needs(NamedTuple):
-    """What a job asks Slurm for."""
-
-    minutes: int
-    mib: int
-    gpus: int
-    notice: int
-    """Seconds before the time limit at which it is warned."""
-
-
-def needs(job: Job, site: Site) -> Needs:
-    """By the job's plan where it has one, else by what the file says, else by `UNPLANNED_...`."""
-    planned = getattr(job, "planned", lambda device: None)
-    plan = planned(CPU_CORE)
-    gpus = site.gpus if site.gpus is not None else int(plan is not None and needs_gpu([plan], CPU_CORE))
-    if gpus and plan:
-        plan = planned(DATASHEETS[site.gpu])
-    hours, memory, step = UNPLANNED_HOURS, UNPLANNED_MEMORY, 0.0
-    if plan:
-        hours, step = plan.hours * TIME_FACTOR + TIME_BESIDE, plan.step_seconds
-        memory = HOST_MEMORY + 2 * plan.checkpoints if gpus else plan.memory * MEMORY_FACTOR + MEMORY_BESIDE
-    minutes = max(1, round((site.hours or hours) * 60))
-    notice = min(max(LEAST_NOTICE, 3 * step), MOST_NOTICE, minutes * 30)
-    return Needs(minutes, round(site.memory_gib * 1024 if site.memory_gib else memory / 2**20), gpus, round(notice))
-
-
-def parameters(jobs: Sequence[Job], site: Site, threads: int, most: int | None) -> dict[str, Any]:
-    """Of submitit's Slurm executor, for one array: the jobs of one array all get what the largest needs."""
-    asked = Needs(*map(max, zip(*(needs(job, site) for job in jobs), strict=True)))
-    numbers = [f"export {name}={threads}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")]
-    options = {name: value for name, value in site.options.items() if value is not False}
-    found = {
-        "job_name": "dpg-harness",
-        "partition": site.partition or None,
-        "account": site.account or None,
-        "time": asked.minutes,
-        "mem": f"{asked.mib}MB",
-        "cpus_per_task": threads,
-        "gpus_per_node": asked.gpus or None,
-        "signal_delay_s": asked.notice,
-        "array_parallelism": most or len(jobs),
-        "additional_parameters": {"requeue": True, **options},
-        "setup": [*site.setup, *numbers],
-        "srun_args": [f"--cpus-per-task={threads}"],  # srun does not take it from sbatch any more
-        "stderr_to_stdout": True,
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def scripts(jobs: Sequence[Job], place: Path, site: Site, threads: int, most: int | None) -> list[str]:
-    """What sbatch would be given for these jobs, one script an array. Nothing is written, and no Slurm is asked."""
-    check_installed()
-    import sys
-
-    from submitit.slurm.slurm import _make_sbatch_string as script
-
-    found = []
-    for start in range(0, len(jobs), ARRAY):
-        part = jobs[start : start + ARRAY]
-        count = {"map_count": len(part)} if len(part) > 1 else {}
-        logs = place.absolute() / FOLDER / "COMMAND" / "logs"
-        command = f"{sys.executable} -u -m submitit.core._submit {logs}"
-        found.append(script(command=command, folder=logs, **count, **parameters(part, site, threads, most)))
-    return found
-
-
-def check_installed() -> None:
-    """Raises HarnessError where the extra is missing."""
-    if find_spec("submitit") is None:
-        raise HarnessError(
-            "--executor slurm needs the package submitit; install it with `pip install 'dpg-harness[slurm]'`."
-        )
 
 
 # ----------------------------------------------------------------------------------------------------- Slurm's commands
@@ -453,7 +301,7 @@ class Slurm(Executor):
             sent.slurm = slurm
             self.running[number] = sent
         told = ({"key": sent.key, "attempt": sent.attempt, "slurm": sent.slurm} for sent in pieces)
-        _append(self.folder / "sent.jsonl", as_lines(told))
+        append(self.folder / "sent.jsonl", as_lines(told))
 
     def _open(self) -> None:
         """Makes this command's folder and finds what others have sent."""
@@ -622,131 +470,6 @@ def _last_line(log: Path) -> str:
     return f": {said[-1][:200]}" if said else ""
 
 
-def _append(path: Path, text: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise cannot_write(path, error) from error
-
-
 @cache
 def _versions() -> dict[str, str]:
     return versions()
-
-
-# ------------------------------------------------------------------------------------------------- jobs as plain JSON
-
-
-def name_of(thing: Any) -> str:
-    """A class or function of a module, by its name."""
-    return f"{thing.__module__}:{thing.__qualname__}"
-
-
-def named(name: str) -> Any:
-    """What `name_of` named."""
-    module, _, inside = name.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in inside.split("."):
-        found = getattr(found, part)
-    return found
-
-
-def encoded(job: Job) -> dict[str, Any]:
-    """A job, a data class, as JSON can hold it."""
-    return {"kind": name_of(type(job)), "data": _adapter(type(job)).dump_python(job, mode="json")}
-
-
-def decoded(data: Mapping[str, Any]) -> Job:
-    """The job that `encoded` gave."""
-    kind = named(data["kind"])
-    if not is_dataclass(kind) or not all(hasattr(kind, name) for name in ("settled", "run", "lost")):
-        raise HarnessError(f"The order names {data['kind']}, which is no job.")
-    return _adapter(kind).validate_python(data["data"])
-
-
-def encoded_record(job: Job, record: Any) -> Any:
-    """What the job's `run` returned, as JSON can hold it."""
-    return _record_adapter(type(job)).dump_python(record, mode="json")
-
-
-def decoded_record(job: Job, data: Any) -> Any:
-    return _record_adapter(type(job)).validate_python(data)
-
-
-@cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-@cache
-def _record_adapter(kind: type[Job]) -> TypeAdapter[Any]:
-    """By what the job's `run` says that it returns."""
-    return TypeAdapter(get_type_hints(kind.run).get("return", Any))
-
-
-def made_data(made: Made) -> dict[str, Any]:
-    """What a task of a file is made of, without keys that JSON cannot hold."""
-    return asdict(made) | {"settings": [[list(key), value] for key, value in made.settings.items()]}
-
-
-def made_from(data: Mapping[str, Any]) -> Made:
-    return Made(**{**data, "settings": {tuple(key): value for key, value in data["settings"]}})
-
-
-def key_of(job: Job) -> str:
-    """Names a job, whichever command sends it: when that began says nothing of what is to be done."""
-    return digest(encoded(replace(job, since="") if hasattr(job, "since") else job))  # type: ignore[type-var]
-
-
-# ----------------------------------------------------------------------------------------------------------- the worker
-
-
-def run_order(path: str) -> None:
-    """All that one of Slurm's jobs does: the work of an order. What submitit pickles is this function and the path."""
-    order, letters = json.loads(Path(path).read_text()), Path(path).with_suffix(".jsonl")
-    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    stepped = False
-
-    def tell(event: Event) -> None:
-        nonlocal stepped
-        stepped = stepped or bool(event.get("step"))
-        _append(letters, as_lines([event]))
-
-    for number in (signal.SIGTERM, signal.SIGUSR2):
-        signal.signal(number, request_save)
-    signal.signal(signal.SIGINT, request_stop)
-    try:
-        _append(letters, "\n")  # what was before it may have been cut
-        tell({"event": "begin", "node": node})
-        if wrong := unlike(order["known"], versions()):
-            return tell(_as_letter({"event": "error", "error": HarnessError(f"Node {node} {wrong}.")}, node))
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        named(order["prepare"])(order["threads"], order["trust"])
-        for made in order["made"]:
-            made_task(made_from(made))
-        job = decoded(order["job"])
-        work(job, lambda event: tell(_as_letter(event, node, job)), wait=order["wait"])
-    except Interrupted as stop:
-        tell({"event": "stopped"})
-        if stop.args == (signal.SIGUSR2,) and stepped:
-            _requeue()
-
-
-def _as_letter(event: Event, node: str, job: Job | None = None) -> Event:
-    """An event as a line of JSON can hold it."""
-    if event["event"] == "error":
-        full = isinstance(event["error"], StorageError)
-        return {"event": "error", "text": str(event["error"]), "full": full, "node": node}
-    if event["event"] == "end" and job is not None:
-        return event | {"record": encoded_record(job, event["record"])}
-    return event
-
-
-def _requeue() -> None:
-    """Before its time limit, with a checkpoint stored: Slurm starts the job again. Where it will not, the command sends
-    it anew."""
-    if number := os.environ.get("SLURM_JOB_ID"):
-        subprocess.run(["scontrol", "requeue", number], check=False, timeout=60)

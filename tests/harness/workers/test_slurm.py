@@ -13,24 +13,14 @@ from pathlib import Path
 
 import pytest
 
-import harness
-from harness import api
-from harness.cell import run_cell
 from harness.contracts import HarnessError
-from harness.evaluation.run import Data, TargetJob, plans
-from harness.machine import stopping
 from harness.machine.stopping import Interrupted
-from harness.registry import Made
-from harness.settings.profiles import load_profile
-from harness.signals.records import Spec
-from harness.signals.run import FidelityJob, fidelity_cells
 from harness.store import locks
 from harness.store.atomic import StorageError
-from harness.store.record import CellStore
 from harness.workers import slurm as place
-from harness.workers.grid import CellJob
+from harness.workers.slurm_site import FOLDER
+from harness.workers.slurm_worker import key_of, run_order
 from tests.harness.workers import test_executor as contract
-from tests.helpers.cells import ignore
 from tests.helpers.command import ROOT
 
 pytestmark = pytest.mark.skipif(find_spec("submitit") is None, reason="needs the extra slurm")
@@ -163,7 +153,7 @@ def test_a_job_that_is_lost_three_times_without_a_step_has_failed(at_once, tmp_p
         "event)"
     )
     assert [event["event"] for _, event in told].count("again") == place.LOSSES - 1
-    assert list(tmp_path.glob(f"{place.FOLDER}/*/logs"))  # they say why
+    assert list(tmp_path.glob(f"{FOLDER}/*/logs"))  # they say why
 
 
 def test_who_cancels_a_job_does_not_want_it_again(at_once, tmp_path):
@@ -232,9 +222,9 @@ def test_a_slurm_that_is_away_is_waited_for_but_not_for_ever(at_once, tmp_path, 
 
 def another(tmp_path: Path, slurm: Pretended, name: str, attempt: int, state: str) -> place.Sent:
     """What a command that was killed has left: one job, sent for the `attempt`th time."""
-    folder = tmp_path / place.FOLDER / "other"
+    folder = tmp_path / FOLDER / "other"
     folder.mkdir(parents=True)
-    sent = place.Sent(place.key_of(Work(name, str(tmp_path))), attempt, "99_5", folder)
+    sent = place.Sent(key_of(Work(name, str(tmp_path))), attempt, "99_5", folder)
     lines = [{"key": sent.key, "attempt": 0, "slurm": "98"}, {"key": sent.key, "attempt": attempt, "slurm": "99_5"}]
     (folder / "sent.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + "cut")
     slurm.known["99_5"] = place.State(state, "n9")
@@ -249,14 +239,14 @@ def test_jobs_of_a_command_that_is_gone_are_found(at_once, tmp_path):
     assert records == ["done", "done"]
     assert [event["event"] for name, event in told if name == "a"] == ["start", "step", "end"]
     assert [len(orders) for _, orders, _ in slurm.sent] == [1]
-    assert not (tmp_path / place.FOLDER).exists()
+    assert not (tmp_path / FOLDER).exists()
 
 
 def test_a_folder_of_a_command_whose_jobs_have_ended_is_removed(at_once, tmp_path):
     slurm = Pretended(a=[([begin("n1"), END], "COMPLETED")])
     another(tmp_path, slurm, "a", 0, "FAILED")
     assert run(slurm, tmp_path, "a")[0] == ["done"]
-    assert len(slurm.sent) == 1 and not (tmp_path / place.FOLDER).exists()
+    assert len(slurm.sent) == 1 and not (tmp_path / FOLDER).exists()
 
 
 def test_what_a_living_command_has_sent_comes_last(at_once, tmp_path):
@@ -313,7 +303,7 @@ class Local:
         numbers = [f"{len(self.jobs) + index}" for index in range(len(orders))]
         for number, order in zip(numbers, orders, strict=True):
             self.jobs[number] = None
-            self.waiting.append((number, lambda order=order: sender.submit(place.run_order, str(order))))
+            self.waiting.append((number, lambda order=order: sender.submit(run_order, str(order))))
         return numbers
 
     def states(self):
@@ -350,7 +340,7 @@ def test_what_the_queue_promises_holds_through_submitit(local, monkeypatch, tmp_
     contract.test_records_come_in_order_and_what_another_process_has_comes_last("slurm", tmp_path)
     (tmp_path / "error").mkdir()
     contract.test_an_error_of_all_jobs_ends_the_run("slurm", "full", StorageError, tmp_path / "error")
-    assert not (tmp_path / "runs" / place.FOLDER).exists()
+    assert not (tmp_path / "runs" / FOLDER).exists()
 
 
 def test_a_signal_stops_what_runs_through_submitit(local, tmp_path):
@@ -361,180 +351,3 @@ def test_a_signal_stops_what_runs_through_submitit(local, tmp_path):
     with pytest.raises(Interrupted):
         local().run(contract.jobs(tmp_path, "long", "done"), observe)
     assert [path.name for path in tmp_path.glob("stopped-*")] == ["stopped-0"] and contract.ran(tmp_path) == []
-
-
-def test_a_worker_with_other_versions_says_where_it_is(at_once, tmp_path, monkeypatch):
-    """The worker's life in this process: nothing of the job is begun."""
-    monkeypatch.setenv("SLURMD_NODENAME", "n5")
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)]
-    order = tmp_path / "order.json"
-    order.write_text(json.dumps({"known": place.versions() | {"torch": "0.1"}}))
-    try:
-        place.run_order(str(order))
-    finally:
-        for number, handler in zip((signal.SIGTERM, signal.SIGINT, signal.SIGUSR2), before, strict=True):
-            signal.signal(number, handler)
-    begun, error = (json.loads(line) for line in order.with_suffix(".jsonl").read_text().splitlines() if line)
-    assert begun == begin("n5") and error["text"].startswith("Node n5 has torch ") and not error["full"]
-
-
-# --------------------------------------------------------------------------------------------------- jobs as plain data
-
-
-def test_every_kind_of_job_and_its_record_travel_as_json(make_cell, quick, tmp_path):
-    cell = make_cell("norm", "naive", quick())
-    (judged,) = fidelity_cells(load_profile("tiny"), ["norm"], ["naive"], [0], quick(), Spec(pool=16))
-    (plan,) = plans(load_profile("tiny"), ["lambada_es"], ["naive"], [0], ["own"], {}, tmp_path, tmp_path)
-    data = {(job.row, job.seed): Data(lacks=job.lacks, content={"a": 1}) for job in plan.sources}
-    judging = [*plan.sources, *plan.rows(data), TargetJob(plan.targets[0], "like")]
-    for job in (CellJob(cell, tmp_path, since="2026"), FidelityJob(judged, tmp_path), *judging):
-        back = place.decoded(json.loads(json.dumps(place.encoded(job))))
-        assert back == job and place.key_of(back) == place.key_of(job)
-    assert place.key_of(CellJob(cell, tmp_path, since="2027")) == place.key_of(CellJob(cell, tmp_path, since="2026"))
-    assert place.key_of(CellJob(cell, tmp_path, "fresh")) != place.key_of(CellJob(cell, tmp_path))
-    record = cell.record()
-    sent = json.loads(json.dumps(place.encoded_record(CellJob(cell, tmp_path), record)))
-    assert place.decoded_record(CellJob(cell, tmp_path), sent) == record
-    with pytest.raises(HarnessError, match="which is no job"):
-        place.decoded({"kind": place.name_of(Made), "data": {}})
-
-
-def test_what_a_task_of_a_file_is_made_of_travels_as_json(tmp_path):
-    made = Made("mine", {"a": 1}, settings={(2, "grpo.lr"): 1e-4})
-    back = place.made_from(json.loads(json.dumps(place.made_data(made))))
-    assert back == made
-
-
-def test_a_warning_ends_a_cell_after_its_step_with_a_checkpoint(quick, make_cell, tmp_path, monkeypatch):
-    """And the cell that goes on from there is the one that was never warned."""
-    for name, value in (("_stop_signal", None), ("_after_step", False)):
-        monkeypatch.setattr(stopping, name, value)
-    cell = make_cell("norm", "naive", quick(grpo__steps=3, grpo__checkpoint_every=10))
-    whole = run_cell(cell, tmp_path / "whole", ignore)
-
-    def warned(event):
-        if event.get("step") == 1:
-            stopping.request_save(signal.SIGUSR2, None)  # as in the middle of the second step
-
-    with pytest.raises(Interrupted) as caught:
-        run_cell(cell, tmp_path / "cut", warned)
-    assert caught.value.args == (signal.SIGUSR2,)
-    stored = CellStore.of(tmp_path / "cut", cell.record()).read()
-    assert (stored.status, stored.reason) == ("interrupted", "told to end by the cluster after step 2")
-    monkeypatch.setattr(stopping, "_stop_signal", None)
-    monkeypatch.setattr(stopping, "_after_step", False)
-    again = run_cell(cell, tmp_path / "cut", ignore)
-    assert again.status == "done" and [entry["step"] for entry in again.provenance["resumed"]] == [2]
-    assert contract.numbers(tmp_path / "whole") == contract.numbers(tmp_path / "cut")
-    assert again.final == whole.final
-
-
-def test_a_warning_outside_of_steps_and_ctrl_c_after_a_warning_end_at_once(monkeypatch):
-    for name, value in (("_stop_signal", None), ("_after_step", False)):
-        monkeypatch.setattr(stopping, name, value)
-    with stopping.saves_after_step():
-        stopping.request_save(signal.SIGTERM, None)
-        assert stopping.ends_after_step() and stopping.stop_signal() == signal.SIGTERM
-        with pytest.raises(Interrupted):
-            stopping.request_stop(signal.SIGINT, None)
-        assert not stopping.ends_after_step()
-    monkeypatch.setattr(stopping, "_stop_signal", None)
-    with pytest.raises(Interrupted) as caught:
-        stopping.request_save(signal.SIGTERM, None)
-    assert stopping.who_stopped(caught.value) == "told to end by the cluster"
-    stopping.request_stop(signal.SIGINT, None)  # what is being stored is not disturbed
-
-
-# ---------------------------------------------------------------------------------------------- what jobs ask Slurm for
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("partitoin: gpu", "partitoin"),
-        ("gpus: one", "gpus"),
-        ("gpu: h300", "gpu: Input should be 'h200'"),
-        ("hours: 0", "hours"),
-        ("options: {signal: USR1}", "--signal is set by the harness"),
-        ("options: {'--qos': high}", "'--qos' is no long option"),
-        ("setup: module load cuda", "setup"),
-        ('setup: ["a\\nb"]', "a line break"),
-        ("- partition", "valid dictionary"),
-        ("partition: [", "is not valid YAML"),
-    ],
-)
-def test_a_bad_file_is_one_sentence(text, said, tmp_path):
-    path = tmp_path / "site.yaml"
-    path.write_text(text)
-    with pytest.raises(HarnessError, match="file of --slurm") as caught:
-        place.read_site(path)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
-    with pytest.raises(HarnessError, match="cannot be read"):
-        place.read_site(tmp_path / "none.yaml")
-    assert place.read_site("") == place.Site()
-
-
-def test_resources_are_the_plans_unless_the_file_says_more(make_cell, quick, tmp_path):
-    small = CellJob(make_cell("norm", "naive", quick()), tmp_path)
-    plan = small.planned(place.CPU_CORE)
-    found = place.needs(small, place.Site())
-    assert found.minutes == round((plan.hours * place.TIME_FACTOR + place.TIME_BESIDE) * 60) and found.gpus == 0
-    assert found.mib == round((plan.memory * place.MEMORY_FACTOR + place.MEMORY_BESIDE) / 2**20)
-    assert found.notice == place.LEAST_NOTICE
-    (cell,) = api.cells("lambada_es", "adam_metagrad", "paper")
-    large = CellJob(cell, tmp_path)
-    on = {gpu: place.needs(large, place.Site(gpu=gpu)) for gpu in ("l4", "h200")}
-    assert on["l4"].gpus == on["h200"].gpus == 1 and on["l4"].minutes > on["h200"].minutes
-    said = place.needs(large, place.Site(gpus=4, hours=0.5, memory_gib=3))
-    assert (said.minutes, said.mib, said.gpus) == (30, 3072, 4) and said.notice <= 900
-    unplanned = place.needs(Work("a"), place.Site())
-    assert (unplanned.minutes, unplanned.gpus) == (60 * place.UNPLANNED_HOURS, 0)
-    both = place.parameters([small, Work("a")], place.Site(), 1, None)
-    assert both["time"] == unplanned.minutes and both["mem"] == f"{max(found.mib, unplanned.mib)}MB"
-
-
-def test_the_dry_run_prints_what_sbatch_would_get(quick, tmp_path):
-    (tmp_path / "site.yaml").write_text(
-        "partition: gpu\naccount: mine\noptions: {qos: high, exclusive: true, x: false}\nsetup: [module load cuda]\n"
-    )
-    where = api.Where("slurm", "", 2, 3, tmp_path / "site.yaml")
-    (script,) = api.slurm_scripts(api.cells("norm", "naive", seeds="0-4", set=quick()), where, tmp_path / "runs")
-    lines = script.splitlines()
-    for option in (
-        "partition=gpu",
-        "account=mine",
-        "qos=high",
-        "exclusive",
-        "array=0-4%2",
-        "cpus-per-task=3",
-        "requeue",
-        "signal=USR2@120",
-    ):
-        assert f"#SBATCH --{option}" in lines
-    assert not any("--x" in line for line in lines)
-    assert lines.index("module load cuda") < lines.index("export OMP_NUM_THREADS=3") < len(lines) - 2
-    assert "submitit.core._submit" in script and not (tmp_path / "runs").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"slurm": "site.yaml"}, "--slurm goes with --executor slurm"),
-        ({"executor": "ray", "slurm": "site.yaml"}, "--slurm goes with --executor slurm"),
-        ({"executor": "slurm", "address": "auto"}, "--address goes with --executor ray"),
-        ({"executor": "slurm"}, "there is no sbatch here; call it on a login node"),
-    ],
-)
-def test_what_does_not_go_together_is_one_sentence(options, said, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(place.shutil, "which", lambda name: None)
-    with pytest.raises(HarnessError, match=said):
-        harness.run("norm", "naive", set=quick(), out=tmp_path, progress=False, **options)
-    assert not list(tmp_path.rglob("cell.json"))
-
-
-def test_without_the_extra_it_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr(place, "find_spec", lambda name: None)
-    with pytest.raises(
-        HarnessError, match="needs the package submitit; install it with `pip install 'dpg-harness.slurm"
-    ):
-        place.Slurm(tmp_path)
