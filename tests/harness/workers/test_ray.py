@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -246,6 +247,48 @@ def test_processes_that_share_a_cell_need_one_node_or_several(monkeypatch):
         nodes.check_room("a cell", needs, 7)
 
 
+class PretendedRay:
+    """Two nodes that are asked what they run. The second one's answer is an error; it may still be among the living."""
+
+    class RayError(Exception):
+        pass
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, stays: bool) -> None:
+        node = {"NodeManagerHostname": "one", "NodeManagerAddress": "10.0.0.1", "NodeID": "abcdef12"}
+        lists = [[node, node | {"NodeManagerHostname": "two", "NodeID": "bcdefa12"}], [node]]
+        monkeypatch.setattr(nodes, "living", lambda: lists[0] if stays or len(lists) == 1 else lists.pop(0))
+        monkeypatch.setattr(nodes, "_remote_look", lambda: self)
+        modules = {
+            "ray": self,
+            "ray.exceptions": SimpleNamespace(RayError=self.RayError),
+            "ray.util.scheduling_strategies": SimpleNamespace(NodeAffinitySchedulingStrategy=lambda name, soft: name),
+        }
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    def options(self, scheduling_strategy: str) -> SimpleNamespace:
+        return SimpleNamespace(remote=lambda path: (scheduling_strategy, path))
+
+    def wait(self, asked: list, num_returns: int, timeout: float) -> tuple[list, list]:
+        return asked, []
+
+    def get(self, reference: tuple[str, str]) -> tuple[dict, str]:
+        if reference[0] == "bcdefa12":
+            raise self.RayError("The worker died. More about it.")
+        return {"harness": "abc"}, Path(reference[1]).read_text()
+
+
+def test_a_node_that_dies_while_it_is_asked_is_left_out(monkeypatch, tmp_path):
+    PretendedRay(monkeypatch, stays=False)
+    assert nodes.examine({"harness": "abc"}, tmp_path)
+
+
+def test_a_node_that_lives_and_cannot_be_asked_is_named(monkeypatch, tmp_path):
+    PretendedRay(monkeypatch, stays=True)
+    with pytest.raises(HarnessError, match=r"^Node two .* cannot be asked what it runs: The worker died\.$"):
+        nodes.examine({"harness": "abc"}, tmp_path)
+
+
 def ended(status: str, reason: str = "") -> dict:
     return {"event": "end", "record": SimpleNamespace(status=status, reason=reason)}
 
@@ -405,7 +448,7 @@ def test_a_full_disk_on_a_node_is_a_sentence_and_leaves_nothing(post, make_cell,
             pass
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert list(scratch.iterdir()) == []
+    assert not list(scratch.glob(f"{worker.SCRATCH}*"))  # torch may have made a folder of its own
 
     def full():
         raise FileNotFoundError(2, "No usable temporary directory found")
