@@ -10,22 +10,24 @@ when what was measured is stored; the same call then resumes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from harness.contracts import HarnessError, RewardFunction
-from harness.machine.processes import MOST_THREADS, launched_count, planned_for, rank
-from harness.registry import REWARDS, TASKS, Registry, TaskEntry, task_of
+from harness.machine.processes import planned_for, rank
+from harness.registry import REWARDS
 from harness.results import Claims as Claims
 from harness.results import Evaluations as Evaluations
 from harness.results import Results as Results
 from harness.results import Signals as Signals
 from harness.results import Tuned as Tuned
+from harness.settings.choices import Names, Numbers, check_choice, names_of, numbers_of, tasks_of
 from harness.settings.profiles import DEFAULT, load_profile, tuned_data, with_tuned
 from harness.settings.variants import Several as Several
+from harness.workers.where import Where, executor_of, observer, remarks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,12 +40,8 @@ if TYPE_CHECKING:
     from harness.signals.theorem import Slope
     from harness.store.record import CellRecord, StoredCell
     from harness.suites.suite import Suite, WorthPart
-    from harness.workers.executor import Event, Executor
     from harness.workers.merge import Merged
     from reports import evaluations as worth
-
-Names = str | Sequence[str]
-Numbers = int | str | Iterable[int]
 
 
 def run(
@@ -134,7 +132,7 @@ def tune(
 
     loaded = load_profile(profile)
     names = tasks_of(task), names_of(reward, REWARDS)
-    chosen_seeds = list(loaded.tuning.seeds[:1]) if seeds in ((), "", None) else _numbers(seeds, "seeds")
+    chosen_seeds = list(loaded.tuning.seeds[:1]) if seeds in ((), "", None) else numbers_of(seeds, "seeds")
     if not chosen_seeds:
         raise HarnessError(f"The profile {loaded.name} keeps no seeds for tuning; name some with --seeds.")
     plan = planned(loaded, *names, chosen_seeds, trials or loaded.tuning.trials, space, dict(set or {}))
@@ -197,7 +195,7 @@ def paper(
 
     chosen, given = selected(load_suite(suite), only), dict(set or {})
     parts = suite_cells(chosen, profile, seeds, given, tuned)
-    place, say, where = Path(out), _say(progress), Where(executor, address, workers, threads, slurm, processes)
+    place, say, where = Path(out), remarks(progress), Where(executor, address, workers, threads, slurm, processes)
     folder = place / load_profile(profile).name
     slots = default_workers(sum(map(len, parts.values()))) if workers is None else max(1, workers)
     hours = {name: part_hours(found, place, policy) / slots for name, found in parts.items()} if budget else {}
@@ -248,7 +246,7 @@ def _worth_of(
     of, name = suite.part(part.of), load_profile(profile).name
     if not of.runs_in(name):
         return None
-    numbers = _numbers(seeds, "seeds")[: of.seeds][: part.seeds]
+    numbers = numbers_of(seeds, "seeds")[: of.seeds][: part.seeds]
     asked = {"task": of.task, "reward": of.reward, "profile": profile, "seeds": numbers, "targets": part.targets}
     return asked | {"set": of.settings(name) | dict(given), "runs": place, "tuned": tuned}
 
@@ -290,7 +288,7 @@ def suite_cells(
 ) -> dict[str, list[Cell]]:
     """Part -> its cells, settings resolved and nothing loaded; parts of other profiles are left out. Raises
     HarnessError."""
-    numbers, name = _numbers(seeds, "seeds"), load_profile(profile).name
+    numbers, name = numbers_of(seeds, "seeds"), load_profile(profile).name
     return {
         part.name: cells(
             part.task,
@@ -323,14 +321,14 @@ def _run_cells(
     from harness.workers.grid import run_grid
     from reports.store import store_tables
 
-    _check_choice("policy", policy, get_args(Policy))
+    check_choice("policy", policy, get_args(Policy))
     with planned_for(where.processes):
-        chosen = preflight(chosen, place, _say(progress))
+        chosen = preflight(chosen, place, remarks(progress))
     try:
         with (
             planned_for(where.processes),
-            closing(_executor(where, chosen, place, len(chosen))) as executor,
-            _observer(chosen, progress, executor.slots) as observe,
+            closing(executor_of(where, chosen, place, len(chosen))) as executor,
+            observer(chosen, progress, executor.slots) as observe,
         ):
             records = run_grid(chosen, place, observe, executor, policy=policy, report_to=track, first=first)
     except Interrupted as stop:
@@ -378,8 +376,8 @@ def fidelity(
     from harness.store.atomic import check_writable, parquet_bytes, write_atomic
     from reports import signals as judging
 
-    place, say, spec = Path(out), _say(progress), Spec(pool=pool, subsets=subsets, references=references)
-    names = tasks_of(task), names_of(reward, REWARDS), _numbers(seeds, "seeds")
+    place, say, spec = Path(out), remarks(progress), Spec(pool=pool, subsets=subsets, references=references)
+    names = tasks_of(task), names_of(reward, REWARDS), numbers_of(seeds, "seeds")
     chosen = fidelity_cells(load_profile(profile), *names, dict(set or {}), spec)
     identities = frozenset(cell.identity for cell in chosen)  # finds missing assets before anything loads
     check_writable(place)
@@ -392,7 +390,7 @@ def fidelity(
             say(cell.shortened)
     where = Where(executor, address, workers, threads, slurm)
     try:
-        with closing(_executor(where, asked, place, len(chosen), ranks=False)) as opened:
+        with closing(executor_of(where, asked, place, len(chosen), ranks=False)) as opened:
             run_all(chosen, place, say, opened, fresh=fresh)
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
@@ -443,10 +441,10 @@ def generate(
 
     if push_to_hub:
         hub.upload_token(push_to_hub)
-    (number,) = _numbers(seed, "seed")
+    (number,) = numbers_of(seed, "seed")
     source = chosen_source(cell, profile, task, dict(set or {}))
     quiet()
-    say = _say(progress)
+    say = remarks(progress)
     shown = (
         nullcontext(lambda event: None)
         if progress is False
@@ -519,8 +517,8 @@ def evaluate(
     asked = [cell for plan in found for by_seed in plan.rewards.values() for cell in by_seed.values()]
     where = Where(executor, address, workers, threads, slurm)
     try:
-        with closing(_executor(where, asked, place, 2 * len(found[0].rewards), ranks=False)) as opened:
-            trials = run_all(found, _say(progress), opened)
+        with closing(executor_of(where, asked, place, 2 * len(found[0].rewards), ranks=False)) as opened:
+            trials = run_all(found, remarks(progress), opened)
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     folder = place / found[0].base.profile
@@ -552,12 +550,12 @@ def _evaluation_plans(
         given["evaluation.tokens"] = token_count(tokens)
     chosen = [name.strip() for name in targets.split(",")] if isinstance(targets, str) else list(targets)
     for name in chosen:
-        _check_choice("targets", name, TARGETS)
+        check_choice("targets", name, TARGETS)
     if lm_eval:
         from harness.evaluation.eleuther import check_installed
 
         check_installed()
-    names = tasks_of(task), names_of(reward, REWARDS), _numbers(seeds, "seeds")
+    names = tasks_of(task), names_of(reward, REWARDS), numbers_of(seeds, "seeds")
     loaded = load_profile(profile)
     ran = with_tuned(loaded, Path(tuned)) if tuned else None
     chosen = list(dict.fromkeys(chosen))
@@ -581,7 +579,7 @@ def merge(places: Sequence[str | Path], out: str | Path, *, progress: Console | 
     from harness.workers.merge import merge as joined
     from reports.store import store_tables
 
-    found = joined([Path(place) for place in places], Path(out), _say(progress))
+    found = joined([Path(place) for place in places], Path(out), remarks(progress))
     for profile in sorted(
         path for path in Path(out).iterdir() if path.is_dir() and next(path.rglob("cell.json"), None)
     ):
@@ -689,8 +687,8 @@ def cells(
     for seeds that the profile keeps for tuning, unless `tuning_seeds` are wanted."""
     from harness.grid import cross_product
 
-    names = tasks_of(task), names_of(reward, REWARDS), _numbers(seeds, "seeds")
-    steps = [] if inner_steps in ((), "", None) else _numbers(inner_steps, "inner-steps")
+    names = tasks_of(task), names_of(reward, REWARDS), numbers_of(seeds, "seeds")
+    steps = [] if inner_steps in ((), "", None) else numbers_of(inner_steps, "inner-steps")
     loaded, given = load_profile(profile), dict(set or {})
     if not tuning_seeds and (kept := sorted({*names[2]} & {*loaded.tuning.seeds})):
         raise HarnessError(
@@ -705,161 +703,7 @@ def cells(
 # ------------------------------------------------------------------------------------------------------------- helpers
 
 
-def names_of(chosen: Names, registry: Registry[Any]) -> list[str]:
-    """ "all", names with commas between them or a list of names -> names that are there, each once."""
-    parts = chosen.split(",") if isinstance(chosen, str) else list(chosen)
-    names = registry.names() if chosen == "all" else [part.strip() for part in parts if part.strip()]
-    if not names:
-        raise HarnessError(f"Name at least one {registry.kind}, or 'all'.")
-    for name in names:
-        registry.get(name)
-    return list(dict.fromkeys(names))
-
-
-def tasks_of(chosen: Names) -> list[str]:
-    """The same of tasks, of which each may also be the path of a target's file: it is read, and the task has the name
-    that it gives. Raises HarnessError, for two files that call different things alike too."""
-    if chosen == "all":
-        return names_of(chosen, TASKS)
-    found: dict[str, TaskEntry] = {}
-    for word in (part.strip() for part in (chosen.split(",") if isinstance(chosen, str) else chosen)):
-        entry = task_of(word) if word else None
-        if entry and found.setdefault(entry.name, entry).made_of != entry.made_of:
-            raise HarnessError(f"Two targets are named '{entry.name}'; give one another name.")
-    return names_of(list(found), TASKS)
-
-
-MOST_SEED, MOST_NUMBERS = 2**32 - 1, 10_000
-"""Generators of random numbers take no larger seed; and a grid of more cells a pair is a slip of the finger."""
-
-
-def _numbers(chosen: Numbers, what: str) -> list[int]:
-    """3, [0, 1], "0,1" or "0-4" -> whole numbers, each once; `what` names them as the command line does."""
-    ranges: list[range] = []
-    option, given = f"--{what}", f"{str(chosen)[:80]!r}"
-    try:
-        for part in chosen.split(",") if isinstance(chosen, str) else [chosen] if isinstance(chosen, int) else chosen:
-            first, dash, last = str(part).strip().partition("-")
-            ranges.append(range(int(first), int(last if dash else first) + 1))
-    except (TypeError, ValueError) as error:
-        wrong = f"{option} takes whole numbers such as 0,1,2 or 0-4, none below zero, not {given}."
-        raise HarnessError(wrong) from error
-    if not any(ranges) or any(part.start < 0 or part.stop > MOST_SEED + 1 for part in ranges):
-        raise HarnessError(f"{option} takes at least one number, none below zero or above {MOST_SEED}; given {given}.")
-    if sum(part.stop - part.start for part in ranges) > MOST_NUMBERS:
-        raise HarnessError(f"{option} takes at most {MOST_NUMBERS} numbers; {given} has more.")
-    return list(dict.fromkeys(number for part in ranges for number in part))
-
-
-def _check_choice(name: str, chosen: str, known: Sequence[str]) -> None:
-    if chosen not in known:
-        raise HarnessError(f"--{name} takes {', '.join(known[:-1])} or {known[-1]}, not '{chosen}'.")
-
-
 def _check_tracker(track: str) -> None:
-    _check_choice("track", track, ("none", "tensorboard", "wandb", "trackio"))
+    check_choice("track", track, ("none", "tensorboard", "wandb", "trackio"))
     if track != "none" and find_spec(track) is None:
         raise HarnessError(f"--track {track} needs the package {track}; install it with `pip install {track}`.")
-
-
-class Where(NamedTuple):
-    """Where work runs, as `run` is asked."""
-
-    executor: str
-    address: str
-    workers: int | None
-    threads: int
-    slurm: str | Path = ""
-    processes: int = 1
-
-
-EXECUTORS = ("local", "ray", "slurm")
-
-
-def _executor(where: Where, chosen: Sequence[Cell], place: Path, jobs: int, ranks: bool = True) -> Executor:
-    """On all ranks of the launcher that started this process (`ranks`), on a cluster, else on this machine. Raises
-    HarnessError for what does not go together or cannot be reached."""
-    from harness.workers.local import default_workers, local
-
-    _check_where(where)
-    everywhere = all(
-        TASKS.everywhere(cell.task) and (not cell.reward or REWARDS.everywhere(cell.reward)) for cell in chosen
-    )
-    if where.executor != "local":
-        if launched_count() > 1:
-            raise HarnessError(f"Under a launcher all ranks work on one cell; leave --executor {where.executor} out.")
-        if not everywhere:
-            raise HarnessError("Other machines lack a task or reward of this session alone; register it in a package.")
-        return _cluster(where, place)
-    if ranks and launched_count() > 1:
-        from harness.machine.libraries import quiet
-        from harness.workers.launcher import Ranks
-
-        quiet()
-        return Ranks()
-    if where.workers is None and everywhere:
-        return local(default_workers(jobs), where.threads)
-    return local(where.workers or 0, where.threads)
-
-
-def _check_where(where: Where) -> None:
-    """Raises HarnessError for options that do not go together."""
-    _check_choice("executor", where.executor, EXECUTORS)
-    for option, given, of in (("address", where.address, "ray"), ("slurm", where.slurm, "slurm")):
-        if given and where.executor != of:
-            raise HarnessError(f"--{option} goes with --executor {of}; add it, or leave --{option} out.")
-    if where.processes != 1 and where.executor != "ray":
-        raise HarnessError(
-            "--processes goes with --executor ray; on one machine start the command with torchrun --nproc-per-node N."
-        )
-    if not 1 <= where.processes <= MOST_THREADS:
-        raise HarnessError(f"--processes takes 1 to {MOST_THREADS}, not {where.processes}.")
-
-
-def _cluster(where: Where, place: Path) -> Executor:
-    most = where.workers or None
-    if where.executor == "ray":
-        from harness.workers.ray import Cluster
-
-        return Cluster(where.address, place, where.threads, most=most, ranks=where.processes)
-    from harness.workers.slurm import Slurm
-    from harness.workers.slurm_site import read_site
-
-    return Slurm(place, where.threads, most=most, site=read_site(where.slurm))
-
-
-def slurm_scripts(
-    chosen: Sequence[Cell], where: Where, place: str | Path = "runs", policy: Policy = "continue"
-) -> list[str]:
-    """What `run` would give sbatch for those of the cells that are not kept: a script an array of jobs. Raises
-    HarnessError."""
-    from harness.planning.view import is_kept
-    from harness.workers.grid import CellJob, dearest_first
-    from harness.workers.slurm_site import read_site, scripts
-
-    _check_where(where)
-    runs = Path(place)
-    missing = [cell for cell in chosen if not cell.unsupported and not is_kept(cell, runs, policy)]
-    jobs = [CellJob(missing[number], runs, policy) for number in dearest_first(missing)]
-    return scripts(jobs, runs, read_site(where.slurm), where.threads, where.workers or None)
-
-
-def _observer(
-    chosen: Sequence[Cell], progress: Console | bool, slots: int
-) -> AbstractContextManager[Callable[[Cell, Event], None]]:
-    """Who shows what happens to the cells; of a launcher's ranks the first."""
-    from harness.machine.terminal import Terminal
-    from harness.workers.progress import Progress
-
-    if progress is False or rank() > 0:
-        return nullcontext(lambda cell, event: None)
-    return Progress(chosen, Terminal() if progress is True else progress, slots)
-
-
-def _say(progress: Console | bool) -> Callable[[str], None]:
-    """Where remarks go: standard error, or the notebook."""
-    from harness.machine.terminal import Terminal
-
-    if progress is False or rank() > 0:
-        return lambda line: None
-    return lambda line: Terminal(stderr=True).print(line, highlight=False, markup=False, soft_wrap=True, style="dim")

@@ -129,7 +129,9 @@ def run(
         with planned_for(processes):
             show(chosen, console, on, out, policy)
         if executor == "slurm":
-            for script in api.slurm_scripts(chosen, api.Where(executor, address, workers, threads, slurm), out, policy):
+            from harness.workers.where import Where, slurm_scripts
+
+            for script in slurm_scripts(chosen, Where(executor, address, workers, threads, slurm), out, policy):
                 console.print(f"\n{script}", markup=False, highlight=False, soft_wrap=True)
         return
     results = _run_to_its_end(

@@ -14,6 +14,7 @@ from harness.machine.devices import CPU_CORE
 from harness.workers import slurm_site as site
 from harness.workers.grid import CellJob
 from harness.workers.slurm import Slurm
+from harness.workers.where import Where, slurm_scripts
 
 pytestmark = pytest.mark.skipif(find_spec("submitit") is None, reason="needs the extra slurm")
 
@@ -71,8 +72,8 @@ def test_the_dry_run_prints_what_sbatch_would_get(quick, tmp_path):
     (tmp_path / "site.yaml").write_text(
         "partition: gpu\naccount: mine\noptions: {qos: high, exclusive: true, x: false}\nsetup: [module load cuda]\n"
     )
-    where = api.Where("slurm", "", 2, 3, tmp_path / "site.yaml")
-    (script,) = api.slurm_scripts(api.cells("norm", "naive", seeds="0-4", set=quick()), where, tmp_path / "runs")
+    where = Where("slurm", "", 2, 3, tmp_path / "site.yaml")
+    (script,) = slurm_scripts(api.cells("norm", "naive", seeds="0-4", set=quick()), where, tmp_path / "runs")
     lines = script.splitlines()
     for option in (
         "partition=gpu",
