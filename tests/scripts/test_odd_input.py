@@ -1,4 +1,4 @@
-"""A share of scripts/odd_input.py: the cheap kinds, all of which must go well, and that what goes badly is counted."""
+"""A share of scripts/odd_input: the cheap kinds, all of which must go well, and that what goes badly is counted."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import pytest
 
 from harness.contracts import HarnessError
 from scripts import odd_input
-from scripts.odd_input import Badly, Case, Said
+from scripts.odd_input.shown import steers
+from scripts.odd_input.world import Badly, Case, Said, World, call, one_sentence
 
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    return odd_input.World(tmp_path, seed=1)
+    return World(tmp_path, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -54,8 +55,8 @@ def fails(error: BaseException):
         (Case("", "either", lambda: Said(3, "", "").outcome()), "badly", "exit code 3"),
         (Case("", "either", lambda: Said(2, "", "Error: one\ntwo").outcome()), "badly", "not one sentence"),
         (Case("", "refused", lambda: Said(2, "", "Error: one.").outcome()), "refused", ""),
-        (Case("", "either", lambda: odd_input.call(fails(HarnessError("")))), "badly", "not one sentence"),
-        (Case("", "refused", lambda: odd_input.call(fails(HarnessError("No.")))), "refused", ""),
+        (Case("", "either", lambda: call(fails(HarnessError("")))), "badly", "not one sentence"),
+        (Case("", "refused", lambda: call(fails(HarnessError("No.")))), "refused", ""),
     ],
 )
 def test_what_goes_badly_is_told_from_what_goes_well(case, outcome, why):
@@ -72,9 +73,9 @@ def test_a_case_that_never_ends_goes_badly():
 
 
 def test_what_a_page_or_a_cell_would_run_is_noticed():
-    assert odd_input.steers("a\x1b[2J") and odd_input.steers("\u202e") and not odd_input.steers("family 👩\u200d👧\n")
+    assert steers("a\x1b[2J") and steers("\u202e") and not steers("family 👩\u200d👧\n")
     with pytest.raises(Badly):
-        odd_input.one_sentence("", 0)
+        one_sentence("", 0)
 
 
 def test_the_table_adds_up():
