@@ -23,6 +23,9 @@ def main() -> int:
     parser.add_argument("--patience", type=int, default=120, help="seconds that an input may take")
     parser.add_argument("--out", type=Path, help="keep counts and what went badly as JSON")
     options = parser.parse_args()
+    kinds = options.only.split(",")
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        parser.error(f"--only takes some of {', '.join(KINDS)}, not '{unknown[0]}'.")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     from harness.machine.libraries import quiet
 
@@ -31,7 +34,7 @@ def main() -> int:
         os.chdir(folder)
         world = World(Path(folder), options.seed)
         say = lambda text: print(re.sub(r"[^\x20-\x7e]", "?", text)[:600], file=sys.stderr, flush=True)
-        found = trial(world, options.only.split(","), options.share, options.patience, say)
+        found = trial(world, kinds, options.share, options.patience, say)
         os.chdir(ROOT)
     if options.out:
         options.out.write_text(json.dumps(found, indent=2) + "\n")
