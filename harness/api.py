@@ -27,7 +27,7 @@ from harness.results import Tuned as Tuned
 from harness.settings.choices import Names, Numbers, check_choice, names_of, numbers_of, tasks_of
 from harness.settings.profiles import DEFAULT, load_profile, tuned_data, with_tuned
 from harness.settings.variants import Several as Several
-from harness.workers.where import Where, executor_of, observer, remarks
+from harness.workers.where import Where, check_where, executor_of, observer, remarks
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -414,6 +414,10 @@ def generate(
     set: Mapping[str, Any] | None = None,
     contact: Iterable[str] = (),
     push_to_hub: str = "",
+    threads: int = 1,
+    executor: str = "local",
+    address: str = "",
+    slurm: str | Path = "",
     progress: Console | bool = True,
 ) -> Dataset:
     """Writes a data set with the generator that a cell kept, as `python -m harness generate` does.
@@ -425,13 +429,15 @@ def generate(
     dedup         leave out texts that were written before
     set           what changes how texts are written: `generator.*`, `data.articles`, `data.article_count`
     contact       hosts that a cell's record may have asked for its articles; without them none is
+    threads       CPU threads of a cluster's job; on this machine as many as there are
     push_to_hub   OWNER/NAME: data set and kept generator are uploaded; the token is HF_TOKEN of the environment
 
     The others as for `run`. `datasets.load_dataset(out)` reads what comes out, and so does `.texts`.
     """
     from harness.assets import hub
     from harness.contracts import Contact
-    from harness.generated.dataset import write_dataset
+    from harness.generated.dataset import token_count
+    from harness.generated.job import WritingJob
     from harness.generated.source import chosen_source
     from harness.machine.libraries import quiet
     from harness.machine.stopping import Interrupted
@@ -442,7 +448,12 @@ def generate(
     if push_to_hub:
         hub.upload_token(push_to_hub)
     (number,) = numbers_of(seed, "seed")
+    where = Where(executor, address, None, threads, slurm)
+    check_where(where)
     source = chosen_source(cell, profile, task, dict(set or {}))
+    articles = Path(prompts) if prompts is not None else None
+    allowed = frozenset(map(Contact, contact))
+    job = WritingJob(source, Path(out), token_count(tokens), number, articles, dedup, allowed)
     quiet()
     say = remarks(progress)
     shown = (
@@ -452,16 +463,12 @@ def generate(
     )
     try:
         with shown as notify:
-            made = write_dataset(
-                source,
-                Path(out),
-                tokens=tokens,
-                seed=number,
-                prompts=Path(prompts) if prompts is not None else None,
-                dedup=dedup,
-                allowed=frozenset(map(Contact, contact)),
-                notify=notify,
-            )
+            if executor != "local":
+                with closing(executor_of(where, (), job.out.parent, 1)) as opened:
+                    (lost,) = opened.run([job], lambda job, event: notify(event) if event["event"] == "rows" else None)
+                if lost:
+                    raise HarnessError(lost)
+            made = job.write(notify)  # or finds it whole
     except Interrupted as stop:
         raise KeyboardInterrupt(*stop.args) from stop
     if push_to_hub:

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 
 from harness import api
+from harness.cli import where
+from harness.machine.processes import MOST_THREADS
 from harness.settings.profiles import parse_assignment
 
 
@@ -42,6 +44,12 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         push_to_hub: Annotated[
             str, typer.Option(metavar="OWNER/NAME", help="Upload data set and generator there, with HF_TOKEN.")
         ] = "",
+        threads: Annotated[
+            int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads of a cluster's job (with --executor).")
+        ] = 1,
+        executor: where.Executor = "local",
+        address: where.Address = "",
+        slurm: where.Slurm = "",
     ) -> None:
         """Write a data set with the generator that a cell kept: sharded Parquet that `datasets.load_dataset` reads.
 
@@ -66,6 +74,10 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
             set=dict(parse_assignment(text) for text in assignments or []),
             contact=contact or (),
             push_to_hub=push_to_hub,
+            threads=threads,
+            executor=executor,
+            address=address,
+            slurm=slurm,
             progress=console,
         )
         left = "left out" if dedup else "kept"

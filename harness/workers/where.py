@@ -39,7 +39,7 @@ def executor_of(where: Where, chosen: Sequence[Cell], place: Path, jobs: int, ra
     HarnessError for what does not go together or cannot be reached."""
     from harness.workers.local import default_workers, local
 
-    _check_where(where)
+    check_where(where)
     everywhere = all(
         TASKS.everywhere(cell.task) and (not cell.reward or REWARDS.everywhere(cell.reward)) for cell in chosen
     )
@@ -60,7 +60,7 @@ def executor_of(where: Where, chosen: Sequence[Cell], place: Path, jobs: int, ra
     return local(where.workers or 0, where.threads)
 
 
-def _check_where(where: Where) -> None:
+def check_where(where: Where) -> None:
     """Raises HarnessError for options that do not go together."""
     check_choice("executor", where.executor, EXECUTORS)
     for option, given, of in (("address", where.address, "ray"), ("slurm", where.slurm, "slurm")):
@@ -95,7 +95,7 @@ def slurm_scripts(
     from harness.workers.grid import CellJob, dearest_first
     from harness.workers.slurm_site import read_site, scripts
 
-    _check_where(where)
+    check_where(where)
     runs = Path(place)
     missing = [cell for cell in chosen if not cell.unsupported and not is_kept(cell, runs, policy)]
     jobs = [CellJob(missing[number], runs, policy) for number in dearest_first(missing)]

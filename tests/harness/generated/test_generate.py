@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,15 +13,19 @@ import pytest
 import yaml
 
 import harness
+from harness import api
 from harness.cell import run_cell
 from harness.contracts import Contact, HarnessError
 from harness.generated import dataset
 from harness.generated.dataset import read_texts, token_count, write_dataset
+from harness.generated.job import WritingJob
 from harness.generated.source import source_of_cell, untuned
 from harness.settings.profiles import changed, load_profile, resolve
 from harness.store.frames import find_cells
 from harness.store.record import CellStore
 from harness.store.study import write_study
+from harness.workers.local import InProcess
+from harness.workers.slurm_worker import decoded, encoded
 from tests.helpers.cells import ignore, make_cell, quick_settings, write_articles
 from tests.helpers.command import run_harness, start_harness
 
@@ -39,8 +44,6 @@ def cell(model_folder, tmp_path_factory) -> Path:
 @pytest.fixture
 def own(cell, tmp_path) -> Path:
     """The same, to be changed."""
-    import shutil
-
     return Path(shutil.copytree(cell, tmp_path / "theirs"))
 
 
@@ -138,6 +141,50 @@ def test_a_finished_data_set_is_returned_at_once(cell, written, monkeypatch):
     found = write_dataset(source_of_cell(cell), written, tokens="60k")
     texts = found.texts["text"]
     assert found.shards == 3 and found.rows == len(texts) and found.duplicates == len(texts) - texts.nunique()
+
+
+# ------------------------------------------------------------------------------------------------------- as a job
+
+
+def test_a_job_writes_the_same_bytes_in_another_place(cell, tmp_path):
+    """As on a node that does not see the results folder: the generator comes with it."""
+    source = source_of_cell(cell)
+    job = WritingJob(source, tmp_path / "data", 1000, seed=2)
+    assert decoded(json.loads(json.dumps(encoded(job)))) == job
+    ((name, generator),) = job.reads().items()
+    moved = job.at(tmp_path / "there")
+    shutil.copytree(generator, tmp_path / "there" / name)
+    assert moved.source.model != source.model and moved.run(ignore, wait=False) == ""
+    write_dataset(source, tmp_path / "data", tokens=1000, seed=2)
+    assert everything(moved.stores()[1]) == everything(job.stores()[1])
+    assert WritingJob(untuned(source.settings), tmp_path / "data", 1000).reads() == {}
+
+
+def test_what_a_cluster_wrote_is_returned(cell, tmp_path, monkeypatch):
+    told = []
+
+    class Observed(InProcess):
+        def run(self, jobs, observe):
+            return super().run(jobs, lambda job, event: (told.append(event["event"]), observe(job, event)))
+
+    monkeypatch.setattr(api, "executor_of", lambda where, cells, place, jobs: Observed())
+    made = harness.generate(cell, 1000, tmp_path / "data", executor="ray", progress=False)
+    assert made.tokens >= 1000 and made.folder == tmp_path / "data" and len(made.texts) == made.rows
+    assert {"start", "rows", "end"} == {*told}
+
+
+def test_a_job_that_is_lost_is_one_sentence(cell, tmp_path, monkeypatch):
+    class Losing(InProcess):
+        def run(self, jobs, observe):
+            return [jobs[0].lost("its worker is gone")]
+
+    monkeypatch.setattr(api, "executor_of", lambda where, cells, place, jobs: Losing())
+    with pytest.raises(
+        HarnessError, match="texts of norm/naive seed 0: its worker is gone; run it again, and it goes on"
+    ):
+        harness.generate(cell, 1000, tmp_path / "data", executor="slurm", progress=False)
+    with pytest.raises(HarnessError, match="--address goes with --executor ray"):
+        harness.generate(cell, 1000, tmp_path / "data", address="auto", progress=False)
 
 
 @pytest.fixture

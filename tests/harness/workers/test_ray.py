@@ -121,7 +121,7 @@ def test_cells_that_nodes_store_themselves_give_the_same_table(two_cpus, quick, 
 
 
 def test_the_other_commands_find_on_ray_what_they_find_here(two_cpus, quick, tmp_path):
-    """`paper`, `evaluate` of its cell, `tune` and `fidelity`, as small as they get."""
+    """`paper`, `evaluate` of its cell, `tune`, `fidelity` and `generate`, as small as they get."""
     check = {"part": "norm", "task": "norm", "reward": "naive", "kind": "value", "at_least": 1e6, "exists": True}
     suite = {
         "name": "mine",
@@ -142,12 +142,16 @@ def test_the_other_commands_find_on_ray_what_they_find_here(two_cpus, quick, tmp
             "norm", "naive", set=given, trials=2, out=folder / "tuning", file=folder / "tuned.yaml", **common
         )
         judged = harness.fidelity("norm", "naive", set=given, pool=16, subsets=10, out=runs, **common)
+        written = {"set": {key: value for key, value in given.items() if key.startswith("generator.m")}, **common}
+        written.pop("workers", None)
+        texts = harness.generate("untuned", 500, folder / "data", **written).texts
         assert not claims.results.failed and not worth.failed and not tuned.results.failed and not judged.failed
         return [
             [(each.claim.id, each.verdict) for each in claims.found],
             [(row.name, row.status, tuple(row.values)) for row in worth.rows],
             tuned.choices,
             judged.long[judged.long["measure"] != "s / 1,000"].to_dict("records"),
+            texts.to_dict("records"),
         ]
 
     here, there = found(tmp_path / "here", workers=0), found(tmp_path / "there", executor="ray")
