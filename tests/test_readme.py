@@ -61,10 +61,11 @@ def cells_of(study):
 
 
 def seeds(study, task, reward, *columns):
-    """By seed: the headline, or the first column less the second."""
+    """By seed: the headline, a column, or the first column less the second."""
     cells = cells_of(study).query("task == @task and reward == @reward")
     assert len(cells)
-    return list(cells.headline if not columns else cells[columns[0]] - cells[columns[1]])
+    first, *second = columns or ["headline"]
+    return list(cells[first] - cells[second[0]] if second else cells[first])
 
 
 def percent(*values, digits=0):
@@ -124,6 +125,11 @@ SENTENCES = {
     ),
     "the UUID": lambda: (
         f"`adam_metagrad` {percent(min(seeds(SUITE, 'uuid', 'adam_metagrad')))[0]} of the greedy rollouts of each seed"
+    ),
+    "others on the UUID": lambda: "gets as far as {:.0f} of its 36 characters, {} and `naive` as far as {:.0f}".format(
+        *seeds(SUITE, "uuid", "sgd_metagrad", "final_longest_piece_max"),
+        "one of the five components among them,",
+        *seeds(SUITE, "uuid", "naive", "final_longest_piece_max"),
     ),
     "the QR code": lambda: f"modules, {percent(*seeds(SUITE, 'qr', 'adam_metagrad'), digits=1)[0]} of them right",
     "the norm": lambda: (
