@@ -100,6 +100,11 @@ def ends(reward):
     return f"{100 * values[0]:.0f} to {percent(values[-1])[0]}"
 
 
+def parts_of_uuid(reward):
+    """Components that every rollout of the one seed holds."""
+    return sum(seeds(SUITE, "uuid", reward, f"final_component_{k}") == [1.0] for k in range(1, 6))
+
+
 SENTENCES = {
     "metagradients find Spanish": lambda: (
         "finds it on every seed ({}) and keeps the texts as varied as the untuned generator's (bigram entropy {}, "
@@ -126,11 +131,10 @@ SENTENCES = {
     "the UUID": lambda: (
         f"`adam_metagrad` {percent(min(seeds(SUITE, 'uuid', 'adam_metagrad')))[0]} of the greedy rollouts of each seed"
     ),
-    "others on the UUID": lambda: "gets as far as {:.0f} of its 36 characters, {} and `naive` as far as {:.0f}".format(
-        *seeds(SUITE, "uuid", "sgd_metagrad", "final_longest_piece_max"),
-        "one of the five components among them,",
-        *seeds(SUITE, "uuid", "naive", "final_longest_piece_max"),
+    "others on the UUID": lambda: "ends with {} of the five components in every text".format(
+        ["none", "one", "two"][parts_of_uuid("sgd_metagrad")]
     ),
+    "naive on the UUID": lambda: "`naive` with {}.".format(["none", "one", "two"][parts_of_uuid("naive")]),
     "the QR code": lambda: f"modules, {percent(*seeds(SUITE, 'qr', 'adam_metagrad'), digits=1)[0]} of them right",
     "the norm": lambda: (
         "of the target's head by {:.5f} after `adam_metagrad`, {:.5f} after `sgd_metagrad` and {:.5f} after `naive`, "
