@@ -461,6 +461,9 @@ class TaskDeclarations:
     rates do not compare: `tune` then varies the generator's."""
     metric_cost: Callable[[Mapping[str, Any]], MetricCost | None] = _no_cost
     """A static or class method: the metric's cost with these `task.options`. None: it costs nothing worth counting."""
+    reads_head_alone: bool = False
+    """Its metric is a `MetricOf` the target's LM head and nothing else, so that the last step of a training sends no
+    gradient into the body; for plans and floors."""
     contacts: Callable[[Mapping[str, Any]], Sequence[Contact]] = no_contacts
     """A static or class method: the hosts that it sends something to with these `task.options`. A cell is run only if
     the same options, given on the command line, ask for them."""

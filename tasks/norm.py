@@ -35,6 +35,7 @@ class Norm:
     )
 
     follows_rate = True
+    reads_head_alone = True
     key_measures = ("norm_change_relative", *TEXT_KEYS)
     figure = PIXELS_AND_NORM
 

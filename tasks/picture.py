@@ -62,6 +62,7 @@ class _Picture:
     }
     key_measures: tuple[str, ...] = TEXT_KEYS
     figure = PIXELS_AND_NORM
+    reads_head_alone = True
     name: str
     summary: str
     border = 0

@@ -129,6 +129,10 @@ def gradient(bench: Bench) -> str:
     reads = getattr(metric, "reads", None) or tuple(params)
     if unknown := [name for name in reads if name not in params]:
         raise Fault(f"Its metric reads {unknown[0]!r}, which is no parameter of the target.")
+    head = bench.world.inner.model.get_output_embeddings().weight
+    of_head = [name for name, value in bench.world.inner.model.named_parameters() if value is head]
+    if TaskDeclarations.of(bench.entry.factory).reads_head_alone and list(reads) != of_head:
+        raise Fault(f"It declares reads_head_alone, but its metric reads more than {of_head[0]}.")
     leaves = {name: params[name].requires_grad_() for name in reads}
     value = metric(leaves)
     _demand_scalar(value)

@@ -4,8 +4,11 @@ Counted per GRPO step with texts at their full allowed length, so every number i
 
     forward of n tokens             F(n) = 2 * body * n + 4 * layers * heads * head_dim * span * n + 2 * head * scored
     training (forward and backward) 3 F
-    metagradient, step t > 0        12 F: the gradient on the way forward 3, differentiated once more on the way back 9
-                                    (rewards/metagradient/gradients.py); step 0 needs forward mode only: 6 F
+    metagradient, step t > 0        9 F: the gradient 3, differentiated once more from its graph 6
+                                    (rewards/metagradient/gradients.py); 2 F in seconds for a graph that is built anew
+    metagradient, step 0            4 F: read off the backward pass; 6 F with credit by token, in forward mode
+    last step, the metric reading   at T = 1, F of the body and 3 F of the head; else 3 F and 7 F
+    the head alone
     generation                      F of each prompt, once a group, and of each new token
     update                          3 F of each prompt (once a group with shared_prompts) and of each completion, and F
                                     again for the old log-probabilities where those of the draw do not serve
@@ -19,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness import assets
 from harness.machine import processes
@@ -37,8 +40,11 @@ SCORES = 8
 """Reads and writes per attention score where attention is eager (targets)."""
 USABLE_MEMORY = 0.9
 """Share of a device's memory that may be planned with: its context and the allocator's gaps take the rest."""
-TRAINING_FORWARDS, METAGRADIENT_FORWARDS, FIRST_STEP_FORWARDS = 3, 12, 6
-"""Forward passes' worth of work (F above) of a training step, and of a metagradient's steps: later ones, the first."""
+TRAINING_FORWARDS = 3
+"""Forward passes' worth of work (F above) of a training step."""
+RECORDED_FORWARDS, FORWARD_MODE_FORWARDS, SECOND_FORWARDS, AGAIN_FORWARDS = 1, 3, 6, 2
+"""What a metagradient adds: to the first step where its rewards are read off its backward pass, or found in forward
+mode; to a later step whose graph is kept; and where it is not, for building it anew."""
 TRAINING_VECTORS, METAGRADIENT_VECTORS = 10, 40
 """Parameter-sized vectors read or written a step: optimizer updates; with their pullbacks and the adjoints."""
 OPTIMIZER_VECTORS = 8
@@ -64,22 +70,27 @@ GRAPH_FACTOR = 2.5
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations, bytes moved, layer calls; adds and scales."""
+    """Floating-point operations, bytes moved, layer calls; adds and scales.
+
+    again  operations done a second time to save memory: they take time, and no floor counts them
+    """
 
     flops: float = 0.0
     moved: float = 0.0
     calls: float = 0.0
+    again: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.flops + other.flops, self.moved + other.moved, self.calls + other.calls)
+        return Work(
+            self.flops + other.flops, self.moved + other.moved, self.calls + other.calls, self.again + other.again
+        )
 
     def __mul__(self, times: float) -> Work:
-        return Work(self.flops * times, self.moved * times, self.calls * times)
+        return Work(self.flops * times, self.moved * times, self.calls * times, self.again * times)
 
     def seconds(self, device: Device, dtype: str) -> float:
-        return (
-            self.flops / device.rate(dtype) + self.moved / (device.bandwidth * device.share) + self.calls * device.call
-        )
+        products = (self.flops + self.again) / device.rate(dtype)
+        return products + self.moved / (device.bandwidth * device.share) + self.calls * device.call
 
 
 @dataclass(frozen=True)
@@ -198,20 +209,61 @@ def update(shape: Shape, settings: Settings, lengths: Lengths) -> Work:
     return one * (TRAINING_FORWARDS + (grpo.updates_per_step > 1 and not serves)) + optimizer
 
 
+@dataclass(frozen=True)
+class Forwards:
+    """Forward passes' worth of work of an inner training, summed over its steps: those of the body and of the head, and
+    those of both that save memory (`Work.again`)."""
+
+    body: int
+    head: int
+    again: int = 0
+
+
+def inner_forwards(steps: int, *, metagradient: bool, by_token: bool = False, head_alone: bool = False) -> Forwards:
+    """Of `steps` optimizer steps, each on its own texts, or of the metagradient through them.
+
+    by_token    credit goes to tokens, which one backward pass does not tell apart but at the head
+    head_alone  nothing but the head is read after the last step, which then sends no gradient into the body
+    """
+    body = head = TRAINING_FORWARDS * steps
+    if head_alone:
+        body, head = body - 2, head - 1
+    if not metagradient:
+        return Forwards(body, head)
+    if steps == 1 and head_alone:
+        return Forwards(body, head + RECORDED_FORWARDS)
+    first = FORWARD_MODE_FORWARDS if by_token else RECORDED_FORWARDS
+    later, again = SECOND_FORWARDS * (steps - 1), AGAIN_FORWARDS * (steps - 1)
+    if head_alone:  # <direction, the head's gradient> has one backward pass through the body, not two in one another
+        return Forwards(body + first + later - 4, head + first + later - 1, again - 1)
+    return Forwards(body + first + later, head + first + later, again)
+
+
 def training(
-    shape: Shape, settings: Settings, lengths: Lengths, texts: int, steps: int, metagradient: bool = False
+    shape: Shape,
+    settings: Settings,
+    lengths: Lengths,
+    texts: int,
+    steps: int,
+    metagradient: bool = False,
+    head_alone: bool = False,
 ) -> Work:
-    """Inner training on `texts` in `steps` optimizer steps, or the metagradient through it."""
+    """Inner training on `texts` in `steps` optimizer steps, or the metagradient through it. `head_alone`: the metric
+    reads the LM head and nothing else."""
     inner, each, length = settings.inner, WIDTH[settings.target.dtype], lengths.trained
     passes = max(steps, texts / (inner.microbatch or texts))
     one = forward(
         shape, texts * length, span=length / 2, scored=texts * length, bytes_each=each, passes=passes, eager=True
     )
-    forwards: float = TRAINING_FORWARDS
-    if metagradient:
-        forwards = (METAGRADIENT_FORWARDS * (steps - 1) + FIRST_STEP_FORWARDS) / steps
+    # A head that is also the embeddings is moved through the body too.
+    head_alone = head_alone and not shape.tied
+    by_token = metagradient and settings.reward.options.get("credit") == "token"
+    count = inner_forwards(steps, metagradient=metagradient, by_token=by_token, head_alone=head_alone)
+    at_head = 2 * shape.head * texts * length
+    work = one * (count.body / steps) + Work(flops=at_head * (count.head - count.body) / steps)
+    again = replace(one * (count.again / steps), flops=0.0, again=one.flops * count.again / steps)
     vectors = (METAGRADIENT_VECTORS if metagradient else TRAINING_VECTORS) * shape.parameters * each
-    return one * forwards + Work(moved=steps * vectors)
+    return work + again + Work(moved=steps * vectors)
 
 
 def warmup(shape: Shape, settings: Settings, lengths: Lengths, texts: int) -> Work:
@@ -278,9 +330,9 @@ def step_work(
     if how:
         sets = how.sets(inner.cross_group, grpo.rollouts_per_prompt)
         scored = warmup(target_shape, settings, lengths, grpo.rollouts_per_step) * warmed
-        scored += training(
-            target_shape, settings, lengths, grpo.rollouts_per_step, inner.steps_of_set(sets), how.metagradient
-        )
+        head_alone = TASKS.get(task).declares.reads_head_alone
+        steps = inner.steps_of_set(sets)
+        scored += training(target_shape, settings, lengths, grpo.rollouts_per_step, steps, how.metagradient, head_alone)
         passes = TRAINING_FORWARDS if how.metagradient else 1
         scored += metric(target_shape, settings, lengths, task, sets * passes)
     made = generation(generator_shape, settings, lengths, grpo.prompts_per_step, grpo.rollouts_per_prompt)
@@ -298,7 +350,8 @@ def validation_work(settings: Settings, task: str, shapes: tuple[Shape, Shape], 
     validation = settings.validation
     steps = validation.inner_steps or settings.inner.steps
     checked = warmup(target_shape, settings, lengths, validation.prompts)
-    checked += training(target_shape, settings, lengths, validation.prompts, steps)
+    head_alone = TASKS.get(task).declares.reads_head_alone
+    checked += training(target_shape, settings, lengths, validation.prompts, steps, head_alone=head_alone)
     checked += metric(target_shape, settings, lengths, task, 2)
     return PhaseWork(generation(generator_shape, settings, lengths, validation.prompts, 1), checked)
 

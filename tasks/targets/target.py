@@ -115,6 +115,7 @@ def entry(made: Made) -> TaskEntry:
             ),
             "measures": tuple(measure for measure in measures if measure.name != chosen.name),
             "key_measures": (*(name for name in telling if name != chosen.name), *TEXT_KEYS),
+            "reads_head_alone": all(isinstance(term, WeightsTerm) and term.of_head for term in terms if term.weight),
             "language": next((t.spec.language for t in terms if getattr(t.spec, "embedded", None)), "en"),
         },
     )

@@ -37,6 +37,11 @@ class WeightsTerm(Term):
         """Whether a picture is asked for."""
         return self.spec.image is not None or self.spec.grid is not None
 
+    @property
+    def of_head(self) -> bool:
+        """Whether its matrix is the LM head, by that word."""
+        return self.spec.matrix == HEAD
+
     def measures(self) -> tuple[Measure, ...]:
         if not self.draws:
             return super().measures()
@@ -70,7 +75,7 @@ class WeightsTerm(Term):
 
     def check(self, outline: Outline) -> None:
         spec = self.spec
-        name = outline.head if spec.matrix == HEAD else spec.matrix
+        name = outline.head if self.of_head else spec.matrix
         if name not in outline.parameters:
             near = difflib.get_close_matches(str(name), outline.parameters, n=3, cutoff=0.4)
             hint = (
@@ -105,7 +110,7 @@ class WeightsTerm(Term):
     def bind(self, inner: InnerTraining, split: str) -> Bound:
         from tasks._head import head_parameter
 
-        name = head_parameter(inner.model) if self.spec.matrix == HEAD else self.spec.matrix
+        name = head_parameter(inner.model) if self.of_head else self.spec.matrix
         matrix = dict(inner.model.named_parameters()).get(name)
         if matrix is None:
             raise HarnessError(f"{self.name}: the target has no parameter '{name}'.")

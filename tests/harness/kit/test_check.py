@@ -349,6 +349,7 @@ BROKEN_TASKS = {
     "no cost": (
         {"metric_cost": staticmethod(lambda options: MetricCost(0, 1, 1))}, "declared", "metric_cost says numbers",
     ),
+    "head and more": ({"reads_head_alone": True}, "gradient", "declares reads_head_alone, but its metric reads"),
     "no protocol": ({"metric": None}, "made", "It has no metric; the protocol Task"),
 }  # fmt: skip
 

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.contracts import HarnessError
+from harness.contracts import HarnessError, MetricOf
 from harness.grid import cross_product
 from harness.machine.devices import DATASHEETS, Device
 from harness.machine.terminal import Terminal
-from harness.planning.cost import Lengths, PhaseWork, Work, dtypes, estimate, forward, step_work, validation_work
+from harness.planning.cost import (
+    Lengths,
+    PhaseWork,
+    Work,
+    dtypes,
+    estimate,
+    forward,
+    inner_forwards,
+    step_work,
+    validation_work,
+)
 from harness.planning.preflight import preflight
 from harness.planning.shapes import Shape, known_assets, shape_from_config, shape_of
 from harness.registry import REWARDS, TASKS
 from harness.settings.profiles import load_profile, resolve
 from harness.training.steps import Meter, RolloutStats, StepReport
+from rewards.metagradient import InnerOptimizer, metagradient, train
 from rewards.metagradient.checkpointing import Costs, Tier, choose
+
+aten = torch.ops.aten
 
 SLOW = Device("test", 2**34, {"float32": 1e10, "bfloat16": 1e10}, 1e10, 1e-4)
 
@@ -34,6 +48,46 @@ def test_forward_flops_and_parameters_are_those_of_the_model(family, tied, make_
         model(ids)
     mine = forward(shape, 30, span=10, scored=30, bytes_each=4).flops  # the model computes masked scores too
     assert mine == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+class Products(TorchDispatchMode):
+    """FLOPs of the products of linear layers, those that add to something included."""
+
+    flops = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (aten.mm.default, aten.addmm.default, aten.addmm_.default, aten.mm.out, aten.addmm.out):
+            left, right = args[-2:]
+            self.flops += 2 * left.shape[0] * left.shape[1] * right.shape[1]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("reads", ["head", "all"])
+@pytest.mark.parametrize(
+    ("steps", "by_token", "kept"),
+    [(0, False, True), (1, False, True), (1, True, True), (3, False, True), (3, True, True), (2, True, False)],
+)
+def test_an_inner_training_s_products_are_those_that_are_counted(steps, by_token, kept, reads, make_model):
+    """Of the engine itself; no steps: of one plain training step. `kept`: graphs are."""
+    model = make_model("llama", tied=False)
+    shape = shape_from_config(model.config.to_dict())
+    head = model.get_output_embeddings().weight
+    name = next(name for name, value in model.named_parameters() if value is head)
+    batches = [{"input_ids": (ids := torch.randint(5, 15, (8, 32))), "labels": ids} for _ in range(steps or 1)]
+    metric = lambda params: sum(value.square().sum() for value in params.values())
+    metric = MetricOf((name,), metric) if reads == "head" else metric
+    optimizer = InnerOptimizer("adamw", lr=1e-3)
+    vector = 4 * sum(value.numel() for value in model.parameters())
+    with Products() as counted:
+        if steps:
+            budget = None if kept else 20 * vector  # for states, not for graphs
+            metagradient(model, batches, metric, optimizer, per_token=by_token, memory_budget=budget)
+        else:
+            train(model, batches, optimizer, only=(name,) if reads == "head" else None)
+    found = inner_forwards(steps or 1, metagradient=bool(steps), by_token=by_token, head_alone=reads == "head")
+    read, again = 8 * 31, 0 if kept else found.again  # nothing is predicted from the last token of a text
+    mine = 2 * read * (shape.body * (found.body + again) + shape.head * (found.head + again))
+    assert counted.flops == pytest.approx(mine, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +113,8 @@ def test_every_cell_can_be_estimated(profile, task, reward):
 @pytest.mark.parametrize("reward", ["adam_metagrad", "naive", "embedding"])
 def test_texts_of_full_length_are_the_plan_and_shorter_ones_are_less(task, reward):
     settings = resolve(load_profile("tiny"), task, reward)
-    shapes = shape_of("embedded:generator"), shape_of("embedded:target")
+    target = shape_of("embedded:target")
+    shapes = shape_of("embedded:generator"), target.untied() if settings.target.untie_head else target
     whole = Lengths.allowed(settings)
     planned = {phase.name: phase.flops for phase in estimate(settings, task, reward, SLOW).phases}
     found = step_work(settings, task, reward, shapes, whole, 0) | {
@@ -224,6 +279,7 @@ def test_dry_run_says_which_cells_are_kept(tmp_path, capsys, monkeypatch):
 
 def test_a_warm_up_is_planned_for():
     def planned(**given):
+        given["reward.options.credit"] = "text"  # to tokens, one step costs two forward passes more
         return estimate(resolve(load_profile("tiny"), "uuid", "adam_metagrad", given), "uuid", "adam_metagrad", SLOW)
 
     plain = planned(**{"inner.warmup_steps": 0, "inner.steps": 1})
