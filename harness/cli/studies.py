@@ -60,13 +60,17 @@ def add_to(app: typer.Typer, console: Console) -> None:
         replace: Annotated[
             bool, typer.Option("--replace", help="Take the new one of cells that the study has with other content.")
         ] = False,
+        no_rollouts: Annotated[
+            bool,
+            typer.Option("--no-rollouts", help="Leave out the kept rollouts of training, most of a study's bytes."),
+        ] = False,
     ) -> None:
         """Pack results into a study: a few compact files that `table`, `report`, `diff` and `rerun` read as they read
         a results folder. What is in the study already stays."""
         from harness.evaluation import records as trials
         from harness.signals import records
         from harness.store.frames import find_cells
-        from harness.store.study import is_study, open_study, packed, write_study
+        from harness.store.study import NoRollouts, is_study, open_study, packed, write_study
 
         new, judged, worth = find_cells(runs), records.load(runs), trials.load(runs)
         if not new and not judged and not worth:
@@ -74,7 +78,8 @@ def add_to(app: typer.Typer, console: Console) -> None:
         kept = [cell.folder / FOLDER for cell in new if (cell.folder / FOLDER).is_dir()]
         before = [path for path in runs.rglob("*") if path.is_file() and not any(map(path.is_relative_to, kept))]
         sizes = _sizes(before)
-        cells = packed(open_study(study).cells if is_study(study) else [], new, replace=replace)
+        taken = [NoRollouts(cell) for cell in new] if no_rollouts else new
+        cells = packed(open_study(study).cells if is_study(study) else [], taken, replace=replace)
         signals = records.packed(records.load(study) if study.exists() else [], judged, replace=replace)
         evaluated = trials.packed(trials.load(study) if study.exists() else [], worth, replace=replace)
         left_out = sum((record := cell.read()) is None or record.status == "running" for cell in new)
@@ -98,12 +103,14 @@ def add_to(app: typer.Typer, console: Console) -> None:
     @app.command()
     def merge(
         places: Annotated[
-            list[Path], typer.Argument(metavar="RUNS...", help="Results folders, of several machines say.")
+            list[Path],
+            typer.Argument(metavar="RUNS...", help="Results folders, of several machines say, or packed studies."),
         ],
         out: Annotated[Path, typer.Option("--out", help="The folder that holds them all; made if missing.")],
     ) -> None:
         """Put results from several places into one folder. A cell that lies in several is kept once; a finished one
         goes before an unfinished one; where two say other numbers, both are named and what was there first stays.
+        A packed study is unpacked, so that the command that made it can go on: with more seeds, say.
 
         Exit code 0; 1 where some differ; 2 where something could not be used."""
         from harness import api

@@ -137,7 +137,7 @@ def load(place: Path) -> list[TrialRecord]:
             found += [record] if record else []
     for path in sorted(place.rglob(PACKED)):
         try:
-            found += _unpacked(path)
+            found += unpacked(path)
         except HarnessError as error:
             found.append(_damaged(path, error))
     return sorted(found, key=_order)
@@ -168,7 +168,8 @@ def _damaged(path: Path, error: HarnessError) -> TrialRecord:
     )
 
 
-def _unpacked(path: Path) -> list[TrialRecord]:
+def unpacked(path: Path) -> list[TrialRecord]:
+    """A study's evaluations. Raises DamagedError."""
     with reading(path, path.parent, "bring back the committed file or pack it again"):
         return [parsed(json.loads(text), path) for text in read_table(path)["record"]]
 

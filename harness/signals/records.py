@@ -168,7 +168,7 @@ def load(place: Path) -> list[Judged]:
     found = [_judged(path) for path in paths]
     for path in sorted(place.rglob(PACKED)):
         try:
-            found += _unpacked(path)
+            found += unpacked(path)
         except HarnessError as error:
             found.append(_lost(path, error))
     return sorted(map(_consistent, found), key=lambda judged: judged.place)
@@ -261,7 +261,8 @@ def _is_number(text: str) -> bool:
 # ---------------------------------------------------------------------------------------------------------- packed
 
 
-def _unpacked(path: Path) -> list[Judged]:
+def unpacked(path: Path) -> list[Judged]:
+    """A study's comparisons of signals. Raises DamagedError."""
     with reading(path, path.parent, "bring back the committed file or pack it again"):
         found: dict[tuple[Any, ...], Judged] = {}
         for row in read_table(path).itertuples(index=False):

@@ -114,8 +114,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def json_bytes(data: Any) -> bytes:
+    """As every JSON file of the results is written."""
+    return (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, data: Any) -> None:
-    write_atomic(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(path, json_bytes(data))
 
 
 def parquet_bytes(frame: pandas.DataFrame, plain: Sequence[str] = ("value",)) -> bytes:

@@ -120,6 +120,21 @@ class PackedCell:
         return self.study.parts(name).get(self.place)
 
 
+class NoRollouts:
+    """A cell but for its kept rollouts of training."""
+
+    def __init__(self, cell: StoredCell) -> None:
+        self._cell = cell
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cell, name)
+
+    def rollouts(self) -> pandas.DataFrame:
+        import pandas
+
+        return pandas.DataFrame(columns=ROLLOUT_COLUMNS)
+
+
 @dataclass(frozen=True)
 class DamagedCell:
     """A cell of which no record can be read: whatever is asked for raises `error`."""

@@ -4,6 +4,9 @@ two say other numbers of one cell that is a conflict, which is named, and what w
 Cells are the same where their curves, final values, texts and arrays are (times aside, as for `rerun`). Of a cell that
 is finished in one place and not in another the finished one is taken. Signals and evaluations (`fidelity`, `evaluate`)
 are files of their own, the same where their bytes are.
+
+What a packed study holds is unpacked on the way, so that work goes on from there: its cells are done, and what the same
+command lacks is run. Kept generators are in no study.
 """
 
 from __future__ import annotations
@@ -12,15 +15,18 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.contracts import HarnessError
+from harness.evaluation import records as evaluation
 from harness.machine.files import check_plain, files_below
 from harness.rerun import compare
+from harness.signals import records as signals
 from harness.store import locks
-from harness.store.atomic import cannot_write, check_writable, whole_folder, write_atomic
+from harness.store.atomic import cannot_write, check_writable, json_bytes, whole_folder, write_atomic
 from harness.store.damage import DamagedError
-from harness.store.record import CellRecord, CellStore, place_of
-from harness.store.study import CELLS
+from harness.store.record import CellRecord, CellStore, StoredCell, place_of
+from harness.store.study import CELLS, open_study
 
 BESIDE = ("fidelity", "evaluation")
 """Folders of a profile beside its tasks, whose JSON files are records as well."""
@@ -53,8 +59,6 @@ def merge(places: Sequence[Path], out: Path, say: Say = lambda line: None) -> Me
             raise HarnessError(f"There is no folder {place}; name results folders.")
         if place.resolve() == out.resolve() or out.resolve().is_relative_to(place.resolve()):
             raise HarnessError(f"{out} lies in {place}, which is to be merged into it; choose another --out.")
-        if next(place.rglob(CELLS), None):
-            raise HarnessError(f"{place} holds packed studies; `pack` puts those together.")
     if not any(True for place in places for _ in _sources(place)):
         raise HarnessError(f"There are no results in {', '.join(map(str, places))}.")
     check_writable(out)
@@ -63,21 +67,68 @@ def merge(places: Sequence[Path], out: Path, say: Say = lambda line: None) -> Me
         say(f"{place}:")
         before = found.copied
         for source in _sources(place):
-            _cell(source, out, found) if isinstance(source, CellStore) else _file(source, place, out, found)
+            if isinstance(source, Beside):
+                _file(source, out, found)
+            elif isinstance(source, str):
+                found.left_out.append(source)
+            else:
+                _cell(source, out, found)
         say(f"  {found.copied - before} copied")
     return found
 
 
-def _sources(place: Path) -> Iterator[CellStore | Path]:
-    """Every cell and every record beside cells."""
+@dataclass(frozen=True)
+class Beside:
+    """A record beside cells: where it lies or was packed, its place below its results, and what it holds."""
+
+    source: Path
+    place: Path
+    content: bytes
+
+
+def _sources(place: Path) -> Iterator[StoredCell | Beside | str]:
+    """Every cell and every record beside cells, in folders or in studies; a sentence for what cannot be used."""
     for path in sorted(place.rglob("cell.json")):
         yield CellStore(path.parent)
+    for path in sorted(place.rglob(CELLS)):
+        yield from open_study(path.parent).cells
     for name in BESIDE:
         for folder in sorted(path for path in place.rglob(name) if path.is_dir()):
-            yield from sorted(path for path in folder.rglob("*.json") if not path.name.startswith("."))
+            for path in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(".")):
+                yield _beside(path, place)
+    for packed, unpacked in ((evaluation.PACKED, _evaluations), (signals.PACKED, _signals)):
+        for path in sorted(place.rglob(packed)):
+            try:
+                yield from [Beside(path, goal, json_bytes(data)) for goal, data in unpacked(path)]
+            except DamagedError as error:
+                yield f"{path}: damaged: {error.what}"
 
 
-def _cell(source: CellStore, out: Path, found: Merged) -> None:
+def _beside(path: Path, place: Path) -> Beside | str:
+    parts = path.relative_to(place).parts
+    at = next(number for number, part in enumerate(parts) if part in BESIDE)
+    profile = parts[at - 1] if at else place.resolve().name
+    if not path.resolve().is_relative_to(place.resolve()):
+        return f"{path}: a link out of the results, which is not followed"
+    check_plain(path, MOST_BYTES)
+    return Beside(path, Path(profile, *parts[at:]), path.read_bytes())
+
+
+def _evaluations(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    return [(trial.place, trial.model_dump()) for trial in evaluation.unpacked(path)]
+
+
+def _signals(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    found: list[tuple[Path, dict[str, Any]]] = []
+    for judged in signals.unpacked(path):
+        records = {"pool.json": judged.pool}
+        records |= {f"truth-{key}.json": truth for key, truth in judged.truths.items()}
+        records |= {f"reward-{signal.reward}.json": signal for signal in judged.signals}
+        found += [(judged.place / name, record.model_dump()) for name, record in records.items()]
+    return found
+
+
+def _cell(source: StoredCell, out: Path, found: Merged) -> None:
     try:
         record = source.read()
         if record is None:
@@ -88,13 +139,16 @@ def _cell(source: CellStore, out: Path, found: Merged) -> None:
             if there is not None and RANK.index(there.status) >= RANK.index(record.status):
                 _same_cell(source, record, target, there, found)
                 return
-            _copy(source.folder, target.folder)
+            if isinstance(source, CellStore):
+                _copy(source.folder, target.folder)
+            else:
+                _unpack(source, record, target.folder)
             found.copied += 1
     except DamagedError as error:
         found.left_out.append(f"{source.folder}: damaged: {error.what}")
 
 
-def _same_cell(source: CellStore, record: CellRecord, target: CellStore, there: CellRecord, found: Merged) -> None:
+def _same_cell(source: StoredCell, record: CellRecord, target: CellStore, there: CellRecord, found: Merged) -> None:
     if record.status != "done" or compare(there, target, record, source).equal:
         found.same += 1
     else:
@@ -115,24 +169,33 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfile(path, goal)
 
 
-def _file(path: Path, place: Path, out: Path, found: Merged) -> None:
-    """A record beside cells."""
-    parts = path.relative_to(place).parts
-    at = next(number for number, part in enumerate(parts) if part in BESIDE)
-    profile = parts[at - 1] if at else place.resolve().name
-    goal = out.joinpath(profile, *parts[at:])
-    if not path.resolve().is_relative_to(place.resolve()):
-        found.left_out.append(f"{path}: a link out of the results, which is not followed")
-        return
-    check_plain(path, MOST_BYTES)
-    content = path.read_bytes()
+def _unpack(source: StoredCell, record: CellRecord, target: Path) -> None:
+    """The same of a cell of a study, in the files that a cell writes."""
+    rollouts, samples, arrays = source.rollouts(), source.samples(), source.arrays()
+    with whole_folder(target) as folder:
+        cell = CellStore(folder)
+        cell.write_curves(record, source.curves().to_dict("records"))
+        if samples:
+            cell.write_samples(samples)
+        if len(rollouts):
+            cell.write_rollouts(record, rollouts.to_dict("records"))
+        if arrays:
+            cell.write_arrays(arrays)
+        for step, files in source.files().items():
+            for name, content in files.items():
+                cell.write_file(step, name, content)
+        cell.write(record)
+
+
+def _file(source: Beside, out: Path, found: Merged) -> None:
+    goal = out / source.place
     if goal.exists():
-        same = goal.read_bytes() == content
+        same = goal.read_bytes() == source.content
         found.same += same
-        found.conflicts += [] if same else [f"{goal.relative_to(out)}: {path} is another"]
+        found.conflicts += [] if same else [f"{source.place}: {source.source} is another"]
         return
     try:
-        write_atomic(goal, content)
+        write_atomic(goal, source.content)
     except OSError as error:
         raise cannot_write(goal, error) from error
     found.copied += 1

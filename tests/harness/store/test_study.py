@@ -292,6 +292,20 @@ def test_packing_twice_changes_nothing_and_what_is_there_stays(runs, study, comm
         assert {path.name: path.read_bytes() for path in study.iterdir()} == before
 
 
+def test_kept_rollouts_can_stay_behind(runs, tmp_path, command):
+    study = tmp_path / "light"
+    for _ in range(2):  # what differs in nothing else is no other content
+        assert command("pack", runs, study, "--no-rollouts")[0] == 0
+    assert not (study / "rollouts.parquet").exists() and (study / "samples.parquet").exists()
+
+
+def test_what_was_packed_is_unpacked_by_merge(study, tmp_path, command):
+    assert command("merge", study, "--out", tmp_path / "unpacked")[0] == 0
+    assert command("pack", tmp_path / "unpacked", tmp_path / "again")[0] == 0
+    for path in study.iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
 def test_a_conflict_is_one_sentence_and_exit_code_two(runs, study, command):
     before = {path.name: path.read_bytes() for path in study.iterdir()}
     find_cells(runs)[0].write_samples([])

@@ -103,13 +103,46 @@ def test_records_beside_cells_come_along(runs, tmp_path):
         (["a"], "a/c", "choose another --out"),
         (["a"], "a", "choose another --out"),
         (["empty"], "c", "There are no results"),
-        (["study"], "c", "`pack` puts those together"),
     ],
 )
 def test_what_cannot_be_merged_is_one_sentence(places, out, words, tmp_path):
-    for name in ("a", "empty", "study"):
+    for name in ("a", "empty"):
         (tmp_path / name).mkdir()
-    (tmp_path / "study" / "cells.jsonl").write_text("")
     with pytest.raises(HarnessError, match=words):
         merge([tmp_path / name for name in places], tmp_path / out)
     assert not (tmp_path / "c").exists()
+
+
+def test_a_study_is_unpacked_and_work_goes_on_from_there(runs, tmp_path):
+    assert run_harness("pack", "a", "study", cwd=tmp_path).code == 0
+    found = merge([tmp_path / "study"], tmp_path / "c")
+    assert (found.copied, found.conflicts, found.left_out) == (2, [], [])
+    for seed, old in cells(runs["a"]).items():
+        new = cells(tmp_path / "c")[seed]
+        assert new.folder.relative_to(tmp_path / "c") == old.folder.relative_to(runs["a"])
+        assert new.read() == old.read() and new.samples() == old.samples() and new.files() == old.files()
+        assert new.curves().equals(old.curves()) and new.arrays().keys() == old.arrays().keys()
+    again = merge([tmp_path / "study", runs["a"]], tmp_path / "c")
+    assert (again.copied, again.same, again.conflicts) == (0, 4, [])
+    assert run_harness("pack", "c", "second", cwd=tmp_path).code == 0
+    for path in (tmp_path / "study").iterdir():
+        assert (tmp_path / "second" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("study", ["paper", "tuned", "targets", "appendix_c", "fidelity"])
+def test_what_the_repository_keeps_packed_can_be_unpacked_and_packed_again(study, tmp_path):
+    kept = Path("reports/studies", study).resolve()
+    assert merge([kept], tmp_path / "c").left_out == []
+    assert run_harness("pack", "c", "again", cwd=tmp_path).code == 0
+    for path in (*kept.glob("*.parquet"), *kept.glob("*.jsonl")):
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_damaged_study_is_said(runs, tmp_path):
+    assert run_harness("pack", "a", "study", cwd=tmp_path).code == 0
+    lines = (tmp_path / "study" / "cells.jsonl").read_text().splitlines()
+    (tmp_path / "study" / "cells.jsonl").write_text("\n".join([lines[0], "{"]) + "\n")
+    (tmp_path / "study" / "evaluation.parquet").write_bytes(b"PAR1")
+    found = merge([tmp_path / "study"], tmp_path / "c")
+    assert found.copied == 1 and len(found.left_out) == 2
+    assert all("damaged" in line for line in found.left_out)
