@@ -61,8 +61,8 @@ def cells_of(study):
 
 
 def seeds(study, task, reward, *columns):
-    """By seed: the headline, a column, or the first column less the second."""
-    cells = cells_of(study).query("task == @task and reward == @reward")
+    """By seed, of the plain cells (no variant): the headline, a column, or the first column less the second."""
+    cells = cells_of(study).query("task == @task and reward == @reward and variant == ''")
     assert len(cells)
     first, *second = columns or ["headline"]
     return list(cells[first] - cells[second[0]] if second else cells[first])
