@@ -2,8 +2,8 @@
 two say other numbers of one cell that is a conflict, which is named, and what was there first stays.
 
 Cells are the same where their curves, final values, texts and arrays are (times aside, as for `rerun`). Of a cell that
-is finished in one place and not in another the finished one is taken. Signals and evaluations (`fidelity`, `evaluate`)
-are files of their own, the same where their bytes are.
+is finished in one place and not in another the finished one is taken. Signals, evaluations and the theorem (`fidelity`,
+`evaluate`, `paper`) are files of their own, the same where their bytes are.
 
 What a packed study holds is unpacked on the way, so that work goes on from there: its cells are done, and what the same
 command lacks is run. Kept generators are in no study.
@@ -19,14 +19,15 @@ from typing import Any
 
 from harness.contracts import HarnessError
 from harness.evaluation import records as evaluation
-from harness.machine.files import check_plain, files_below
+from harness.machine.files import check_plain, files_below, read_bytes
 from harness.rerun import compare
 from harness.signals import records as signals
+from harness.signals import theorem
 from harness.store import locks
 from harness.store.atomic import cannot_write, check_writable, json_bytes, whole_folder, write_atomic
 from harness.store.damage import DamagedError
 from harness.store.record import CellRecord, CellStore, StoredCell, place_of
-from harness.store.study import CELLS, open_study
+from harness.store.study import CELLS, is_study, open_study
 
 BESIDE = ("fidelity", "evaluation")
 """Folders of a profile beside its tasks, whose JSON files are records as well."""
@@ -96,6 +97,10 @@ def _sources(place: Path) -> Iterator[StoredCell | Beside | str]:
         for folder in sorted(path for path in place.rglob(name) if path.is_dir()):
             for path in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(".")):
                 yield _beside(path, place)
+    for path in sorted(place.rglob(theorem.FILE)):  # of a profile, beside its tasks
+        study = {one.parts[0] for one in open_study(path.parent).by_place} if is_study(path.parent) else set()
+        profile = study.pop() if len(study) == 1 else path.resolve().parent.name
+        yield Beside(path, Path(profile, theorem.FILE), read_bytes(path))
     for packed, unpacked in ((evaluation.PACKED, _evaluations), (signals.PACKED, _signals)):
         for path in sorted(place.rglob(packed)):
             try:

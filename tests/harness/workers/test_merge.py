@@ -136,6 +136,8 @@ def test_what_the_repository_keeps_packed_can_be_unpacked_and_packed_again(study
     assert run_harness("pack", "c", "again", cwd=tmp_path).code == 0
     for path in (*kept.glob("*.parquet"), *kept.glob("*.jsonl")):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+    if (kept / "theorem.json").exists():
+        assert (tmp_path / "c" / "tiny" / "theorem.json").read_bytes() == (kept / "theorem.json").read_bytes()
 
 
 def test_a_damaged_study_is_said(runs, tmp_path):
