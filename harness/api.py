@@ -583,10 +583,15 @@ def report(runs: str | Path | Results = "runs", out: str | Path = "site", *, ref
 def merge(places: Sequence[str | Path], out: str | Path, *, progress: Console | bool = True) -> Merged:
     """Puts results of several machines into one folder, as `python -m harness merge` does, and writes their tables:
     what was copied, what was there already and what is in conflict (harness/workers/merge.py)."""
+    from harness.evaluation import records as evaluations
+    from harness.signals import records as signals
+    from harness.signals import theorem
+    from harness.workers.merge import Kinds
     from harness.workers.merge import merge as joined
     from reports.store import store_tables
 
-    found = joined([Path(place) for place in places], Path(out), remarks(progress))
+    packed = {evaluations.PACKED: evaluations.files_of, signals.PACKED: signals.files_of}
+    found = joined([Path(place) for place in places], Path(out), remarks(progress), Kinds(packed, (theorem.FILE,)))
     for profile in sorted(
         path for path in Path(out).iterdir() if path.is_dir() and next(path.rglob("cell.json"), None)
     ):

@@ -174,6 +174,11 @@ def unpacked(path: Path) -> list[TrialRecord]:
         return [parsed(json.loads(text), path) for text in read_table(path)["record"]]
 
 
+def files_of(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The same as places below the results, and what each file holds."""
+    return [(trial.place, trial.model_dump()) for trial in unpacked(path)]
+
+
 def write_packed(study: Path, trials: Sequence[TrialRecord]) -> None:
     """Makes `trials` the evaluations in a study's folder. Raises StorageError where it cannot."""
     import pandas

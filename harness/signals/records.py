@@ -277,6 +277,17 @@ def unpacked(path: Path) -> list[Judged]:
         return list(found.values())
 
 
+def files_of(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The same as places below the results, and what each file holds."""
+    found: list[tuple[Path, dict[str, Any]]] = []
+    for judged in unpacked(path):
+        records: dict[str, BaseModel] = {"pool.json": judged.pool}
+        records |= {f"truth-{key}.json": truth for key, truth in judged.truths.items()}
+        records |= {f"reward-{signal.reward}.json": signal for signal in judged.signals}
+        found += [(judged.place / name, record.model_dump()) for name, record in records.items()]
+    return found
+
+
 def write_packed(study: Path, judged: Sequence[Judged]) -> None:
     """Makes `judged` the comparisons of signals in a study's folder. Raises StorageError where it cannot."""
     import pandas

@@ -12,17 +12,14 @@ command lacks is run. Kept generators are in no study.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.contracts import HarnessError
-from harness.evaluation import records as evaluation
 from harness.machine.files import check_plain, files_below, read_bytes
 from harness.rerun import compare
-from harness.signals import records as signals
-from harness.signals import theorem
 from harness.store import locks
 from harness.store.atomic import cannot_write, check_writable, json_bytes, whole_folder, write_atomic
 from harness.store.damage import DamagedError
@@ -37,6 +34,17 @@ RANK = ("damaged", "unsupported", "running", "interrupted", "failed", "done")
 """How far a cell got: the further one is taken."""
 
 Say = Callable[[str], None]
+Unpack = Callable[[Path], Iterable[tuple[Path, Any]]]
+"""A study's file of records beside cells -> their places below the results and what each holds. Raises DamagedError."""
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What lies beside cells, by those who made it: `packed`, files of a study by their names, and `plain`, names of
+    files of a profile."""
+
+    packed: Mapping[str, Unpack] = field(default_factory=dict)
+    plain: Collection[str] = ()
 
 
 @dataclass
@@ -52,7 +60,7 @@ class Merged:
     """What could not be used, and why."""
 
 
-def merge(places: Sequence[Path], out: Path, say: Say = lambda line: None) -> Merged:
+def merge(places: Sequence[Path], out: Path, say: Say = lambda line: None, kinds: Kinds = Kinds()) -> Merged:  # noqa: B008
     """Copies the results below `places` into `out`, in their order; a second call goes on where it was. Raises
     HarnessError for a place that is none, and StorageError where `out` cannot be written."""
     for place in places:
@@ -60,14 +68,14 @@ def merge(places: Sequence[Path], out: Path, say: Say = lambda line: None) -> Me
             raise HarnessError(f"There is no folder {place}; name results folders.")
         if place.resolve() == out.resolve() or out.resolve().is_relative_to(place.resolve()):
             raise HarnessError(f"{out} lies in {place}, which is to be merged into it; choose another --out.")
-    if not any(True for place in places for _ in _sources(place)):
+    if not any(True for place in places for _ in _sources(place, kinds)):
         raise HarnessError(f"There are no results in {', '.join(map(str, places))}.")
     check_writable(out)
     found = Merged()
     for place in places:
         say(f"{place}:")
         before = found.copied
-        for source in _sources(place):
+        for source in _sources(place, kinds):
             if isinstance(source, Beside):
                 _file(source, out, found)
             elif isinstance(source, str):
@@ -87,7 +95,7 @@ class Beside:
     content: bytes
 
 
-def _sources(place: Path) -> Iterator[StoredCell | Beside | str]:
+def _sources(place: Path, kinds: Kinds) -> Iterator[StoredCell | Beside | str]:
     """Every cell and every record beside cells, in folders or in studies; a sentence for what cannot be used."""
     for path in sorted(place.rglob("cell.json")):
         yield CellStore(path.parent)
@@ -97,12 +105,12 @@ def _sources(place: Path) -> Iterator[StoredCell | Beside | str]:
         for folder in sorted(path for path in place.rglob(name) if path.is_dir()):
             for path in sorted(path for path in folder.rglob("*.json") if not path.name.startswith(".")):
                 yield _beside(path, place)
-    for path in sorted(place.rglob(theorem.FILE)):  # of a profile, beside its tasks
+    for path in sorted(path for name in kinds.plain for path in place.rglob(name)):
         study = {one.parts[0] for one in open_study(path.parent).by_place} if is_study(path.parent) else set()
         profile = study.pop() if len(study) == 1 else path.resolve().parent.name
-        yield Beside(path, Path(profile, theorem.FILE), read_bytes(path))
-    for packed, unpacked in ((evaluation.PACKED, _evaluations), (signals.PACKED, _signals)):
-        for path in sorted(place.rglob(packed)):
+        yield Beside(path, Path(profile, path.name), read_bytes(path))
+    for name, unpacked in kinds.packed.items():
+        for path in sorted(place.rglob(name)):
             try:
                 yield from [Beside(path, goal, json_bytes(data)) for goal, data in unpacked(path)]
             except DamagedError as error:
@@ -117,20 +125,6 @@ def _beside(path: Path, place: Path) -> Beside | str:
         return f"{path}: a link out of the results, which is not followed"
     check_plain(path, MOST_BYTES)
     return Beside(path, Path(profile, *parts[at:]), path.read_bytes())
-
-
-def _evaluations(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    return [(trial.place, trial.model_dump()) for trial in evaluation.unpacked(path)]
-
-
-def _signals(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    found: list[tuple[Path, dict[str, Any]]] = []
-    for judged in signals.unpacked(path):
-        records = {"pool.json": judged.pool}
-        records |= {f"truth-{key}.json": truth for key, truth in judged.truths.items()}
-        records |= {f"reward-{signal.reward}.json": signal for signal in judged.signals}
-        found += [(judged.place / name, record.model_dump()) for name, record in records.items()]
-    return found
 
 
 def _cell(source: StoredCell, out: Path, found: Merged) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas
 import pytest
 
+from harness import api
 from harness.cell import run_cell
 from harness.contracts import HarnessError
 from harness.store.record import CellStore
@@ -113,16 +114,21 @@ def test_what_cannot_be_merged_is_one_sentence(places, out, words, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def everything(places, out):
+    """As the command does."""
+    return api.merge(places, out, progress=False)
+
+
 def test_a_study_is_unpacked_and_work_goes_on_from_there(runs, tmp_path):
     assert run_harness("pack", "a", "study", cwd=tmp_path).code == 0
-    found = merge([tmp_path / "study"], tmp_path / "c")
+    found = everything([tmp_path / "study"], tmp_path / "c")
     assert (found.copied, found.conflicts, found.left_out) == (2, [], [])
     for seed, old in cells(runs["a"]).items():
         new = cells(tmp_path / "c")[seed]
         assert new.folder.relative_to(tmp_path / "c") == old.folder.relative_to(runs["a"])
         assert new.read() == old.read() and new.samples() == old.samples() and new.files() == old.files()
         assert new.curves().equals(old.curves()) and new.arrays().keys() == old.arrays().keys()
-    again = merge([tmp_path / "study", runs["a"]], tmp_path / "c")
+    again = everything([tmp_path / "study", runs["a"]], tmp_path / "c")
     assert (again.copied, again.same, again.conflicts) == (0, 4, [])
     assert run_harness("pack", "c", "second", cwd=tmp_path).code == 0
     for path in (tmp_path / "study").iterdir():
@@ -132,7 +138,7 @@ def test_a_study_is_unpacked_and_work_goes_on_from_there(runs, tmp_path):
 @pytest.mark.parametrize("study", ["paper", "tuned", "targets", "appendix_c", "fidelity"])
 def test_what_the_repository_keeps_packed_can_be_unpacked_and_packed_again(study, tmp_path):
     kept = Path("reports/studies", study).resolve()
-    assert merge([kept], tmp_path / "c").left_out == []
+    assert everything([kept], tmp_path / "c").left_out == []
     assert run_harness("pack", "c", "again", cwd=tmp_path).code == 0
     for path in (*kept.glob("*.parquet"), *kept.glob("*.jsonl")):
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
@@ -145,6 +151,6 @@ def test_a_damaged_study_is_said(runs, tmp_path):
     lines = (tmp_path / "study" / "cells.jsonl").read_text().splitlines()
     (tmp_path / "study" / "cells.jsonl").write_text("\n".join([lines[0], "{"]) + "\n")
     (tmp_path / "study" / "evaluation.parquet").write_bytes(b"PAR1")
-    found = merge([tmp_path / "study"], tmp_path / "c")
+    found = everything([tmp_path / "study"], tmp_path / "c")
     assert found.copied == 1 and len(found.left_out) == 2
     assert all("damaged" in line for line in found.left_out)
