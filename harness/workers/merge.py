@@ -108,7 +108,7 @@ def _sources(place: Path, kinds: Kinds) -> Iterator[StoredCell | Beside | str]:
     for path in sorted(path for name in kinds.plain for path in place.rglob(name)):
         study = {one.parts[0] for one in open_study(path.parent).by_place} if is_study(path.parent) else set()
         profile = study.pop() if len(study) == 1 else path.resolve().parent.name
-        yield Beside(path, Path(profile, path.name), read_bytes(path))
+        yield Beside(path, Path(profile, path.name), read_bytes(path)) if _inside(path, place) else _outside(path)
     for name, unpacked in kinds.packed.items():
         for path in sorted(place.rglob(name)):
             try:
@@ -117,12 +117,20 @@ def _sources(place: Path, kinds: Kinds) -> Iterator[StoredCell | Beside | str]:
                 yield f"{path}: damaged: {error.what}"
 
 
+def _inside(path: Path, place: Path) -> bool:
+    return path.resolve().is_relative_to(place.resolve())
+
+
+def _outside(path: Path) -> str:
+    return f"{path}: a link out of the results, which is not followed"
+
+
 def _beside(path: Path, place: Path) -> Beside | str:
     parts = path.relative_to(place).parts
     at = next(number for number, part in enumerate(parts) if part in BESIDE)
     profile = parts[at - 1] if at else place.resolve().name
-    if not path.resolve().is_relative_to(place.resolve()):
-        return f"{path}: a link out of the results, which is not followed"
+    if not _inside(path, place):
+        return _outside(path)
     check_plain(path, MOST_BYTES)
     return Beside(path, Path(profile, *parts[at:]), path.read_bytes())
 
@@ -188,6 +196,11 @@ def _unpack(source: StoredCell, record: CellRecord, target: Path) -> None:
 
 def _file(source: Beside, out: Path, found: Merged) -> None:
     goal = out / source.place
+    if not _inside(goal, out):  # a study's records may be anybody's
+        found.left_out.append(
+            f"{source.source}: a record of it names the place {source.place}, which is not below {out}"
+        )
+        return
     if goal.exists():
         same = goal.read_bytes() == source.content
         found.same += same

@@ -154,3 +154,18 @@ def test_a_damaged_study_is_said(runs, tmp_path):
     found = everything([tmp_path / "study"], tmp_path / "c")
     assert found.copied == 1 and len(found.left_out) == 2
     assert all("damaged" in line for line in found.left_out)
+
+
+def test_a_study_s_records_and_links_lead_nowhere_else(runs, tmp_path):
+    from harness.evaluation.records import TrialRecord, write_packed
+
+    assert run_harness("pack", "a", "study", cwd=tmp_path).code == 0
+    trial = TrialRecord(
+        profile="../../gone", task="t", target="own", row="naive", seed=0, identity="i", settings_key="", status="done"
+    )
+    write_packed(tmp_path / "study", [trial])
+    (tmp_path / "secret").write_text("{}")
+    os.symlink(tmp_path / "secret", tmp_path / "study" / "theorem.json")
+    found = everything([tmp_path / "study"], tmp_path / "b" / "c")
+    assert found.copied == 2 and len(found.left_out) == 2
+    assert not (tmp_path / "gone").exists() and not list((tmp_path / "b").rglob("theorem.json"))
