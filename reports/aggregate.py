@@ -115,7 +115,11 @@ def tables(blocks: Sequence[Block], reference: str) -> list[Table]:
     several = [block for block in blocks if any(len(row.seeds) > 1 for row in block.rows)]
     found = [_of_task(block, reference) for block in several]
     for profile in dict.fromkeys(block.profile for block in several):
-        mine = [block for block in several if block.profile == profile]
+        tasks: dict[str, Block] = {}  # of a task that was measured in several ways the first one's
+        for block in several:
+            if block.profile == profile:
+                tasks.setdefault(block.task, block)
+        mine = list(tasks.values())
         if len(mine) > 1 and (together := _over_tasks(profile, mine, reference)).rows:
             found.append(together)
     return found
@@ -123,8 +127,7 @@ def tables(blocks: Sequence[Block], reference: str) -> list[Table]:
 
 def _of_task(block: Block, reference: str) -> Table:
     rows = [_together(row.label, [(block, row)], reference, raw=True) for row in block.rows if _sound(row)]
-    name = f"{block.task} ({block.profile})" if block.profile else block.task
-    return Table(name, block.unit, reference, tuple(rows))
+    return Table(block.heading, block.unit, reference, tuple(rows))
 
 
 def _over_tasks(profile: str, blocks: Sequence[Block], reference: str) -> Table:

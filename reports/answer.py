@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reports import figures, stats, summary, tables
+from reports import figures, stats, summary
 from reports.figures import Curves, Figure
 from reports.stats import Comparison
 from reports.summary import Block, Row
@@ -41,7 +41,7 @@ def _answer(block: Block) -> Answer:
     rows = [row for row in block.rows if row.seeds]
     best = rows[0]
     level = [row for row in rows if summary.shown(row.median, block.unit) == summary.shown(best.median, block.unit)]
-    return Answer(tables.heading(block), _signal(block, level), _sure(block, best, rows), _caution(rows))
+    return Answer(block.heading, _signal(block, level), _sure(block, best, rows), _caution(rows))
 
 
 def _signal(block: Block, level: Sequence[Row]) -> str:
@@ -113,7 +113,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def picture(blocks: Sequence[Block], curves: Curves) -> Figure | None:
     """The headline of every task over the training, a panel a task; None where nothing was measured."""
-    panels = [figures.panel(curves, block.profile, block.task, block.measure) for block in blocks]
+    panels = [figures.headline(curves, block) for block in blocks]
     found = tuple(panel for panel in panels if panel)
     caption = "The headline over the training, on held-out prompts: median over seeds, band from lowest to highest."
     return Figure("answer", "What came out", caption, found) if found else None

@@ -200,6 +200,20 @@ def panel(curves: Curves, profile: str, task: str, measure: str, phase: str = "v
     return _panel(curves, part[(part["measure"] == measure) & (part["phase"] == phase)], task)
 
 
+def of_block(curves: Curves, block: Block) -> pandas.DataFrame:
+    """The curves of a block's rows."""
+    frame, labels = curves.frame, {row.label for row in block.rows}
+    return frame[(frame["profile"] == block.profile) & (frame["task"] == block.task) & frame["label"].isin(labels)]
+
+
+def headline(curves: Curves, block: Block, *, steps: bool = False) -> Panel | None:
+    """The headline of a block's rows on held-out prompts; None if nothing was measured."""
+    part = of_block(curves, block)
+    part = part[(part["measure"] == block.measure) & (part["phase"] == "validation")]
+    title = f"{block.task}, {block.measured}" if block.measured else block.task
+    return _panel(curves, part, title, steps=steps)
+
+
 def _panel(curves: Curves, part: pandas.DataFrame, title: str = "", *, steps: bool = False) -> Panel | None:
     """`title` defaults to the measure. Where a step of one line holds more rollouts than one of another (inner steps as
     an axis), x counts rollouts, unless `steps` are wanted."""
@@ -287,7 +301,7 @@ def _panels_by_reward(curves: Curves, profile: str, tasks: Sequence[str], declar
 
 def headlines(blocks: Sequence[Block], curves: Curves) -> Figure | None:
     """Every task's headline over GRPO steps, a panel a task; None where no cell is finished."""
-    panels = (panel(curves, block.profile, block.task, block.measure) for block in blocks)
+    panels = (headline(curves, block) for block in blocks)
     caption = "Each task's headline on held-out prompts: median over seeds, band from lowest to highest."
     there = tuple(each for each in panels if each)
     return Figure("headline", "Headlines", caption, there) if there else None
@@ -308,21 +322,17 @@ def wall_clock(blocks: Sequence[Block], curves: Curves) -> Figure | None:
 
     x is the median over seeds of the seconds until that step, y the median of the headline there.
     """
-    frame = curves.frame
     phases = [f"seconds_{phase}" for phase in ("generation", "reward", "update")]
-    spent = frame[(frame["phase"] == "train") & frame["measure"].isin(phases)]
     panels = []
     for block in blocks:
-        part = frame[(frame["profile"] == block.profile) & (frame["task"] == block.task)]
-        shown = part[(part["phase"] == "validation") & (part["measure"] == block.measure)]
-        built = _panel(curves, shown, block.task, steps=True)
+        built = headline(curves, block, steps=True)
         if built is None:
             continue
+        part = of_block(curves, block)
+        spent = part[(part["phase"] == "train") & part["measure"].isin(phases)]
         lines = []
         for line in built.series:
-            own = spent[
-                (spent["profile"] == block.profile) & (spent["task"] == block.task) & (spent["label"] == line.name)
-            ]
+            own = spent[spent["label"] == line.name]
             if own.empty:
                 continue
             per_step = own.groupby("step")["median"].sum().sort_index().cumsum()
@@ -330,7 +340,7 @@ def wall_clock(blocks: Sequence[Block], curves: Curves) -> Figure | None:
             x = before[np.searchsorted(per_step.index.to_numpy(dtype=float), line.x, side="right")]
             lines.append(Series(line.name, line.slot, line.dash, x, line.y, line.low, line.high, line.seeds))
         if lines:
-            panels.append(Panel(block.task, "seconds of training", built.y_label, tuple(lines)))
+            panels.append(Panel(built.title, "seconds of training", built.y_label, tuple(lines)))
     caption = "The headline against the time that generation, reward and update took (medians over seeds)."
     return Figure("wall-clock", "Reward against wall-clock", caption, tuple(panels)) if panels else None
 

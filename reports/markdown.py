@@ -67,7 +67,7 @@ def comparisons(compared: Compared, reference: str) -> str:
     parts = []
     for block, found, every in compared:
         rows = [_comparison(c, block.unit) for c in found]
-        heading, other = tables.escape(tables.heading(block)), tables.escape(reference)
+        heading, other = tables.escape(block.heading), tables.escape(reference)
         parts.append(f"**{heading}**, differences from {other}, seed by seed (positive is better)\n")
         if rows:
             parts.append(grid(["reward", "mean difference", "95 % interval", "by seed", "p (Holm)", "interval"], rows))

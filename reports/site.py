@@ -170,7 +170,6 @@ def _page(
         ],
         over_seeds=[(each, aggregate.heads(each), over_rows(each)) for each in tables.over_seeds(blocks, reference)],
         over_legend=aggregate.LEGEND,
-        heading=tables.heading,
         legend=tables.legend(),
         reference=reference,
         comparisons=[_comparison_block(*entry) for entry in compared],
@@ -251,7 +250,7 @@ def glance(blocks: list[Block]) -> dict[str, Any]:
     """Rewards x tasks: medians and points of the headline, floor first and ceiling last."""
     heads = [
         "reward",
-        *(f"{tables.heading(block)}: {block.measure.replace('_', ' ')}{tables.better(block)}" for block in blocks),
+        *(f"{block.heading}: {block.measure.replace('_', ' ')}{tables.better(block)}" for block in blocks),
     ]
     labels = sorted({row.label for block in blocks for row in block.rows}, key=figures.natural)
     rows: list[list[Cell]] = []
@@ -419,7 +418,7 @@ def _comparison_block(block: Block, found: list[Comparison], every: list[Compari
         low, high = -1.0, 1.0
     rows = [(c, verdict(c), Markup(svg.forest(c, low, high))) for c in found]
     return {
-        "heading": tables.heading(block),
+        "heading": block.heading,
         "unit": block.unit,
         "measure": block.measure.replace("_", " "),
         "rows": rows,

@@ -21,6 +21,7 @@ from harness.settings import variants
 from harness.settings.schema import Settings
 from harness.store.frames import record_of
 from harness.store.record import CellRecord, identity
+from reports import measured
 
 if TYPE_CHECKING:
     import pandas
@@ -81,7 +82,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """One task of one profile: the untuned generator and every reward, best first."""
+    """One task of one profile, as far as it was measured in one way: the untuned generator and every reward, best
+    first."""
 
     profile: str
     task: str
@@ -100,6 +102,14 @@ class Block:
     """The same of the untuned generator (1 for relative ones)."""
     rows: tuple[Row, ...]
     """Finished rewards best first, then those without a finished cell by name."""
+    measured: str = ""
+    """How its cells' validations differ from those of the task's other blocks (reports/measured.py)."""
+
+    @property
+    def heading(self) -> str:
+        """The task, and which of its blocks."""
+        notes = ", ".join(filter(None, (self.profile, self.measured)))
+        return f"{self.task} ({notes})" if notes else self.task
 
 
 def median(values: Iterable[float]) -> float:
@@ -147,8 +157,8 @@ def _each_record(wide: pandas.DataFrame) -> Iterator[tuple[str, CellRecord | Non
 
 
 def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
-    """`wide` with the columns `settings_key` ("" where the folder is not at hand) and `differs` (`Row.differs`),
-    without cells stored twice.
+    """`wide` with the columns `settings_key` ("" where the folder is not at hand), `differs` (`Row.differs`) and
+    `measured` (`Block.measured`), without cells stored twice.
 
     Results merged from several machines may hold one cell twice (same profile and identity): the most finished stays.
     """
@@ -164,7 +174,8 @@ def prepared(wide: pandas.DataFrame) -> pandas.DataFrame:
     texts = texts or [""] * len(wide)
     frame = wide.assign(settings_key=[known[text][0] for text in texts])
     frame["variant"] = frame["variant"].fillna("")
-    frame["differs"] = _differing(frame, [known[text][1] for text in texts])
+    views = [known[text][1] for text in texts]
+    frame["differs"], frame["measured"] = _differing(frame, views), measured.ways(frame, views)
     frame = _adopted(frame)
     rank = frame["status"].map({status: position for position, status in enumerate(STATUS_ORDER)})
     frame = frame.assign(_rank=rank).sort_values("_rank", kind="stable")
@@ -188,21 +199,25 @@ def _adopted(frame: pandas.DataFrame) -> pandas.DataFrame:
     lost = (frame["status"] == "damaged") & (frame["settings_key"] == "")
     for key, part in frame[lost].groupby(["profile", "task", "reward"]):
         whole = frame[~lost & (frame[["profile", "task", "reward"]] == list(key)).all(axis=1)]
-        if len(rows := whole[["variant", "settings_key"]].drop_duplicates()) == 1:
+        if len(rows := whole[["variant", "settings_key", "measured"]].drop_duplicates()) == 1:
             for name in rows:
                 frame.loc[part.index, name] = rows[name].iloc[0]
     return frame
 
 
 def blocks(wide: pandas.DataFrame) -> list[Block]:
-    """One block a (profile, task), sorted by name."""
+    """One block a (profile, task), sorted by name; several where a task was measured in several ways, the one with the
+    profile's own settings first."""
     if wide.empty:
         return []
-    frame = prepared(wide)
-    return [_block(str(profile), str(task), part) for (profile, task), part in frame.groupby(["profile", "task"])]
+    found = []
+    for (profile, task), cells in prepared(wide).groupby(["profile", "task"]):
+        parts = sorted(cells.groupby("measured"), key=lambda part: ((part[1]["variant"] != "").all(), part[0]))
+        found += [_block(str(profile), str(task), str(way), part) for way, part in parts]
+    return found
 
 
-def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
+def _block(profile: str, task: str, way: str, frame: pandas.DataFrame) -> Block:
     done = frame[frame["status"] == "done"]
     direction = _first(done if len(done) else frame, "direction")
     measures = _key_measures(task, done, _first(done if len(done) else frame, "measure"))
@@ -241,6 +256,7 @@ def _block(profile: str, task: str, frame: pandas.DataFrame) -> Block:
         relative=relative,
         initial={name: 1.0 if name in relative else median(_column(done, f"initial_{name}")) for name in measures},
         rows=tuple(rows),
+        measured=way,
     )
 
 

@@ -108,10 +108,6 @@ def status(row: Row) -> str:
     return summary.status(row) + (f" ({'; '.join(row.reasons)})" if row.reasons else "")
 
 
-def heading(block: Block) -> str:
-    return f"{block.task}" + (f" ({block.profile})" if block.profile else "")
-
-
 def markdown_block(block: Block) -> str:
     """One task as a heading and a table."""
     table = [columns(block), untuned_cells(block), *(row_cells(block, row) for row in block.rows)]
@@ -124,7 +120,7 @@ def markdown_block(block: Block) -> str:
         else ""
     )
     note = f"\n\n{QUICK_NOTE}" if any(row.quick for row in block.rows) else ""
-    return f"### {escape(heading(block))}\n\n" + "\n".join(lines) + ceiling + note + "\n"
+    return f"### {escape(block.heading)}\n\n" + "\n".join(lines) + ceiling + note + "\n"
 
 
 def rich(wide: pandas.DataFrame, long: pandas.DataFrame) -> rich.console.RenderableType:
@@ -198,7 +194,7 @@ def _rich_table(block: Block, hidden: frozenset[int]) -> rich.table.Table:
     from rich.table import Table
     from rich.text import Text
 
-    title = f"{heading(block)}: {(block.measure or 'headline').replace('_', ' ')}{better(block)}"
+    title = f"{block.heading}: {(block.measure or 'headline').replace('_', ' ')}{better(block)}"
     table = Table(title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.padding = (0, 1, 0, 0)  # type: ignore[assignment]
     short = {1: "median", 2: "range", 3: "gain", -6: "zero\nspread", -5: "a step", -3: "peak\nmemory", -2: "n"}
@@ -227,7 +223,7 @@ def html(wide: pandas.DataFrame, long: pandas.DataFrame) -> str:
         return "<p>No cells are stored yet.</p>"
     main = [
         html_table(
-            heading(block), [columns(block), untuned_cells(block), *(row_cells(block, row) for row in block.rows)]
+            block.heading, [columns(block), untuned_cells(block), *(row_cells(block, row) for row in block.rows)]
         )
         for block in found
     ]
