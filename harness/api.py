@@ -181,7 +181,7 @@ def paper(
     only     parts to run and decide; default: all
     budget   hours, by the plan on this machine: parts in their order as long as they fit. Parts that train no
              generator take minutes and are not counted
-    run      False: decide from what is stored
+    run      False: decide from what is stored, of every seed asked for
     tuned    a file of `tune`: its settings go over the profile's, and validation reads the test split
 
     The others as for `run`. Writes claims.json and claims.md beside the cells.
@@ -189,11 +189,12 @@ def paper(
     from harness.planning.view import part_hours
     from harness.store.atomic import write_atomic, write_json
     from harness.store.frames import find_cells
-    from harness.suites.suite import TheoremPart, WorthPart, load_suite, selected, within_budget
+    from harness.suites.suite import TheoremPart, WorthPart, load_suite, of_every_seed, selected, within_budget
     from harness.workers.local import default_workers
     from reports import claims
 
     chosen, given = selected(load_suite(suite), only), dict(set or {})
+    chosen = chosen if run else of_every_seed(chosen)
     parts = suite_cells(chosen, profile, seeds, given, tuned)
     place, say, where = Path(out), remarks(progress), Where(executor, address, workers, threads, slurm, processes)
     folder = place / load_profile(profile).name

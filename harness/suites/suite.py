@@ -58,7 +58,7 @@ class CellPart(_Data):
     """Profile -> further settings there."""
     profiles: tuple[str, ...] = ()
     """Run in these alone; default: in every profile."""
-    seeds: int | None = Field(None, ge=1, description="Of the seeds asked for, the first so many; default: all.")
+    seeds: int | None = Field(None, ge=1, description="Of the seeds asked for, the first so many run; default: all.")
 
     def settings(self, profile: str) -> dict[str, Any]:
         return self.set | self.only.get(profile, {})
@@ -336,6 +336,13 @@ def hours_of(text: str) -> float:
     if not 0 < found < 1e6:
         raise HarnessError(f"--budget takes a time such as 60m or 2h, not '{text[:40]}'.")
     return found
+
+
+def of_every_seed(suite: Suite) -> Suite:
+    """The suite with no part limited to the first seeds: that limit saves work, and results that are there cost none."""
+    limited = [part for part in suite.parts if not isinstance(part, TheoremPart)]
+    whole = {part.name: part.model_copy(update={"seeds": None}) for part in limited}
+    return suite.model_copy(update={"parts": tuple(whole.get(part.name, part) for part in suite.parts)})
 
 
 def selected(suite: Suite, names: Sequence[str]) -> Suite:

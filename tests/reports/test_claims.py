@@ -402,6 +402,9 @@ def test_a_planted_false_claim_is_caught(tmp_path, monkeypatch) -> None:
     assert [each["verdict"] for each in stored["claims"]] == ["holds", "does not hold", "not run"]
     ended = run_harness("paper", "--suite", "mine.yaml", "--seeds", "0-1", "--stored", cwd=tmp_path)
     assert ended.code == 1 and "Not known not to hold: false" in ended.out
+    data["parts"] = [data["parts"][0] | {"seeds": 1}]  # of which the first asked for runs: what is there counts all
+    (tmp_path / "mine.yaml").write_text(json.dumps(data))
+    assert api.paper(**options | {"seeds": "5,0-1"}, run=False).found[0].seeds == (0, 1)
 
 
 # --------------------------------------------------------------------------------------------------- page and `diff`
