@@ -45,6 +45,7 @@ def report(wide: pandas.DataFrame, blocks: list[Block], compared: Compared, refe
         "# Reward signals compared",
         *said,
         figures,
+        *(["## Rewards and tasks", tables.markdown_matrix(blocks)] if len(blocks) > 1 else []),
         "## Results",
         *map(tables.markdown_block, blocks),
         tables.legend(),

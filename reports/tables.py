@@ -33,6 +33,30 @@ def markdown(wide: pandas.DataFrame, long: pandas.DataFrame) -> str:
     return "\n".join([*map(markdown_block, found), legend() + "\n", *together]).rstrip("\n") + "\n"
 
 
+def markdown_matrix(blocks: Sequence[Block]) -> str:
+    """Tasks x rewards as Markdown: median headlines, behind them the seeds' values or their range. Of a task that was
+    measured in several ways its first block alone."""
+    tasks: dict[tuple[str, str], Block] = {}
+    for block in blocks:
+        tasks.setdefault((block.profile, block.task), block)
+    labels = sorted({row.label for block in tasks.values() for row in block.rows})
+    lines = [["task", "untuned", *labels, "best possible"]]
+    for block in tasks.values():
+        rows = {row.label: row for row in block.rows}
+        what = f"{block.heading}: {(block.measure or 'headline').replace('_', ' ')}{better(block)}"
+        ends = [summary.shown(value, block.unit) for value in (block.floor, block.ceiling)]
+        lines.append([what, ends[0], *(_matrix_cell(block, rows.get(label)) for label in labels), ends[1]])
+    texts = [f"| {' | '.join(map(escape, line))} |" for line in lines]
+    return "\n".join([texts[0], f"| --- |{' ---: |' * (len(lines[0]) - 1)}", *texts[1:]]) + "\n"
+
+
+def _matrix_cell(block: Block, row: Row | None) -> str:
+    if row is None or not row.seeds:
+        return "" if row is None else summary.status(row)
+    values = summary.points(row.headline, block.unit)
+    return summary.shown(row.median, block.unit) + (f" ({values})" if values else "")
+
+
 def over_seeds(blocks: Sequence[Block], reference: str = "") -> list[aggregate.Table]:
     """What several seeds and tasks say together, against the reward `reference`; by default `summary.baseline`."""
     rewards = sorted({row.reward for block in blocks for row in block.rows})

@@ -180,3 +180,17 @@ def test_the_others_are_compared_with_what_declares_itself_the_baseline(monkeypa
     assert summary.baseline(["adam_metagrad", "sgd_metagrad"]) == "naive", "a page then says that it is missing"
     monkeypatch.setattr(summary, "REWARDS", [])
     assert summary.baseline(["adam_metagrad", "naive"]) == "adam_metagrad"
+
+
+def test_the_matrix_has_a_line_a_task_and_a_column_a_reward(tmp_path: Path, generate: Callable[..., int]) -> None:
+    generate(tmp_path, tasks=("67", "lambada_es"), rewards=("naive", "embedding"))
+    blocks = summary.blocks(load(tmp_path)[0])
+    head, rule, *lines = tables.markdown_matrix(blocks).splitlines()
+    assert head == "| task | untuned | embedding | naive | best possible |" and rule.count("---") == 5
+    assert [line.split(":")[0] for line in lines] == ["| 67 (tiny)", "| lambada_es (tiny)"]
+    for line, block in zip(lines, blocks, strict=True):
+        cells = [cell.strip() for cell in line.split("|")[2:6]]
+        row = next(row for row in block.rows if row.reward == "naive")
+        assert cells[0] == summary.shown(block.floor, block.unit)
+        assert cells[2] == f"{summary.shown(row.median, block.unit)} ({summary.points(row.headline, block.unit)})"
+    assert "| unsupported |" in lines[0], "a pair that could not run says so"
