@@ -44,7 +44,9 @@ def add_to(app: typer.Typer, console: Console, to_its_end: Callable[..., Any]) -
         address: where.Address = "",
         slurm: where.Slurm = "",
         processes: where.Processes = 1,
-        stored: Annotated[bool, typer.Option("--stored", help="Run nothing; decide from what is there, of every seed asked for.")] = False,
+        stored: Annotated[
+            bool, typer.Option("--stored", help="Run nothing; decide from what is there, of every seed asked for.")
+        ] = False,
         retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Go on with failed cells too.")] = False,
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Show cells, memory, hours and downloads, and stop.")

@@ -339,7 +339,7 @@ def hours_of(text: str) -> float:
 
 
 def of_every_seed(suite: Suite) -> Suite:
-    """The suite with no part limited to the first seeds: that limit saves work, and results that are there cost none."""
+    """The suite with no part limited to the first seeds: that saves work, and results that are there cost none."""
     limited = [part for part in suite.parts if not isinstance(part, TheoremPart)]
     whole = {part.name: part.model_copy(update={"seeds": None}) for part in limited}
     return suite.model_copy(update={"parts": tuple(whole.get(part.name, part) for part in suite.parts)})
