@@ -32,7 +32,7 @@ from harness.workers.where import Where, check_where, executor_of, observer, rem
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.evaluation.run import Plan
+    from harness.evaluation.plan import Plan
     from harness.generated.dataset import Dataset
     from harness.kit import Checked
     from harness.planning.cells import Cell
@@ -254,8 +254,8 @@ def _worth_of(
 
 def _worth_rows(asked: Mapping[str, Any], folder: Path) -> list[worth.Row]:
     """Stored rows of what was asked."""
+    from harness.evaluation.plan import settings_keys
     from harness.evaluation.records import load
-    from harness.evaluation.run import settings_keys
     from reports import evaluations
 
     numbers = frozenset(asked["seeds"])
@@ -500,7 +500,7 @@ def evaluate(
     progress: Console | bool = True,
 ) -> Evaluations:
     """What the data of finished cells are worth, as `python -m harness evaluate` says: fresh targets are trained on
-    them as a user would, and put to the task's test (harness/evaluation/run.py).
+    them as a user would, and put to the task's test (harness/evaluation).
 
     runs      where the cells lie whose kept generators write the data; the same settings find them
     tokens    that a target is trained on, replay not counted: 100_000, "100k" (`evaluation.tokens`)
@@ -550,7 +550,7 @@ def _evaluation_plans(
     tuned: str | Path = "",
 ) -> list[Plan]:
     """The arguments of `evaluate`, checked."""
-    from harness.evaluation.run import TARGETS, plans
+    from harness.evaluation.plan import TARGETS, plans
     from harness.generated.dataset import token_count
 
     given = dict(set or {})

@@ -17,10 +17,11 @@ import torch
 
 import harness
 from harness.contracts import HarnessError, TaskContext
-from harness.evaluation import run as running
-from harness.evaluation import training
+from harness.evaluation import jobs, training
+from harness.evaluation import row as table_row
+from harness.evaluation.plan import plans
 from harness.evaluation.records import PACKED, TrialRecord, chosen_rate, load, packed, write_packed
-from harness.evaluation.run import plans
+from harness.evaluation.run import run_all
 from harness.evaluation.training import Text, encode, mean_loss, mix, pack, take, train
 from harness.registry import TASKS
 from harness.settings.profiles import load_profile
@@ -352,7 +353,7 @@ def test_the_trained_target_is_another_one_and_test_passages_are_the_splits(eval
 
 def test_what_is_stored_is_not_trained_again(evaluated, finished, given, monkeypatch):
     trained = []
-    monkeypatch.setattr(running, "train", lambda *a, **k: trained.append(a) or 0.0)
+    monkeypatch.setattr(table_row, "train", lambda *a, **k: trained.append(a) or 0.0)
     again = lambda **more: harness.evaluate(
         "lambada_es",
         "levenshtein",
@@ -377,9 +378,9 @@ def test_identities_count_what_changes_numbers(finished, given):
     def key(**more):
         assignments = given | more
         (plan,) = plans(load_profile("tiny"), ["lambada_es"], [], [0], ["own"], assignments, finished, finished)
-        data = {("untuned", 0): running.Data("folder", {"dataset": more.get("model", "a")})}
+        data = {("untuned", 0): jobs.Data("folder", {"dataset": more.get("model", "a")})}
         job = next(job for job in plan.rows(data) if job.row == "untuned")
-        return running._Row(job, lambda text: None).blank(0, rate=1e-3, status="done")
+        return table_row.Row(job, lambda text: None).blank(0, rate=1e-3, status="done")
 
     base = key()
     for change in ({"evaluation.tokens": 400}, {"evaluation.batch": 3}, {"evaluation.weight_decay": 0.5}):
@@ -456,13 +457,13 @@ def test_jobs_that_move_find_what_they_read(finished, given, tmp_path, monkeypat
     few = given | {"evaluation.rates": [1e-3]}
     recipe = training.Recipe(documents=24, width=32, layers=1)
     like = lambda place, tokenizer_from, recipe: training.make_other_target(place, "embedded:target", recipe)
-    monkeypatch.setattr(running, "make_other_target", like)  # a random model's tokenizer has no context
+    monkeypatch.setattr(jobs, "make_other_target", like)  # a random model's tokenizer has no context
 
     def found(out, executor):
         (plan,) = plans(load_profile("tiny"), ["lambada_es"], ["levenshtein"], [0], ["own"], few, finished, out)
-        target = running.Target("other", str(out / "tiny" / "evaluation" / "targets" / "made"), recipe)
+        target = jobs.Target("other", str(out / "tiny" / "evaluation" / "targets" / "made"), recipe)
         plan = replace(plan, targets=(target,))
-        trials = running.run_all([plan], ignore, executor)
+        trials = run_all([plan], ignore, executor)
         assert not list(out.rglob(".*")), "no lock and nothing half sent is left"
         return [(each.row, each.status, each.reason, each.identity, each.test) for each in trials], load(out / "tiny")
 

@@ -9,7 +9,8 @@ import signal
 import pytest
 
 from harness.contracts import HarnessError
-from harness.evaluation.run import plans, run_all
+from harness.evaluation.plan import plans
+from harness.evaluation.run import run_all
 from harness.machine.stopping import Interrupted
 from harness.settings.profiles import load_profile
 from harness.store.frames import find_cells

@@ -9,7 +9,8 @@ import pytest
 
 from harness.cell import run_cell
 from harness.contracts import HarnessError
-from harness.evaluation.run import Data, TargetJob, plans
+from harness.evaluation.jobs import Data, TargetJob
+from harness.evaluation.plan import plans
 from harness.machine import stopping
 from harness.machine.stopping import Interrupted
 from harness.registry import Made
