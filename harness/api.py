@@ -464,7 +464,7 @@ def generate(
     )
     try:
         with shown as notify:
-            if executor != "local":
+            if executor != "local" and job.settled() is None:
                 with closing(executor_of(where, (), job.out.parent, 1)) as opened:
                     (lost,) = opened.run([job], lambda job, event: notify(event) if event["event"] == "rows" else None)
                 if lost:

@@ -104,10 +104,8 @@ def write_dataset(
     wanted = token_count(tokens)
     found = _articles(source, prompts, allowed)
     asked = _asked(source, found, prompts.name if prompts else "", wanted, seed, dedup)
-    manifest = _manifest(out)
-    _check_same(out, manifest, asked)
-    if manifest and "made" in manifest:
-        return _made(out, manifest["made"])
+    if whole := _whole(out, asked):
+        return whole
     _check_room(out, wanted)
     check_writable(out)
     with locks.owned(out, wait=False) as ours:
@@ -121,6 +119,31 @@ def write_dataset(
         write_atomic(out / "README.md", _card(source, made, asked))
         write_json(out / MANIFEST, {"version": VERSION, "asked": asked, "made": made})
     return _made(out, made)
+
+
+def finished_dataset(
+    source: Source,
+    out: Path,
+    *,
+    tokens: int | str,
+    seed: int = 0,
+    prompts: Path | None = None,
+    dedup: bool = False,
+    allowed: frozenset[Contact] = frozenset(),
+) -> Dataset | None:
+    """What `write_dataset` with these arguments would return at once; None where something is missing. Raises as it
+    does for what is there, and for articles."""
+    if _manifest(out) is None:
+        return None
+    found = _articles(source, prompts, allowed)
+    asked = _asked(source, found, prompts.name if prompts else "", token_count(tokens), seed, dedup)
+    return _whole(out, asked)
+
+
+def _whole(out: Path, asked: dict[str, Any]) -> Dataset | None:
+    manifest = _manifest(out)
+    _check_same(out, manifest, asked)
+    return _made(out, manifest["made"]) if manifest and "made" in manifest else None
 
 
 def read_texts(folder: Path) -> pandas.DataFrame:

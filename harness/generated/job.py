@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness.contracts import Contact
-from harness.generated.dataset import Dataset, Notify, write_dataset
+from harness.generated.dataset import Dataset, Notify, finished_dataset, write_dataset
 from harness.generated.source import Source
 from harness.workers.executor import Tell
 
@@ -27,21 +28,18 @@ class WritingJob:
     def name(self) -> str:
         return f"texts of {self.source.name}"
 
+    @property
+    def _asked(self) -> dict[str, Any]:
+        names = ("tokens", "seed", "prompts", "dedup", "allowed")
+        return {name: getattr(self, name) for name in names}
+
     def settled(self) -> str | None:
-        return None
+        """Whether all is there, so that no cluster need be asked. Raises what `write_dataset` does of what is there."""
+        return "" if finished_dataset(self.source, self.out, **self._asked) else None
 
     def write(self, notify: Notify) -> Dataset:
         """Raises what `write_dataset` does."""
-        return write_dataset(
-            self.source,
-            self.out,
-            tokens=self.tokens,
-            seed=self.seed,
-            prompts=self.prompts,
-            dedup=self.dedup,
-            allowed=self.allowed,
-            notify=notify,
-        )
+        return write_dataset(self.source, self.out, **self._asked, notify=notify)
 
     def run(self, tell: Tell, *, wait: bool) -> str:
         self.write(tell)

@@ -171,6 +171,11 @@ def test_what_a_cluster_wrote_is_returned(cell, tmp_path, monkeypatch):
     made = harness.generate(cell, 1000, tmp_path / "data", executor="ray", progress=False)
     assert made.tokens >= 1000 and made.folder == tmp_path / "data" and len(made.texts) == made.rows
     assert {"start", "rows", "end"} == {*told}
+    monkeypatch.setattr(api, "executor_of", lambda *_: pytest.fail("a cluster was started for what is there"))
+    again = harness.generate(cell, 1000, tmp_path / "data", executor="ray", progress=False)
+    assert again.rows == made.rows
+    with pytest.raises(HarnessError, match="another"):
+        harness.generate(cell, 2000, tmp_path / "data", executor="ray", progress=False)
 
 
 def test_a_job_that_is_lost_is_one_sentence(cell, tmp_path, monkeypatch):
