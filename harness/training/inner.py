@@ -22,7 +22,7 @@ from harness.contracts import HarnessError, Metric
 from harness.machine.devices import to_device
 from harness.machine.processes import NOT_LAUNCHED, BatchShare, split_batches
 from harness.settings.schema import InnerSettings, OptimizerSettings, TargetSettings
-from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, metagradient, train
+from rewards.metagradient import InnerOptimizer, LossConvention, Metagradient, Prepared, metagradient, train
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -105,6 +105,7 @@ class InnerTrainer:
         step_counter: StepCounter | None = None,
     ) -> None:
         self.model, self.tokenizer, self.settings, self.step_counter = model, tokenizer, settings, step_counter
+        self._prepared = Prepared(model)
         self.optimizer = settings.optimizer
         gpu = settings.sharded and torch.cuda.is_available()
         self.device = torch.device("cuda", torch.cuda.current_device()) if gpu else model.device
@@ -122,7 +123,7 @@ class InnerTrainer:
         group = {"process_group": mine.group} if mine else {}
         with self._warmed(texts):
             result = metagradient(
-                self.model,
+                self._prepared,
                 mine.batches if mine else batches,
                 metric,
                 self.rule(),
@@ -170,7 +171,7 @@ class InnerTrainer:
             options["process_group"] = mine.group
         with self._warmed(texts):
             return train(
-                self.model, mine.batches if mine else batches, self.rule(), weights=weights, only=only, **options
+                self._prepared, mine.batches if mine else batches, self.rule(), weights=weights, only=only, **options
             )
 
     @contextmanager
@@ -182,7 +183,7 @@ class InnerTrainer:
             return
         settings = self.settings
         plain = settings.model_copy(update={"warmup_steps": 0})
-        trainer = InnerTrainer(self.model, self.tokenizer, plain, steps=settings.warmup_steps)
+        trainer = self._like(plain, steps=settings.warmup_steps)
         if settings.warmup_lr:
             trainer = trainer.with_optimizer(lr=settings.warmup_lr)
         warm = trainer.train(texts)
@@ -200,7 +201,13 @@ class InnerTrainer:
             changes = {"total_lr": None} | changes
         settings = OptimizerSettings.model_validate(self.settings.optimizer.model_dump() | changes)
         changed = self.settings.model_copy(update={"optimizer": settings})
-        return InnerTrainer(self.model, self.tokenizer, changed, steps=self.steps, step_counter=self.step_counter)
+        return self._like(changed, steps=self.steps, step_counter=self.step_counter)
+
+    def _like(self, settings: InnerSettings, *, steps: int, step_counter: StepCounter | None = None) -> InnerTrainer:
+        """Another training of the same target, on the same private copies."""
+        trainer = InnerTrainer(self.model, self.tokenizer, settings, steps=steps, step_counter=step_counter)
+        trainer._prepared = self._prepared
+        return trainer
 
     @property
     def lr(self) -> float:
@@ -218,14 +225,14 @@ class InnerTrainer:
 
     def with_steps(self, steps: int) -> InnerTrainer:
         """The same training cut into `steps` optimizer steps, whatever GRPO step it is."""
-        return InnerTrainer(self.model, self.tokenizer, self.settings, steps=steps)
+        return self._like(self.settings, steps=steps)
 
     def of_sets(self, sets: int) -> InnerTrainer:
         """The training of each of `sets` training sets of a GRPO step (`inner.set_steps`)."""
         steps = self.settings.steps_of_set(sets)
         if steps == self.steps:
             return self
-        return InnerTrainer(self.model, self.tokenizer, self.settings, steps=steps, step_counter=self.step_counter)
+        return self._like(self.settings, steps=steps, step_counter=self.step_counter)
 
     # ---------------------------------------------------------------------------------------------------- batches
 

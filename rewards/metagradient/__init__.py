@@ -2,7 +2,7 @@
 
 from rewards.metagradient.allocator import keep_freed_memory
 from rewards.metagradient.checkpointing import MemoryPlan
-from rewards.metagradient.engine import Metagradient, metagradient, train
+from rewards.metagradient.engine import Metagradient, Prepared, metagradient, train
 from rewards.metagradient.errors import (
     BatchError,
     MemoryBudgetError,
@@ -26,6 +26,7 @@ __all__ = [
     "NoScoredTokensError",
     "NonFiniteError",
     "MemoryPlan",
+    "Prepared",
     "SecondDerivativeError",
     "TorchOptRule",
     "UpdateRule",

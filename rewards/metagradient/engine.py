@@ -59,8 +59,23 @@ class Metagradient:
         return replace(self, weights=weights, tokens=tokens)
 
 
+class Prepared:
+    """A model with the private copies that its passes run on, to be given to many calls in its place: of a training on
+    one short text making them is half. Between calls its weights may change, and which of them train; its modules,
+    buffers and configuration may not."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._network: Network | None = None
+
+    def network(self) -> Network:
+        if self._network is None or not self._network.again(self.model):
+            self._network = Network(self.model)
+        return self._network
+
+
 def metagradient(
-    model: nn.Module,
+    model: nn.Module | Prepared,
     batches: Sequence[Mapping[str, Tensor]],
     metric: Metric,
     optimizer: InnerOptimizer | UpdateRule,
@@ -77,7 +92,8 @@ def metagradient(
     """Exact dPhi(theta_T)/dw_i at w = 1 through len(batches) optimizer steps.
 
     model      a causal LM that returns `.logits`; left as it is, mode, RNG and .grad included. Parameters with
-               requires_grad train. It runs in evaluation mode (no dropout) with eager attention.
+               requires_grad train. It runs in evaluation mode (no dropout) with eager attention. `Prepared(model)`
+               saves time where many calls are short.
     batches    one dict a step: input_ids (B, S) int64 right-padded, labels (B, S) int64 aligned with them, -100 = not
                scored; further tensors (attention_mask, ...) go to the model
     metric     params keyed as dict(model.named_parameters()) -> scalar Tensor, higher is better; trained ones come in
@@ -114,7 +130,7 @@ def metagradient(
         plan, first = walk.plan(tiers)
         with Trajectory(plan, rule, objective.gradient, spill_dir) as trajectory:
             theta, state = walk.forward(trajectory, first)
-            value, adjoint = _metric_gradient(metric, model, objective, theta, reads)
+            value, adjoint = _metric_gradient(metric, _plain(model), objective, theta, reads)
             del theta, state
             weights = _walk_back(objective, rule, trajectory, adjoint)
         if not per_token:
@@ -126,7 +142,7 @@ def metagradient(
 
 
 def train(
-    model: nn.Module,
+    model: nn.Module | Prepared,
     batches: Sequence[Mapping[str, Tensor]],
     optimizer: InnerOptimizer | UpdateRule,
     *,
@@ -155,7 +171,7 @@ def train(
             theta, state = updated(rule, step, theta, state, grad, last=step + 1 == len(objective.batches))
             start = stop
     trained = objective.layout.parameters(objective.layout.views(theta), metric=True)
-    frozen, wanted = objective.network.frozen, [name for name, _ in model.named_parameters()]
+    frozen, wanted = objective.network.frozen, [name for name, _ in _plain(model).named_parameters()]
     return {k: trained[k] if k in trained else frozen[k] for k in wanted if only is None or k in only}
 
 
@@ -164,13 +180,18 @@ def _start(
 ) -> tuple[Objective, UpdateRule, Tensor, State]:
     rule = as_rule(optimizer)
     reads = reads if rule.elementwise else None  # else a coordinate's update may see the others' gradients
-    batches, layout = check_batches(batches), None
+    batches, plain = check_batches(batches), _plain(model)
     if sharded:
-        layout = ShardedLayout(model, _ranks(rule, group), batches[0]["input_ids"].device)
-    network = Network(model, layout)
+        network = Network(plain, ShardedLayout(plain, _ranks(rule, group), batches[0]["input_ids"].device))
+    else:
+        network = model.network() if isinstance(model, Prepared) else Network(plain)
     objective = Objective(network, batches, loss or LossConvention(), microbatch, group, per_token, reads)
-    theta = objective.layout.flatten(dict(model.named_parameters()))
+    theta = objective.layout.flatten(dict(plain.named_parameters()))
     return objective, rule, theta, rule.init(theta)
+
+
+def _plain(model: nn.Module | Prepared) -> nn.Module:
+    return model.model if isinstance(model, Prepared) else model
 
 
 def _ranks(rule: UpdateRule, group: dist.ProcessGroup | None) -> dist.ProcessGroup:

@@ -12,7 +12,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rewards.metagradient import kernels
@@ -46,6 +45,11 @@ class Layout:
         self.size = self.parameters_count = sum(self.sizes)
         self.dtype = torch.float64 if torch.float64 in self.dtypes.values() else torch.float32
         self.device = next(iter(trained.values())).device
+
+    def same(self, other: Layout) -> bool:
+        """Whether the same parameters train, as they lie here."""
+        mine, theirs = ((each.names, each.shapes, each.dtypes, each.device, each.cut) for each in (self, other))
+        return mine == theirs
 
     def flatten(self, tensors: Mapping[str, Tensor] | Sequence[Tensor]) -> Tensor:
         """(size,) new vector in the inner dtype, without gradient."""
@@ -179,13 +183,23 @@ class Network:
     def __init__(self, model: nn.Module, layout: Layout | None = None) -> None:
         self.layout = Layout(model) if layout is None else layout
         device = self.layout.device
-        self.frozen = {n: p.detach().to(device) for n, p in model.named_parameters() if not p.requires_grad}
+        self.frozen = self._frozen(model)
         self._model, self._reverse = model, _Copy(model, device, fitted=True)
         self.recorder = Recorder(self._reverse.module, self._reverse.head)
         self.graph_only = self._reverse.graph_only
         """Switch of the reverse copy: backward passes for the sake of their graph alone."""
         if self.layout.cut is not None:
             self.layout.cut.silent = lambda: self.graph_only.on
+
+    def _frozen(self, model: nn.Module) -> dict[str, Tensor]:
+        return {n: p.detach().to(self.layout.device) for n, p in model.named_parameters() if not p.requires_grad}
+
+    def again(self, model: nn.Module) -> bool:
+        """Whether the copies serve the model as it is now, too; its frozen weights are then those of now."""
+        if not self.layout.same(Layout(model)):
+            return False
+        self.frozen = self._frozen(model)
+        return True
 
     @cached_property
     def _forward(self) -> _Copy:
@@ -223,6 +237,25 @@ class _Copy:
             kernels.fit(self.module, head, self.graph_only)
         if head is not None:
             head.register_forward_pre_hook(self._keep_scored)
+        places: dict[int, list[tuple[dict, str]]] = {}
+        for part in self.module.modules():
+            for slot, parameter in part._parameters.items():
+                places.setdefault(id(parameter), []).append((part._parameters, slot))
+        self._places = {name: places[id(parameter)] for name, parameter in self.module.named_parameters()}
+
+    @contextmanager
+    def _holding(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+        """Inside, the module's parameters are these, tied ones wherever they are tied. As torch.func.functional_call,
+        which looks for every place anew: a tenth of a pass over a short text."""
+        before = [(held, slot, held[slot]) for name in parameters for held, slot in self._places[name]]
+        try:
+            for name, value in parameters.items():
+                for held, slot in self._places[name]:
+                    held[slot] = value
+            yield
+        finally:
+            for held, slot, value in before:
+                held[slot] = value
 
     def _keep_scored(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Only scored positions reach the LM head: its logits are the largest tensors of the whole pass."""
@@ -234,8 +267,8 @@ class _Copy:
     def logits(self, parameters: Mapping[str, Tensor], rows: Rows) -> Tensor:
         """(M, V) at the scored positions."""
         self._scored = rows.flat
-        with sdpa_kernel(SDPBackend.MATH):
-            out = functional_call(self.module, dict(parameters), (), rows.inputs | self._extra).logits
+        with sdpa_kernel(SDPBackend.MATH), self._holding(parameters):
+            out = self.module(**rows.inputs, **self._extra).logits
         out = out.reshape(-1, out.shape[-1])
         if self._scored is None:
             return out

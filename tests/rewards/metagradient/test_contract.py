@@ -14,10 +14,12 @@ from rewards.metagradient import (
     MetricError,
     NonFiniteError,
     NoScoredTokensError,
+    Prepared,
     SecondDerivativeError,
     metagradient,
     train,
 )
+from rewards.metagradient.network import Network
 from rewards.metagradient.testing import build, lm_metric, make_batches
 from tests.helpers.command import python
 
@@ -249,3 +251,39 @@ def test_one_step_needs_no_second_derivative():
 def test_nothing_trains():
     with pytest.raises(MetagradientError, match="requires_grad"):
         train(build("gpt2").requires_grad_(False), make_batches(1), OPTIMIZER)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_prepared_model_gives_the_same_bits_whatever_became_of_its_weights(kind, steps):
+    model, batches = build(kind), make_batches(steps)
+    metric, prepared = lm_metric(build(kind, seed=3)), Prepared(model)
+
+    def same() -> Network:
+        one, other = (metagradient(given, batches, metric, OPTIMIZER) for given in (model, prepared))
+        trained, also = (train(given, batches, OPTIMIZER) for given in (model, prepared))
+        assert torch.equal(one.weights, other.weights) and one.value == other.value
+        assert all(torch.equal(value, also[name]) for name, value in trained.items())
+        return prepared.network()
+
+    copies = same()
+    for parameter in model.parameters():
+        parameter.data = parameter.data * 1.5
+    assert same() is copies
+    frozen = next(parameter for name, parameter in model.named_parameters() if "norm" in name or "ln" in name)
+    frozen.requires_grad_(False)
+    others = same()
+    assert others is not copies
+    frozen.data = frozen.data + 0.5
+    assert same() is others, "a frozen weight is read anew"
+
+
+def test_a_prepared_model_works_after_a_call_that_failed():
+    batches, prepared = make_batches(2), Prepared(build("gpt2"))
+    metric = lm_metric(build("gpt2", seed=3))
+    expected = metagradient(prepared, batches, metric, OPTIMIZER).weights
+    broken = [batches[0], batches[1] | {"input_ids": torch.full_like(batches[1]["input_ids"], 10**6)}]
+    with pytest.raises(IndexError):
+        metagradient(prepared, broken, metric, OPTIMIZER)
+    assert torch.equal(metagradient(prepared, batches, metric, OPTIMIZER).weights, expected)
+    assert all(isinstance(parameter, nn.Parameter) for parameter in prepared.network()._reverse.module.parameters())
