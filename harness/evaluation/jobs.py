@@ -12,7 +12,7 @@ from harness import assets
 from harness.contracts import HarnessError
 from harness.evaluation.records import UNTUNED
 from harness.evaluation.training import Recipe, make_other_target
-from harness.generated.dataset import MANIFEST, write_dataset
+from harness.generated.dataset import MANIFEST, asked_of, write_dataset
 from harness.generated.source import Source
 from harness.machine.files import read_json
 from harness.settings.schema import identity_view
@@ -34,7 +34,7 @@ class Data:
     content: Mapping[str, Any] = field(default_factory=dict)
     """What it is, by content."""
     lacks: str = ""
-    """Why there is none."""
+    """Why there is none. With `content`, trainings on it may still be stored."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class DataJob:
     def folder(self) -> Path:
         assert self.source is not None
         generator = identity_view(self.source.settings.generator) | identity_view(self.source.settings.data)
-        key = digest(assets.fingerprint(self.source.model), generator, self.tokens, self.seed, self.source.name)
+        key = digest(self.source.fingerprint, generator, self.tokens, self.seed, self.source.name)
         return self.place / f"{self.source.task}-{self.row}-seed{self.seed}-{key}"
 
     def settled(self) -> Data | None:
@@ -94,6 +94,9 @@ class DataJob:
 
     def run(self, tell: Tell, *, wait: bool) -> Data:
         assert self.source is not None
+        if self.source.gone and not (self.folder / MANIFEST).is_file():
+            why = f"the generator of {self.source.name} is no longer there; run its cell again with --fresh"
+            return Data("", {"dataset": asked_of(self.source, self.tokens, self.seed)}, why)
         try:
             write_dataset(self.source, self.folder, tokens=self.tokens, seed=self.seed)
         except StorageError:
@@ -111,7 +114,8 @@ class DataJob:
 
     def reads(self) -> dict[str, Path]:
         """The generator that a cell kept."""
-        return {KEPT: Path(self.source.model)} if self.source and self.source.identity else {}
+        there = self.source and self.source.identity and not self.source.gone
+        return {KEPT: Path(self.source.model)} if self.source and there else {}
 
     def at(self, out: Path) -> DataJob:
         """The same data set in another results folder, where the generator lies beside the profiles."""

@@ -168,4 +168,4 @@ def _source(cell: Cell, runs: Path) -> Source:
             f"no finished cell of {cell.reward} with seed {cell.seed} ({state}); `run --task {cell.task} --reward "
             f"{cell.reward} --seeds {cell.seed}` makes it"
         )
-    return replace(source_of_cell(folder), settings=cell.settings, folder=None)
+    return replace(source_of_cell(folder, maybe_gone=True), settings=cell.settings, folder=None)

@@ -116,22 +116,33 @@ class Row:
         self.settings = job.cell.settings
 
     def trials(self) -> Iterator[TrialRecord]:
+        """What of it can be had: where a seed lacks its data, trainings on them that are stored."""
         job = self.job
-        lacking = [seed for seed in job.seeds if job.data[seed].lacks]
-        for seed in lacking:
-            yield self._stored(self.blank(seed, status="unsupported", reason=job.data[seed].lacks))
-        seeds = [seed for seed in job.seeds if seed not in lacking]
-        if not seeds:
-            return
         if not by_passages(job.cell.task):
-            yield from (self._trial(seed, multiple=m) for seed in seeds for m in job.settings.multiples)
+            yield from self._each(job.seeds, [{"multiple": multiple} for multiple in job.settings.multiples])
         elif job.row == BEFORE:
-            yield self._trial(seeds[0])
+            yield self._trial(job.seeds[0])
         else:
-            tried = [self._trial(seeds[0], rate=rate) for rate in job.settings.rates]
+            rates = [{"rate": rate} for rate in job.settings.rates]
+            first = next((seed for seed in job.seeds if self._can(seed, rates)), None)
+            tried = [] if first is None else [self._trial(first, **each) for each in rates]
             yield from tried
-            if (rate := chosen_rate(tried)) is not None:
-                yield from (self._trial(seed, rate=rate) for seed in seeds[1:])
+            rate = chosen_rate(tried)
+            others = [seed for seed in job.seeds if seed != first]
+            yield from self._each(others, [{"rate": rate}] if rate is not None else [])
+
+    def _each(self, seeds: Iterable[int], wanted: Sequence[Mapping[str, Any]]) -> Iterator[TrialRecord]:
+        """These trainings of every seed; a note for a seed that lacks its data and has not had them."""
+        for seed in seeds:
+            if wanted and self._can(seed, wanted):
+                yield from (self._trial(seed, **each) for each in wanted)
+            elif lacks := self.job.data[seed].lacks:
+                yield self._stored(self.blank(seed, status="unsupported", reason=lacks))
+
+    def _can(self, seed: int, wanted: Sequence[Mapping[str, Any]]) -> bool:
+        return not self.job.data[seed].lacks or all(
+            self._kept(self.blank(seed, **each, status="done")) for each in wanted
+        )
 
     # ------------------------------------------------------------------------------------------------------- records
 
@@ -186,12 +197,19 @@ class Row:
         write_json(self.job.out / record.place, record.model_dump())
         return record
 
+    def _opinion(self, record: TrialRecord) -> Path:
+        return self.job.out / record.place.parent / LM_EVAL / record.place.name
+
+    def _kept(self, record: TrialRecord) -> TrialRecord | None:
+        """The stored trial that would be this one."""
+        kept = read(self.job.out / record.place)
+        whole = kept and kept.status == "done" and (self._opinion(record).exists() or not self.job.lm_eval)
+        return kept if whole else None
+
     def _trial(self, seed: int, *, rate: float | None = None, multiple: int | None = None) -> TrialRecord:
         """The stored trial, or a training."""
         record = self.blank(seed, rate=rate, multiple=multiple, status="done")
-        opinion = self.job.out / record.place.parent / LM_EVAL / record.place.name
-        kept = read(self.job.out / record.place)
-        if kept and kept.status == "done" and (opinion.exists() or not self.job.lm_eval):
+        if kept := self._kept(record):
             return kept
         more = f", rate {rate:g}" if rate else f", {multiple} times a step's texts" if multiple else ""
         self.say(f"seed {seed}{more}")
@@ -200,7 +218,7 @@ class Row:
             if multiple is not None:
                 self._repeated(record, seed, multiple)
             else:
-                self._pretrained(record, seed, rate, opinion)
+                self._pretrained(record, seed, rate, self._opinion(record))
         except HarnessError as error:
             record.status, record.reason = "failed", str(error)
         except (Exception, SystemExit) as error:  # a task may be anybody's code

@@ -121,6 +121,11 @@ def write_dataset(
     return _made(out, made)
 
 
+def asked_of(source: Source, tokens: int, seed: int) -> dict[str, Any]:
+    """What a data set of a cell's own articles is by content: `asked` in its manifest, whether it is there or not."""
+    return _asked(source, _articles(source, None, frozenset()), "", tokens, seed, False)
+
+
 def finished_dataset(
     source: Source,
     out: Path,
@@ -333,7 +338,7 @@ def _asked(source: Source, found: list[str], file: str, wanted: int, seed: int, 
     return {
         "source": source.name,
         "identity": source.identity,
-        "model": assets.fingerprint(source.model),
+        "model": source.fingerprint,
         "tokens": wanted,
         "seed": seed,
         "dedup": dedup,

@@ -32,6 +32,8 @@ class Source:
     settings  the cell's, whose `generator.model` is what it was trained from
     identity  of the cell; "" for the untuned one, as are `task` (unless one was named) and `reward`
     folder    the cell's; None where the settings are the user's own
+    gone      the generator's fingerprint, where it is no longer there: what it wrote is known by that, and it writes
+              nothing more
     """
 
     name: str
@@ -43,6 +45,12 @@ class Source:
     task: str = ""
     reward: str = ""
     folder: Path | None = None
+    gone: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the generator, by content."""
+        return self.gone or assets.fingerprint(self.model)
 
 
 def untuned(settings: Settings, profile: str = "", task: str = "") -> Source:
@@ -74,9 +82,12 @@ def chosen_source(cell: str | Path, profile: str | None, task: str | None, given
     return replace(source, settings=changed(source.settings, given)) if given else source
 
 
-def source_of_cell(folder: Path) -> Source:
+def source_of_cell(folder: Path, *, maybe_gone: bool = False) -> Source:
     """The generator that the cell in `folder` kept. Raises HarnessError where there is no such cell, it is not finished
-    or keeps none, and for a generator that is not the one of its record."""
+    or keeps none, and for a generator that is not the one of its record.
+
+    maybe_gone  a cell that kept one which is no longer there (studies have none) gives a source that is `gone`
+    """
     folder = folder.parent if folder.name == "cell.json" else folder
     cell = cell_at(folder)
     record = cell.read() if cell else None
@@ -90,11 +101,13 @@ def source_of_cell(folder: Path) -> Source:
     if record.status != "done":
         raise HarnessError(f"The cell in {folder} is {record.status}, not done; `run` it to its end first.")
     place = folder / FOLDER
-    if not record.generator_sha256 or not place.is_dir():
+    there = place.is_dir()
+    if not record.generator_sha256 or not (there or maybe_gone):
         raise HarnessError(
             f"The cell in {folder} kept no generator; run it again with --set keep.generator=final --fresh."
         )
-    _check(place, folder, record.generator_sha256)
+    if there:
+        _check(place, folder, record.generator_sha256)
     variant = f" {record.variant}" if record.variant else ""
     return Source(
         name=f"{record.task}/{record.reward}{variant} seed {record.seed}",
@@ -106,6 +119,7 @@ def source_of_cell(folder: Path) -> Source:
         task=record.task,
         reward=record.reward,
         folder=folder,
+        gone="" if there else record.generator_sha256,
     )
 
 

@@ -4,6 +4,7 @@ generator to a table, what is kept, what is said of what is missing, and Eleuthe
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -349,6 +350,34 @@ def test_the_trained_target_is_another_one_and_test_passages_are_the_splits(eval
     assert task.examine(model, tokenizer, "test") == pytest.approx(before.test)
     pairs = task.scored_pairs(tokenizer, "test")
     assert len(pairs) == 256 and all(word.startswith(" ") and word.count(" ") == 1 for _, word in pairs)
+
+
+def test_trainings_that_are_stored_count_though_their_generator_is_gone(
+    evaluated, finished, given, tmp_path, monkeypatch
+):
+    """As after `merge` of a study, which keeps records and no generators."""
+    runs = tmp_path / "runs"
+    shutil.copytree(finished, runs)
+    (generator,) = runs.glob("tiny/lambada_es/levenshtein/seed0-*/generator")
+    (data,) = runs.glob("tiny/evaluation/data/lambada_es-levenshtein-seed0-*")
+    shutil.rmtree(generator)
+    trained = []
+    monkeypatch.setattr(table_row, "train", lambda *a, **k: trained.append(a) or 0.0)
+    options = {"seeds": [0, 1], "runs": runs, "out": runs, "workers": 0, "targets": "own", "progress": False}
+
+    def rows(**more):
+        found = harness.evaluate("lambada_es", "levenshtein", set=given | more, **options)
+        return {row.name: row for row in found.rows}
+
+    before = {row.name: row for row in evaluated.rows if row.target == "own"}
+    for _ in range(2):  # with the data set that it wrote, and without
+        found = rows()
+        assert trained == [] and found["levenshtein"].seeds == (0,)
+        assert found["levenshtein"].values.tolist() == before["levenshtein"].values.tolist()
+        assert "seed 1 unsupported: no finished cell" in found["levenshtein"].status
+        shutil.rmtree(data, ignore_errors=True)
+    lacking = rows(**{"evaluation.articles": 7})["levenshtein"]
+    assert lacking.seeds == () and "the generator of lambada_es/levenshtein seed 0 is no longer there" in lacking.status
 
 
 def test_what_is_stored_is_not_trained_again(evaluated, finished, given, monkeypatch):
