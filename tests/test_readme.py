@@ -161,9 +161,7 @@ SENTENCES = {
         ["none", "one", "two"][parts_of_uuid("sgd_metagrad")]
     ),
     "naive on the UUID": lambda: "`naive` with {}.".format(["none", "one", "two"][parts_of_uuid("naive")]),
-    "the QR code": lambda: (
-        f"({listed(percent(*seeds(SUITE, 'qr', 'adam_metagrad'), digits=1))} of its 21x21 modules)"
-    ),
+    "the QR code": lambda: f"({listed(percent(*seeds(SUITE, 'qr', 'adam_metagrad'), digits=1))} of its 21x21 modules)",
     "the norm": lambda: (
         "`adam_metagrad` lowers the norm of the target's head further than `sgd_metagrad` and `naive` on "
         f"{sum(ours < min(others) for ours, *others in of_norm())} of {len(of_norm())} seeds"
