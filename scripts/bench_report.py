@@ -72,7 +72,9 @@ def generate(
     for task in tasks:
         for reward in rewards:
             for inner in variants:
-                given = dict(assignments or {}) | ({"inner.steps": inner} if inner else {})
+                # As a grid over T has them: validated alike, after the longest.
+                over = {"inner.steps": inner, "validation.inner_steps": max(filter(None, variants))} if inner else {}
+                given = dict(assignments or {}) | over
                 settings = resolve(profile, task, reward, given)
                 for seed in seeds:
                     headline = HEADLINES.get(task, ("target_language", "fraction", "higher", 1.0))
