@@ -12,7 +12,7 @@ from harness import assets
 from harness.contracts import HarnessError
 from harness.evaluation.records import UNTUNED
 from harness.evaluation.training import Recipe, make_other_target
-from harness.generated.dataset import MANIFEST, asked_of, write_dataset
+from harness.generated.dataset import MANIFEST, asked_of, finished_dataset, write_dataset
 from harness.generated.source import Source
 from harness.machine.files import read_json
 from harness.settings.schema import identity_view
@@ -94,11 +94,12 @@ class DataJob:
 
     def run(self, tell: Tell, *, wait: bool) -> Data:
         assert self.source is not None
-        if self.source.gone and not (self.folder / MANIFEST).is_file():
-            why = f"the generator of {self.source.name} is no longer there; run its cell again with --fresh"
-            return Data("", {"dataset": asked_of(self.source, self.tokens, self.seed)}, why)
+        wanted = {"tokens": self.tokens, "seed": self.seed}
         try:
-            write_dataset(self.source, self.folder, tokens=self.tokens, seed=self.seed)
+            if self.source.gone and finished_dataset(self.source, self.folder, **wanted) is None:
+                why = f"the generator of {self.source.name} is no longer there; run its cell again with --fresh"
+                return Data("", {"dataset": asked_of(self.source, **wanted)}, why)
+            write_dataset(self.source, self.folder, **wanted)
         except StorageError:
             raise
         except HarnessError as error:

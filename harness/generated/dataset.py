@@ -121,28 +121,25 @@ def write_dataset(
     return _made(out, made)
 
 
-def asked_of(source: Source, tokens: int, seed: int) -> dict[str, Any]:
-    """What a data set of a cell's own articles is by content: `asked` in its manifest, whether it is there or not."""
-    return _asked(source, _articles(source, None, frozenset()), "", tokens, seed, False)
-
-
-def finished_dataset(
+def asked_of(
     source: Source,
-    out: Path,
     *,
     tokens: int | str,
     seed: int = 0,
     prompts: Path | None = None,
     dedup: bool = False,
     allowed: frozenset[Contact] = frozenset(),
-) -> Dataset | None:
+) -> dict[str, Any]:
+    """What the data set that `write_dataset` writes with these arguments is by content (`asked` in its manifest),
+    whether it is there or not."""
+    found = _articles(source, prompts, allowed)
+    return _asked(source, found, prompts.name if prompts else "", token_count(tokens), seed, dedup)
+
+
+def finished_dataset(source: Source, out: Path, **arguments: Any) -> Dataset | None:
     """What `write_dataset` with these arguments would return at once; None where something is missing. Raises as it
     does for what is there, and for articles."""
-    if _manifest(out) is None:
-        return None
-    found = _articles(source, prompts, allowed)
-    asked = _asked(source, found, prompts.name if prompts else "", token_count(tokens), seed, dedup)
-    return _whole(out, asked)
+    return None if _manifest(out) is None else _whole(out, asked_of(source, **arguments))
 
 
 def _whole(out: Path, asked: dict[str, Any]) -> Dataset | None:
